@@ -1,0 +1,44 @@
+// The order of all locks: a thread may take a mutex only while every mutex it holds has a smaller rank (an equal one
+// only where the class says how equals are ordered, and then through MutexLockNested). Checked at run time unless NDEBUG
+// is defined. A new lock is a new line here, outermost first; leave gaps.
+#ifndef REDOUBT_PKG_SYNC_RANKS_H_
+#define REDOUBT_PKG_SYNC_RANKS_H_
+
+namespace redoubt::sync {
+
+enum class Rank : int {
+  // kernel
+  kKernel = 100,
+  kTaskTree = 110,       // PidNamespace/Kernel: the set of tasks, parents, children, sessions
+  kSignal = 120,         // ThreadGroup: pending signals, actions, group stop
+  kTask = 130,           // Task: what other tasks read
+  kFdTable = 140,
+  kFsContext = 145,
+  // file systems
+  kMountNamespace = 200,
+  kDentryTree = 210,
+  kInode = 220,
+  kFileOffset = 230,
+  kFileSystem = 240,
+  // descriptors
+  kEpoll = 260,
+  kSocket = 270,
+  kPipe = 280,
+  kTty = 285,
+  kTimer = 290,
+  // memory
+  kMappings = 300,       // MemoryManager: VMAs
+  kMappable = 310,       // an inode's page cache and its mappings
+  kActivePages = 320,    // MemoryManager: pages
+  kAddressSpace = 330,   // platform
+  kMemoryFile = 340,
+  // wake-ups: taken under nearly everything
+  kFutex = 400,
+  kWaiterQueue = 410,
+  kExecutor = 500,
+  kLeaf = 1000,          // takes nothing else while held
+};
+
+}  // namespace redoubt::sync
+
+#endif  // REDOUBT_PKG_SYNC_RANKS_H_
