@@ -1,0 +1,41 @@
+// The sandbox's memory: one sparse memfd, mapped whole once into the Sentry, so that guest page to Sentry pointer is an
+// addition. All guest pages and page caches live here.
+#ifndef REDOUBT_PKG_SENTRY_PGALLOC_MEMORY_FILE_H_
+#define REDOUBT_PKG_SENTRY_PGALLOC_MEMORY_FILE_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+
+#include "pkg/errors/errors.h"
+#include "pkg/hostarch/hostarch.h"
+#include "pkg/sentry/memmap/memmap.h"
+
+namespace redoubt::pgalloc {
+
+class MemoryFile {
+ public:
+  struct Options {
+    uint64_t limit = uint64_t{1} << 40;  // bytes of pages in use before Allocate returns ENOMEM
+  };
+  static Result<std::unique_ptr<MemoryFile>> Create(const Options& options);
+  virtual ~MemoryFile() = default;
+
+  // `length` bytes (a multiple of the page size), contiguous, zero-filled, each page with one reference. ENOMEM at the limit.
+  virtual Result<memmap::FileRange> Allocate(uint64_t length) = 0;
+  virtual void IncRef(memmap::FileRange range) = 0;
+  // Pages whose count reaches zero are given back to the host and may be allocated again.
+  virtual void DecRef(memmap::FileRange range) = 0;
+  // A snapshot of one page's count: mm may write a private page in place only if it is 1.
+  virtual uint32_t RefCount(uint64_t offset) = 0;
+
+  // The Sentry's own view. Valid as long as the caller holds a reference on the pages. The guest writes there at the same time.
+  virtual std::byte* At(uint64_t offset) = 0;
+  virtual int fd() const = 0;
+  virtual uint64_t usage() const = 0;  // bytes in pages with a reference
+  virtual uint64_t limit() const = 0;
+};
+
+}  // namespace redoubt::pgalloc
+
+#endif  // REDOUBT_PKG_SENTRY_PGALLOC_MEMORY_FILE_H_
