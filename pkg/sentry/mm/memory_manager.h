@@ -11,6 +11,7 @@
 #include "pkg/hostarch/hostarch.h"
 #include "pkg/platform/platform.h"
 #include "pkg/refs/refs.h"
+#include "pkg/sentry/memmap/futex_key.h"
 #include "pkg/sentry/memmap/memmap.h"
 #include "pkg/sentry/pgalloc/memory_file.h"
 #include "pkg/sentry/usermem/usermem.h"
@@ -53,13 +54,6 @@ struct Limits {
   uint64_t address_space = ~uint64_t{0};  // RLIMIT_AS
   uint64_t data = ~uint64_t{0};           // RLIMIT_DATA
   uint64_t stack = 8 << 20;               // RLIMIT_STACK
-};
-
-struct FutexKey {
-  // Private: the MemoryManager and the address. Shared: the page of the memory file, so that all who map it meet.
-  const void* space = nullptr;
-  uint64_t offset = 0;
-  friend bool operator==(const FutexKey&, const FutexKey&) = default;
 };
 
 class MemoryManager final : public memmap::MappingSpace, public MemoryIo, public RefCounted {

@@ -1,0 +1,39 @@
+// Resource limits of a thread group: getrlimit(2).
+#ifndef REDOUBT_PKG_SENTRY_LIMITS_LIMITS_H_
+#define REDOUBT_PKG_SENTRY_LIMITS_LIMITS_H_
+
+#include <sys/resource.h>
+
+#include <array>
+#include <cstdint>
+
+#include "pkg/errors/errors.h"
+#include "pkg/sync/mutex.h"
+
+namespace redoubt::limits {
+
+struct Limit {
+  uint64_t soft = RLIM64_INFINITY;
+  uint64_t hard = RLIM64_INFINITY;
+};
+
+// Thread-safe.
+class LimitSet final {
+ public:
+  // Linux's defaults for a first process (8 MiB of stack, 1024 / 1048576 descriptors, ...).
+  LimitSet();
+  LimitSet(const LimitSet& other);
+  LimitSet& operator=(const LimitSet&) = delete;
+
+  Limit Get(int resource) const;  // resource < RLIM_NLIMITS
+  // EINVAL if soft > hard; EPERM if the hard limit is raised and not `privileged` (CAP_SYS_RESOURCE).
+  Result<> Set(int resource, Limit limit, bool privileged);
+
+ private:
+  mutable sync::Mutex mu_;
+  std::array<Limit, RLIM_NLIMITS> limits_ GUARDED_BY(mu_);
+};
+
+}  // namespace redoubt::limits
+
+#endif  // REDOUBT_PKG_SENTRY_LIMITS_LIMITS_H_

@@ -1,0 +1,100 @@
+#include "pkg/sentry/signal/signal.h"
+
+#include <cstring>
+
+namespace redoubt {
+
+DefaultAction DefaultActionOf(int sig) {
+  switch (sig) {
+    case SIGCHLD:
+    case SIGURG:
+    case SIGWINCH:
+      return DefaultAction::kIgnore;
+    case SIGCONT:
+      return DefaultAction::kContinue;
+    case SIGSTOP:
+    case SIGTSTP:
+    case SIGTTIN:
+    case SIGTTOU:
+      return DefaultAction::kStop;
+    case SIGQUIT:
+    case SIGILL:
+    case SIGTRAP:
+    case SIGABRT:
+    case SIGBUS:
+    case SIGFPE:
+    case SIGSEGV:
+    case SIGXCPU:
+    case SIGXFSZ:
+    case SIGSYS:
+      return DefaultAction::kCore;
+    default:
+      return DefaultAction::kTerminate;
+  }
+}
+
+bool PendingSignals::Add(const siginfo_t& info) {
+  int sig = info.si_signo;
+  if (sig < kFirstRealtimeSignal && (set_ & SignalBit(sig)) != 0) return false;
+  set_ |= SignalBit(sig);
+  queue_.push_back(info);
+  return true;
+}
+
+std::optional<siginfo_t> PendingSignals::Take(SignalSet allowed) {
+  SignalSet candidates = set_ & allowed;
+  if (candidates == 0) return std::nullopt;
+  if ((candidates & kSynchronous) != 0) candidates &= kSynchronous;
+  int sig = __builtin_ctzll(candidates) + 1;
+  std::optional<siginfo_t> taken;
+  bool more = false;
+  for (auto it = queue_.begin(); it != queue_.end();) {
+    if (it->si_signo != sig) {
+      ++it;
+    } else if (!taken) {
+      taken = *it;
+      it = queue_.erase(it);
+    } else {
+      more = true;
+      break;
+    }
+  }
+  if (!more) set_ &= ~SignalBit(sig);
+  return taken;
+}
+
+std::optional<siginfo_t> PendingSignals::TakeTimer(int sig, int timer_id) {
+  for (auto it = queue_.begin(); it != queue_.end(); ++it) {
+    if (it->si_signo != sig || it->si_code != SI_TIMER || it->si_timerid != timer_id) continue;
+    siginfo_t info = *it;
+    queue_.erase(it);
+    bool more = false;
+    for (const siginfo_t& other : queue_) more = more || other.si_signo == sig;
+    if (!more) set_ &= ~SignalBit(sig);
+    return info;
+  }
+  return std::nullopt;
+}
+
+void PendingSignals::Discard(SignalSet signals) {
+  if ((set_ & signals) == 0) return;
+  set_ &= ~signals;
+  std::erase_if(queue_, [&](const siginfo_t& info) { return (SignalBit(info.si_signo) & signals) != 0; });
+}
+
+siginfo_t MakeSigInfo(int sig, int code) {
+  siginfo_t info;
+  std::memset(&info, 0, sizeof(info));
+  info.si_signo = sig;
+  info.si_code = code;
+  return info;
+}
+
+siginfo_t MakeKillInfo(int sig, int code, int pid, uint32_t uid) {
+  siginfo_t info = MakeSigInfo(sig, code);
+  info.si_pid = pid;
+  info.si_uid = uid;
+  return info;
+}
+
+}  // namespace redoubt
