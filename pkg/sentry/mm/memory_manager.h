@@ -13,30 +13,11 @@
 #include "pkg/refs/refs.h"
 #include "pkg/sentry/memmap/futex_key.h"
 #include "pkg/sentry/memmap/memmap.h"
+#include "pkg/sentry/memmap/mmap_options.h"
 #include "pkg/sentry/pgalloc/memory_file.h"
 #include "pkg/sentry/usermem/usermem.h"
 
 namespace redoubt::mm {
-
-struct MMapOptions {
-  Addr addr = 0;        // a hint, or the address if fixed
-  uint64_t length = 0;  // bytes; rounded up to pages
-  bool fixed = false;
-  bool no_replace = false;  // MAP_FIXED_NOREPLACE: EEXIST instead of replacing
-  bool shared = false;      // MAP_SHARED; otherwise copy-on-write
-  bool grows_down = false;  // MAP_GROWSDOWN: a stack
-  bool populate = false;    // MAP_POPULATE
-  bool locked = false;      // MAP_LOCKED
-  bool no_reserve = false;
-  bool map_32bit = false;   // MAP_32BIT
-  AccessType access;
-  AccessType max_access = kAnyAccess;  // what mprotect may raise it to
-  // Null for anonymous memory (a shared anonymous mapping is given a Mappable of mm's own).
-  memmap::Mappable* mappable = nullptr;
-  RefPtr<memmap::MappingIdentity> identity;
-  uint64_t offset = 0;  // bytes into the mappable, page aligned
-  std::string name;     // "[stack]", "[vdso]", ...: shown in /proc/PID/maps where there is no identity
-};
 
 // One line of /proc/PID/maps (or smaps).
 struct MapsEntry {

@@ -10,7 +10,7 @@
 #include "pkg/fiber/fiber.h"
 #include "pkg/refs/refs.h"
 #include "pkg/sentry/memmap/memmap.h"
-#include "pkg/sentry/mm/memory_manager.h"
+#include "pkg/sentry/memmap/mmap_options.h"
 #include "pkg/sentry/usermem/usermem.h"
 #include "pkg/sentry/vfs/inode.h"
 #include "pkg/sentry/vfs/path.h"
