@@ -14,9 +14,15 @@ LimitSet::LimitSet() : mu_(sync::Rank::kLeaf) {
   limits_[RLIMIT_RTPRIO] = {0, 0};
 }
 
-LimitSet::LimitSet(const LimitSet& other) : mu_(sync::Rank::kLeaf) {
-  sync::MutexLock lock(other.mu_);
-  limits_ = other.limits_;
+void LimitSet::CopyFrom(const LimitSet& other) {
+  std::array<Limit, RLIM_NLIMITS> copy = other.All();
+  sync::MutexLock lock(mu_);
+  limits_ = copy;
+}
+
+std::array<Limit, RLIM_NLIMITS> LimitSet::All() const {
+  sync::MutexLock lock(mu_);
+  return limits_;
 }
 
 Limit LimitSet::Get(int resource) const {

@@ -22,9 +22,12 @@ class LimitSet final {
  public:
   // Linux's defaults for a first process (8 MiB of stack, 1024 / 1048576 descriptors, ...).
   LimitSet();
-  LimitSet(const LimitSet& other);
+  LimitSet(const LimitSet&) = delete;
   LimitSet& operator=(const LimitSet&) = delete;
+  // Takes all of another's limits (fork).
+  void CopyFrom(const LimitSet& other);
 
+  std::array<Limit, RLIM_NLIMITS> All() const;
   Limit Get(int resource) const;  // resource < RLIM_NLIMITS
   // EINVAL if soft > hard; EPERM if the hard limit is raised and not `privileged` (CAP_SYS_RESOURCE).
   Result<> Set(int resource, Limit limit, bool privileged);

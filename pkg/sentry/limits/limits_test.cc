@@ -12,7 +12,8 @@ TEST(Limits, RulesOfSetrlimit) {
   EXPECT_TRUE(l.Set(RLIMIT_NOFILE, {5, 10}, false));
   EXPECT_EQ(l.Set(RLIMIT_NOFILE, {5, 11}, false).error(), Errno(EPERM));
   EXPECT_TRUE(l.Set(RLIMIT_NOFILE, {5, 11}, true));
-  LimitSet copy(l);
+  LimitSet copy;
+  copy.CopyFrom(l);
   EXPECT_EQ(copy.Get(RLIMIT_NOFILE).hard, 11u);
 }
 

@@ -1,0 +1,160 @@
+// The whole of one sandbox's Linux: the process tree and what all tasks share.
+//
+// Lock order (pkg/sync/ranks.h has the numbers): Kernel::mu > FdTable, FsContext > file systems > descriptors > memory > futex >
+// wait queues > executor. Kernel::mu guards the process tree and all signal state (Linux's tasklist_lock and siglock in
+// one); it is held for a few list operations at most and never while guest memory is touched.
+#ifndef REDOUBT_PKG_SENTRY_KERNEL_KERNEL_H_
+#define REDOUBT_PKG_SENTRY_KERNEL_KERNEL_H_
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "pkg/errors/errors.h"
+#include "pkg/fiber/fiber.h"
+#include "pkg/platform/platform.h"
+#include "pkg/refs/refs.h"
+#include "pkg/sentry/futex/futex.h"
+#include "pkg/sentry/kernel/task.h"
+#include "pkg/sentry/kernel/thread_group.h"
+#include "pkg/sentry/pgalloc/memory_file.h"
+#include "pkg/sentry/vfs/vfs.h"
+#include "pkg/sync/mutex.h"
+
+namespace redoubt::kernel {
+
+// What a syscall number does. The table itself is a library above this one (pkg/sentry/syscalls).
+using SyscallDispatcher = Result<uint64_t> (*)(Task& task, uint64_t number, const SyscallArgs& args);
+
+class Kernel final {
+ public:
+  struct Options {
+    platform::Platform* platform = nullptr;       // borrowed
+    pgalloc::MemoryFile* memory_file = nullptr;   // borrowed
+    fiber::Executor* executor = nullptr;          // borrowed
+    SyscallDispatcher dispatcher = nullptr;
+    std::string hostname = "redoubt";
+    int cpus = 1;                                 // what the guest sees
+  };
+  explicit Kernel(Options options);
+  ~Kernel();
+  Kernel(const Kernel&) = delete;
+  Kernel& operator=(const Kernel&) = delete;
+
+  struct ProcessArgs {
+    std::string filename;  // looked up as execve does, after `path_search`
+    std::vector<std::string> argv, envv;
+    std::string cwd = "/";
+    RefPtr<auth::Credentials> creds;
+    RefPtr<vfs::MountNamespace> mounts;
+    vfs::Path root;              // default: the namespace's
+    RefPtr<FdTable> fds;
+    uint32_t umask = 022;
+    std::vector<std::pair<int, limits::Limit>> limits;
+    bool new_session = true;     // otherwise in init's
+    RefPtr<RefCounted> controlling_tty;
+  };
+  // Makes a process and starts it: init if it is the first. Errors are exec's (ENOENT, EACCES, ENOEXEC...). Runs from a fiber.
+  Result<RefPtr<ThreadGroup>> CreateProcess(const ProcessArgs& args);
+  // Parks the calling fiber until the group is a zombie, reaps it if it has no parent, and returns its wait(2) status.
+  int WaitForExit(ThreadGroup& group);
+  // Kills every task and waits until none is left. From a fiber.
+  void KillAll();
+
+  platform::Platform& platform() const { return *options_.platform; }
+  pgalloc::MemoryFile& memory_file() const { return *options_.memory_file; }
+  fiber::Executor& executor() const { return *options_.executor; }
+  futex::Manager& futexes() { return futexes_; }
+  int cpus() const { return options_.cpus; }
+  Result<uint64_t> Dispatch(Task& task, uint64_t number, const SyscallArgs& args) {
+    return options_.dispatcher(task, number, args);
+  }
+
+  // --- the tree
+  sync::Mutex mu{sync::Rank::kTaskTree};
+  RefPtr<Task> FindTask(int tid) EXCLUDES(mu);
+  RefPtr<ThreadGroup> FindGroup(int tgid) EXCLUDES(mu);
+  RefPtr<ProcessGroup> FindProcessGroupLocked(int pgid) REQUIRES(mu);
+  std::vector<RefPtr<ThreadGroup>> Groups() EXCLUDES(mu);
+  std::vector<RefPtr<Task>> TasksOf(ThreadGroup& group) EXCLUDES(mu);
+  size_t TaskCount() EXCLUDES(mu);
+  // setsid(2), setpgid(2), with their errors.
+  Result<int> SetSid(ThreadGroup& group) EXCLUDES(mu);
+  Result<> SetPgid(ThreadGroup& caller, int pid, int pgid) EXCLUDES(mu);
+  // ESRCH, ...
+  Result<int> GetPgid(ThreadGroup& caller, int pid) EXCLUDES(mu);
+  Result<int> GetSid(ThreadGroup& caller, int pid) EXCLUDES(mu);
+  bool IsOrphanedLocked(const ProcessGroup& pg) REQUIRES(mu);
+
+  // --- signals (signals.cc)
+  // To a process, a thread or a process group. No permission check. EAGAIN: the queue of real-time signals is full.
+  Result<> SendToGroup(ThreadGroup& group, const siginfo_t& info) EXCLUDES(mu);
+  Result<> SendToTask(Task& task, const siginfo_t& info) EXCLUDES(mu);
+  Result<> SendToProcessGroup(int pgid, const siginfo_t& info) EXCLUDES(mu);
+  Result<> SendLocked(ThreadGroup& group, Task* target, const siginfo_t& info) REQUIRES(mu);
+  // kill(2) with its permission rules; `sig` 0 only checks.
+  Result<> Kill(Task& caller, int pid, int sig) EXCLUDES(mu);
+  // All of the group die with `status` (wait(2) encoding).
+  void KillGroupLocked(ThreadGroup& group, int status) REQUIRES(mu);
+
+  // --- waiting (wait.cc)
+  struct WaitArgs {
+    int id_type;  // P_ALL, P_PID, P_PGID
+    int id;
+    int options;  // WEXITED | WSTOPPED | WCONTINUED | WNOHANG | WNOWAIT
+  };
+  struct WaitResult {
+    int pid = 0;  // 0: WNOHANG and nothing to report
+    int status = 0;
+    uint32_t uid = 0;
+    Usage usage;
+  };
+  Result<WaitResult> Wait(Task& caller, const WaitArgs& args) EXCLUDES(mu);
+
+  // --- uname(2)
+  std::string hostname() const EXCLUDES(names_mu_);
+  std::string domainname() const EXCLUDES(names_mu_);
+  void SetHostname(std::string name) EXCLUDES(names_mu_);
+  void SetDomainname(std::string name) EXCLUDES(names_mu_);
+
+  // Events that a host-side owner wants to know: init has exited.
+  ThreadGroup* init() const { return init_.load(); }
+  int64_t boot_time() const { return boot_time_; }  // CLOCK_REALTIME at start, ns
+  std::atomic<uint64_t> forks{0};
+  std::atomic<uint64_t> context_switches{0};
+  int last_pid() const { return last_pid_.load(std::memory_order_relaxed); }
+
+ private:
+  friend class Task;
+
+  int AllocateTidLocked() REQUIRES(mu);
+  void AddTaskLocked(Task& task) REQUIRES(mu);
+  void JoinProcessGroupLocked(ThreadGroup& group, RefPtr<ProcessGroup> pg) REQUIRES(mu);
+  void LeaveProcessGroupLocked(ThreadGroup& group) REQUIRES(mu);
+  // The last task of the group has gone.
+  void GroupExitedLocked(ThreadGroup& group) REQUIRES(mu);
+  void ReapLocked(ThreadGroup& group) REQUIRES(mu);
+  void NotifyParentLocked(ThreadGroup& group, int code, int status) REQUIRES(mu);
+  void ContinueLocked(ThreadGroup& group) REQUIRES(mu);
+  void HangUpOrphansLocked(ThreadGroup& exiting) REQUIRES(mu);
+
+  const Options options_;
+  futex::Manager futexes_;
+  std::map<int, RefPtr<Task>> tasks_ GUARDED_BY(mu);            // by TID; zombies' leaders included
+  std::map<int, ProcessGroup*> process_groups_ GUARDED_BY(mu);  // with a member
+  std::atomic<int> last_pid_{0};
+  std::atomic<ThreadGroup*> init_{nullptr};
+  waiter::Queue exits_;  // kIn: a group was reaped or became a zombie
+  mutable sync::Mutex names_mu_{sync::Rank::kLeaf};
+  std::string hostname_ GUARDED_BY(names_mu_);
+  std::string domainname_ GUARDED_BY(names_mu_) = "(none)";
+  const int64_t boot_time_;
+};
+
+}  // namespace redoubt::kernel
+
+#endif  // REDOUBT_PKG_SENTRY_KERNEL_KERNEL_H_

@@ -1,0 +1,20 @@
+#include "pkg/sentry/kernel/pidfd.h"
+
+#include <fcntl.h>
+
+#include "pkg/sentry/kernel/kernel.h"
+#include "pkg/sentry/vfs/anon_inode.h"
+
+namespace redoubt::kernel {
+
+Pidfd::Pidfd(RefPtr<ThreadGroup> group)
+    : FileDescription(vfs::MakeAnonymousPath("anon_inode:[pidfd]"), O_RDWR), group_(std::move(group)) {}
+
+waiter::EventMask Pidfd::Readiness(waiter::EventMask mask) {
+  sync::MutexLock lock(group_->kernel().mu);
+  return group_->zombie ? (mask & (waiter::kIn | waiter::kRdNorm)) : 0;
+}
+
+RefPtr<vfs::FileDescription> MakePidfd(RefPtr<ThreadGroup> group) { return MakeRef<Pidfd>(std::move(group)); }
+
+}  // namespace redoubt::kernel

@@ -1,0 +1,178 @@
+// Sending signals: kill(2), signal(7).
+#include <algorithm>
+
+#include "pkg/log/log.h"
+#include "pkg/sentry/kernel/kernel.h"
+
+namespace redoubt::kernel {
+
+void Task::InterruptLocked() {
+  interrupt_.store(true, std::memory_order_seq_cst);
+  if (in_guest_.load(std::memory_order_seq_cst) && context_) context_->Interrupt();
+  if (fiber_) fiber_->Unpark();
+}
+
+void Task::Interrupt() {
+  sync::MutexLock lock(kernel_.mu);
+  InterruptLocked();
+}
+
+bool Task::WantsSignalLocked(int sig) const {
+  SignalSet bit = SignalBit(sig);
+  return (mask_.load(std::memory_order_relaxed) & bit & ~kUnblockable) == 0 || (sigwait_set_ & bit) != 0;
+}
+
+void Task::RecomputeInterruptLocked() {
+  SignalSet deliverable = (pending_.set() | group_->pending.set()) & ~(mask_.load(std::memory_order_relaxed) & ~kUnblockable);
+  bool attention = deliverable != 0 || group_->exiting || group_->stopped ||
+                   (group_->execing != nullptr && group_->execing != this);
+  interrupt_.store(attention, std::memory_order_seq_cst);
+}
+
+void Kernel::ContinueLocked(ThreadGroup& group) {
+  if (!group.stopped) return;
+  bool was_complete = group.stopped_tasks == static_cast<int>(group.tasks.size());
+  group.stopped = false;
+  group.stop_reportable = false;
+  if (was_complete) {
+    group.continue_reportable = true;
+    NotifyParentLocked(group, CLD_CONTINUED, SIGCONT);
+  }
+  for (Task* task : group.tasks) task->InterruptLocked();
+}
+
+Result<> Kernel::SendLocked(ThreadGroup& group, Task* target, const siginfo_t& info) {
+  if (group.zombie || (target != nullptr && target->exited_)) return {};
+  const int sig = info.si_signo;
+  const SignalSet bit = SignalBit(sig);
+  // signal(7): a stop signal takes back a pending SIGCONT and the other way round, whatever is blocked or ignored.
+  auto discard = [&](SignalSet set) {
+    group.pending.Discard(set);
+    for (Task* t : group.tasks) t->pending_.Discard(set);
+  };
+  if (sig == SIGCONT) {
+    discard(kStopSignals);
+    ContinueLocked(group);
+  } else if ((bit & kStopSignals) != 0) {
+    discard(SignalBit(SIGCONT));
+  }
+  const SignalAction& action = (*group.handlers)[sig];
+  bool ignored = action.is_ignored() || (action.is_default() && DefaultActionOf(sig) == DefaultAction::kIgnore) ||
+                 (sig == SIGCONT && action.is_default());
+  // An ignored signal is kept only while somebody blocks it or waits for it.
+  if (ignored) {
+    bool kept = target != nullptr ? (target->signal_mask() & bit) != 0 || (target->sigwait_set_ & bit) != 0
+                                  : std::all_of(group.tasks.begin(), group.tasks.end(), [&](Task* t) {
+                                      return (t->signal_mask() & bit) != 0 || (t->sigwait_set_ & bit) != 0;
+                                    });
+    if (!kept) return {};
+  }
+  PendingSignals& queue = target != nullptr ? target->pending_ : group.pending;
+  if (sig >= kFirstRealtimeSignal && info.si_code != SI_USER && info.si_code != SI_TKILL &&
+      queue.queued() >= group.limits.Get(RLIMIT_SIGPENDING).soft) {
+    return Err(EAGAIN);
+  }
+  (void)queue.Add(info);
+  group.signal_queue.Notify(waiter::kIn);
+  if (sig == SIGKILL) {
+    KillGroupLocked(group, SIGKILL);
+    return {};
+  }
+  // Wake one who wants it: the target, else the main thread, else any.
+  Task* chosen = nullptr;
+  if (target != nullptr) {
+    if (target->WantsSignalLocked(sig)) chosen = target;
+  } else {
+    for (Task* t : group.tasks) {
+      if (!t->WantsSignalLocked(sig)) continue;
+      if (chosen == nullptr || t == group.leader) chosen = t;
+    }
+  }
+  if (chosen != nullptr) chosen->InterruptLocked();
+  return {};
+}
+
+Result<> Kernel::SendToGroup(ThreadGroup& group, const siginfo_t& info) {
+  sync::MutexLock lock(mu);
+  return SendLocked(group, nullptr, info);
+}
+
+Result<> Kernel::SendToTask(Task& task, const siginfo_t& info) {
+  sync::MutexLock lock(mu);
+  return SendLocked(task.group(), &task, info);
+}
+
+Result<> Kernel::SendToProcessGroup(int pgid, const siginfo_t& info) {
+  sync::MutexLock lock(mu);
+  RefPtr<ProcessGroup> pg = FindProcessGroupLocked(pgid);
+  if (!pg) return Err(ESRCH);
+  std::vector<ThreadGroup*> members = pg->members;
+  for (ThreadGroup* member : members) TRY(SendLocked(*member, nullptr, info));
+  return {};
+}
+
+bool MaySignal(const Task& caller, const ThreadGroup& target, const auth::Credentials& target_creds, int sig) {
+  const auth::Credentials& c = caller.creds();
+  if (&caller.group() == &target || c.HasCapability(CAP_KILL)) return true;
+  if (c.euid == target_creds.suid || c.euid == target_creds.ruid || c.ruid == target_creds.suid ||
+      c.ruid == target_creds.ruid) {
+    return true;
+  }
+  return sig == SIGCONT && caller.group().process_group && target.process_group &&
+         caller.group().process_group->session == target.process_group->session;
+}
+
+Result<> Kernel::Kill(Task& caller, int pid, int sig) {
+  if (sig < 0 || sig > kMaxSignal) return Err(EINVAL);
+  siginfo_t info = MakeKillInfo(sig, SI_USER, caller.group().id, caller.creds().ruid);
+  sync::MutexLock lock(mu);
+  auto send = [&](ThreadGroup& group) -> Result<> {
+    const auth::Credentials& creds = *group.leader->creds_;
+    if (!MaySignal(caller, group, creds, sig)) return Err(EPERM);
+    if (sig == 0) return {};
+    return SendLocked(group, nullptr, info);
+  };
+  if (pid > 0) {
+    auto it = tasks_.find(pid);
+    if (it == tasks_.end()) return Err(ESRCH);
+    RefPtr<ThreadGroup> group = it->second->group_;
+    return send(*group);
+  }
+  std::vector<RefPtr<ThreadGroup>> targets;
+  if (pid == -1) {
+    for (auto& [tid, task] : tasks_) {
+      ThreadGroup* g = task->group_.get();
+      if (g->leader == task.get() && g != &caller.group() && g != init_.load()) targets.emplace_back(g);
+    }
+  } else {
+    RefPtr<ProcessGroup> pg = pid == 0 ? caller.group().process_group : FindProcessGroupLocked(-pid);
+    if (!pg) return Err(ESRCH);
+    for (ThreadGroup* g : pg->members) targets.emplace_back(g);
+  }
+  if (targets.empty()) return Err(ESRCH);
+  // Success if one could be signalled (kill(2)).
+  Result<> outcome = Err(EPERM);
+  for (auto& group : targets) {
+    if (Result<> r = send(*group); r) outcome = r;
+  }
+  return outcome;
+}
+
+void Kernel::NotifyParentLocked(ThreadGroup& group, int code, int status) {
+  ThreadGroup* parent = group.parent;
+  if (parent == nullptr) return;
+  bool stop_or_continue = code == CLD_STOPPED || code == CLD_CONTINUED;
+  int sig = stop_or_continue ? SIGCHLD : group.exit_signal;
+  if (sig != 0 && !(stop_or_continue && ((*parent->handlers)[SIGCHLD].flags & SA_NOCLDSTOP) != 0)) {
+    siginfo_t info = MakeSigInfo(sig, code);
+    info.si_pid = group.id;
+    if (group.leader != nullptr && group.leader->creds_) info.si_uid = group.leader->creds_->ruid;
+    info.si_status = status;
+    info.si_utime = static_cast<clock_t>(group.usage.cpu.user / 10'000'000);
+    info.si_stime = static_cast<clock_t>(group.usage.cpu.system / 10'000'000);
+    (void)SendLocked(*parent, nullptr, info);
+  }
+  parent->child_events.Notify(waiter::kIn);
+}
+
+}  // namespace redoubt::kernel

@@ -1,0 +1,120 @@
+#include "pkg/sentry/kernel/task.h"
+
+#include <fcntl.h>
+
+#include "pkg/log/log.h"
+#include "pkg/sentry/kernel/kernel.h"
+#include "pkg/sentry/time/clock.h"
+
+namespace redoubt::kernel {
+
+Task::Task(Kernel& kernel, RefPtr<ThreadGroup> group, int tid)
+    : kernel_(kernel), group_(std::move(group)), tid_(tid), state_since_(clock::Monotonic()) {}
+
+Task::~Task() = default;
+
+RefPtr<mm::MemoryManager> Task::GetMm() const {
+  sync::MutexLock lock(kernel_.mu);
+  return mm_;
+}
+
+RefPtr<FdTable> Task::GetFds() const {
+  sync::MutexLock lock(kernel_.mu);
+  return fds_;
+}
+
+RefPtr<FsContext> Task::GetFs() const {
+  sync::MutexLock lock(kernel_.mu);
+  return fs_;
+}
+
+RefPtr<const auth::Credentials> Task::GetCreds() const {
+  sync::MutexLock lock(kernel_.mu);
+  return creds_;
+}
+
+RefPtr<vfs::MountNamespace> Task::GetMountNamespace() const {
+  sync::MutexLock lock(kernel_.mu);
+  return mount_ns_;
+}
+
+std::string Task::GetName() const {
+  sync::MutexLock lock(kernel_.mu);
+  return name_;
+}
+
+char Task::GetState() const {
+  sync::MutexLock lock(kernel_.mu);
+  if (exited_) return 'Z';
+  if (stop_parked_) return 'T';
+  // Running Sentry code for this task looks like sleeping to others: it is short, or it is waiting.
+  return in_guest_.load(std::memory_order_relaxed) || Current() == this ? 'R' : 'S';
+}
+
+Usage Task::GetUsage() const {
+  Usage u;
+  u.cpu.user = user_ns_.load(std::memory_order_relaxed);
+  u.cpu.system = system_ns_.load(std::memory_order_relaxed);
+  // The stretch that is not accounted yet.
+  int64_t since = state_since_.load(std::memory_order_relaxed);
+  int64_t now = clock::Monotonic();
+  if (now > since) {
+    if (in_guest_.load(std::memory_order_relaxed)) {
+      u.cpu.user += now - since;
+    } else if (Current() == this) {
+      u.cpu.system += now - since;
+    }
+  }
+  u.minor_faults = minor_faults_.load(std::memory_order_relaxed);
+  u.voluntary_switches = switches_.load(std::memory_order_relaxed);
+  return u;
+}
+
+void Task::SetCreds(RefPtr<auth::Credentials> creds) {
+  RefPtr<const auth::Credentials> installed = std::move(creds);
+  sync::MutexLock lock(kernel_.mu);
+  std::swap(creds_, installed);
+}
+
+void Task::SetName(std::string name) {
+  if (name.size() > 15) name.resize(15);
+  sync::MutexLock lock(kernel_.mu);
+  name_ = std::move(name);
+}
+
+void Task::SetFds(RefPtr<FdTable> fds) {
+  fds->AddUser();
+  {
+    sync::MutexLock lock(kernel_.mu);
+    std::swap(fds_, fds);
+  }
+  fds->DropUser();
+}
+
+void Task::SetFs(RefPtr<FsContext> fs) {
+  sync::MutexLock lock(kernel_.mu);
+  std::swap(fs_, fs);
+}
+
+void Task::SetMountNamespace(RefPtr<vfs::MountNamespace> ns) {
+  ns->AddUser();
+  {
+    sync::MutexLock lock(kernel_.mu);
+    std::swap(mount_ns_, ns);
+  }
+  ns->DropUser();
+}
+
+Task::WalkState Task::Walk() const { return {fs_->root(), fs_->cwd(), creds_, fs_->umask()}; }
+
+Result<vfs::Path> Task::AtStart(const WalkState& walk, int dirfd, std::string_view name) const {
+  if (name.starts_with('/') || dirfd == AT_FDCWD) return walk.cwd;
+  FdTable::File file = TRY(fds_->Get(dirfd));
+  return file->path();
+}
+
+Result<int> Task::InstallFd(FdTable::File file, bool cloexec, int from) {
+  return fds_->Install(std::move(file), cloexec, GetLimit(RLIMIT_NOFILE).soft, from);
+}
+
+}  // namespace redoubt::kernel

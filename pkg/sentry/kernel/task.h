@@ -1,0 +1,233 @@
+// A guest thread: Linux's task_struct. Each is one fiber, which alternates between Context::Switch and the syscall table.
+#ifndef REDOUBT_PKG_SENTRY_KERNEL_TASK_H_
+#define REDOUBT_PKG_SENTRY_KERNEL_TASK_H_
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "pkg/errors/errors.h"
+#include "pkg/fiber/fiber.h"
+#include "pkg/platform/platform.h"
+#include "pkg/refs/refs.h"
+#include "pkg/sentry/auth/credentials.h"
+#include "pkg/sentry/fdtable/fd_table.h"
+#include "pkg/sentry/futex/futex.h"
+#include "pkg/sentry/kernel/fs_context.h"
+#include "pkg/sentry/kernel/thread_group.h"
+#include "pkg/sentry/mm/memory_manager.h"
+#include "pkg/sentry/signal/signal.h"
+#include "pkg/sentry/vfs/vfs.h"
+#include "pkg/sentry/wait/wait.h"
+
+namespace redoubt::kernel {
+
+class Kernel;
+
+// The six arguments of a syscall, as they stand in rdi, rsi, rdx, r10, r8, r9.
+struct SyscallArgs {
+  uint64_t v[6];
+
+  uint64_t U64(int i) const { return v[i]; }
+  int64_t I64(int i) const { return static_cast<int64_t>(v[i]); }
+  uint32_t U32(int i) const { return static_cast<uint32_t>(v[i]); }
+  int32_t I32(int i) const { return static_cast<int32_t>(v[i]); }
+  Addr Pointer(int i) const { return v[i]; }
+  size_t Size(int i) const { return v[i]; }
+};
+
+// clone(2)'s arguments, from clone, clone3, fork and vfork.
+struct CloneArgs {
+  uint64_t flags = 0;  // CLONE_*, without the exit signal
+  int exit_signal = 0;
+  Addr stack = 0;      // the child's stack pointer; 0: the parent's
+  Addr parent_tid = 0;
+  Addr child_tid = 0;
+  Addr pidfd = 0;
+  uint64_t tls = 0;
+};
+
+// What the kernel's own fiber loop reads and writes only from the task's fiber, unless a comment says otherwise. Fields that other tasks read
+// are guarded by Kernel::mu ("mu:").
+class Task final : public RefCounted, public wait::Sleeper, public futex::Target {
+ public:
+  static Task* Current() { return static_cast<Task*>(wait::CurrentSleeper()); }
+
+  Kernel& kernel() const { return kernel_; }
+  int tid() const { return tid_.load(std::memory_order_relaxed); }
+  ThreadGroup& group() const { return *group_; }
+  const RefPtr<ThreadGroup>& group_ref() const { return group_; }
+
+  // Own resources; by the task itself without a lock, by others through the locked getters.
+  mm::MemoryManager& mm() const { return *mm_; }
+  FdTable& fds() const { return *fds_; }
+  FsContext& fs() const { return *fs_; }
+  const auth::Credentials& creds() const { return *creds_; }
+  platform::Registers& regs() { return regs_; }
+  platform::Context& context() { return *context_; }
+
+  // Snapshots for other tasks (/proc, kill): null after the task has exited.
+  RefPtr<mm::MemoryManager> GetMm() const;
+  RefPtr<FdTable> GetFds() const;
+  RefPtr<FsContext> GetFs() const;
+  RefPtr<const auth::Credentials> GetCreds() const;
+  RefPtr<vfs::MountNamespace> GetMountNamespace() const;
+  std::string GetName() const;
+  char GetState() const;  // 'R', 'S', 'T', 'Z' as in /proc/PID/stat
+  Usage GetUsage() const;
+
+  void SetCreds(RefPtr<auth::Credentials> creds);
+  void SetName(std::string name);  // truncated to 15 bytes
+  void SetFds(RefPtr<FdTable> fds);
+  void SetFs(RefPtr<FsContext> fs);
+  void SetMountNamespace(RefPtr<vfs::MountNamespace> ns);
+
+  // For path syscalls: the walker holds references into `hold`.
+  struct WalkState {
+    vfs::Path root, cwd;
+    RefPtr<const auth::Credentials> creds;
+    uint32_t umask;
+    vfs::Walker walker() const { return {*creds, root, umask}; }
+  };
+  WalkState Walk() const;
+  // The start of an *at() call: AT_FDCWD or a directory descriptor (ENOTDIR is found by the walk). Absolute names ignore it, but a bad
+  // descriptor with an absolute name is no error.
+  Result<vfs::Path> AtStart(const WalkState& walk, int dirfd, std::string_view name) const;
+
+  Result<FdTable::File> File(int fd) const { return fds_->Get(fd); }
+  Result<int> InstallFd(FdTable::File file, bool cloexec, int from = 0);
+  limits::Limit GetLimit(int resource) const { return group_->limits.Get(resource); }
+
+  // Sleeping. InterruptPending is true while a deliverable signal, a group stop or death awaits the task.
+  bool InterruptPending() const override { return interrupt_.load(std::memory_order_acquire); }
+
+  // futex::Target
+  Result<mm::FutexKey> GetFutexKey(Addr addr, bool is_private) override { return mm_->GetFutexKey(addr, is_private); }
+  MemoryIo& io() override { return *mm_; }
+
+  // --- life (task_clone.cc, task_exec.cc, task_exit.cc)
+  Result<RefPtr<Task>> Clone(const CloneArgs& args);
+  // execve(2): on success the registers are those of the new program.
+  Result<> Exec(vfs::Path start, std::string filename, std::vector<std::string> argv, std::vector<std::string> envv,
+                int flags);
+  // exit(2) and exit_group(2): the task ends when the syscall returns to the loop. `status` as wait(2) encodes it.
+  void Exit(int status);
+  void ExitGroup(int status);
+  bool exiting() const { return exiting_; }
+
+  // --- signals (task_signals.cc)
+  SignalSet signal_mask() const { return mask_.load(std::memory_order_relaxed); }
+  void SetSignalMask(SignalSet mask);
+  // ppoll, sigsuspend, ...: installs a mask for the rest of the syscall; the old one returns after a handler's frame has been
+  // built or, if none ran, at the end.
+  void SetTemporaryMask(SignalSet mask);
+  Result<SignalAction> SetSignalAction(int sig, const SignalAction* action);
+  SignalStack& signal_stack() { return signal_stack_; }
+  // rt_sigtimedwait(2): EAGAIN on time-out.
+  Result<siginfo_t> SigTimedWait(SignalSet set, fiber::Time deadline);
+  // Takes a pending signal of the set without waiting (signalfd): EAGAIN.
+  Result<siginfo_t> TakeSignal(SignalSet set);
+  SignalSet PendingSet() const;
+  // The task's own fault: cannot be blocked or ignored.
+  void ForceSignal(siginfo_t info);
+  // rt_sigreturn(2): registers, mask and extended state from the frame at rsp.
+  Result<> SigReturn();
+
+  // --- odds and ends that syscalls keep in the task
+  Addr clear_child_tid = 0;
+  Addr robust_list = 0;
+  uint64_t robust_list_length = 0;
+  std::atomic<int> parent_death_signal{0};
+  uint64_t cpu_mask = ~uint64_t{0};
+  int nice = 0;
+  // What restart_syscall(2) resumes with: the absolute deadline of a sleep. Set by the call that returns ERESTART_RESTARTBLOCK.
+  std::optional<int64_t> restart_deadline;
+  uint64_t syscall_number() const { return syscall_number_; }
+  // Personality, timer slack, ... that are only read back.
+  uint32_t personality = 0;
+  uint64_t timer_slack = 50'000;
+
+  // Wakes the task's fiber and gets it out of the guest.
+  void Interrupt();
+
+ private:
+  friend class Kernel;
+  friend class ThreadGroup;
+
+  Task(Kernel& kernel, RefPtr<ThreadGroup> group, int tid);
+  ~Task() override;
+
+  // task_run.cc
+  void Start();
+  void Run();
+  void HandleSyscall();
+  void HandleFault(const platform::TrapInfo& trap);
+  // Signals, stops and death, before the guest runs again.
+  void ReturnToUser();
+
+  // task_signals.cc; all with Kernel::mu held.
+  std::optional<siginfo_t> TakePendingLocked(SignalSet allowed);
+  void RecomputeInterruptLocked();
+  bool WantsSignalLocked(int sig) const;
+  void DeliverHandler(const siginfo_t& info, const SignalAction& action);
+  void StopLocked();
+  void InterruptLocked();
+
+  // task_exit.cc
+  void FinishExit();
+  void ReleaseMm();
+  void ExitRobustList();
+  Result<> KillOtherThreads();
+
+  Kernel& kernel_;
+  RefPtr<ThreadGroup> group_;
+  std::atomic<int> tid_;
+  RefPtr<fiber::Fiber> fiber_;         // mu: set at start
+  std::unique_ptr<platform::Context> context_;
+  platform::Registers regs_{};
+
+  // Changed by the task itself under Kernel::mu, so it may read them without.
+  RefPtr<mm::MemoryManager> mm_;
+  RefPtr<FdTable> fds_;
+  RefPtr<FsContext> fs_;
+  RefPtr<const auth::Credentials> creds_;
+  RefPtr<vfs::MountNamespace> mount_ns_;
+  std::string name_;
+
+  std::atomic<bool> interrupt_{false};
+  std::atomic<SignalSet> mask_{0};     // written by the task under mu
+  std::optional<SignalSet> saved_mask_;
+  PendingSignals pending_;             // mu
+  SignalSet sigwait_set_ = 0;          // mu: signals that rt_sigtimedwait waits for
+  SignalStack signal_stack_;
+  bool stop_parked_ = false;           // mu: counted in group_->stopped_tasks
+  bool exiting_ = false;
+  bool exited_ = false;                // mu
+  int exit_status_ = 0;
+
+  uint64_t syscall_number_ = ~uint64_t{0};
+  bool regs_replaced_ = false;         // the syscall has set all registers itself (execve, rt_sigreturn)
+  Errno restart_{EINTR};               // the restart code, if restart_pending_
+  bool restart_pending_ = false;       // regs_.rax holds a restart code
+  Addr child_tid_on_start_ = 0;        // CLONE_CHILD_SETTID
+  // Of the last fault, for the signal frame.
+  uint64_t fault_trapno_ = 0;
+  uint64_t fault_error_code_ = 0;
+  Addr fault_address_ = 0;
+
+  RefPtr<Task> vfork_parent_;          // mu: sleeps until this task no longer uses its memory (vfork(2))
+
+  std::atomic<bool> in_guest_{false};
+  std::atomic<int64_t> state_since_{0};
+  std::atomic<uint64_t> user_ns_{0};
+  std::atomic<uint64_t> system_ns_{0};
+  std::atomic<uint64_t> minor_faults_{0};
+  std::atomic<uint64_t> switches_{0};
+};
+
+}  // namespace redoubt::kernel
+
+#endif  // REDOUBT_PKG_SENTRY_KERNEL_TASK_H_

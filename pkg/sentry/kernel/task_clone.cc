@@ -1,0 +1,156 @@
+// clone(2), fork(2), vfork(2).
+#include <linux/sched.h>
+
+#include "pkg/log/log.h"
+#include "pkg/sentry/kernel/kernel.h"
+#include "pkg/sentry/kernel/pidfd.h"
+#include "pkg/sentry/kernel/process_timers.h"
+#include "pkg/sentry/kernel/task.h"
+
+namespace redoubt::kernel {
+namespace {
+
+constexpr uint64_t kSupported = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_PIDFD | CLONE_VFORK |
+                                CLONE_PARENT | CLONE_THREAD | CLONE_NEWNS | CLONE_SYSVSEM | CLONE_SETTLS |
+                                CLONE_PARENT_SETTID | CLONE_CHILD_CLEARTID | CLONE_DETACHED | CLONE_UNTRACED |
+                                CLONE_CHILD_SETTID | CLONE_IO | CLONE_CLEAR_SIGHAND;
+
+Result<> CheckFlags(const CloneArgs& args, const auth::Credentials& creds) {
+  uint64_t f = args.flags;
+  if ((f & ~kSupported) != 0) return Err(EINVAL);
+  if ((f & CLONE_SIGHAND) != 0 && (f & CLONE_VM) == 0) return Err(EINVAL);
+  if ((f & CLONE_THREAD) != 0 && (f & CLONE_SIGHAND) == 0) return Err(EINVAL);
+  if ((f & CLONE_SIGHAND) != 0 && (f & CLONE_CLEAR_SIGHAND) != 0) return Err(EINVAL);
+  if ((f & CLONE_FS) != 0 && (f & CLONE_NEWNS) != 0) return Err(EINVAL);
+  if ((f & CLONE_PIDFD) != 0 && (f & (CLONE_THREAD | CLONE_DETACHED)) != 0) return Err(EINVAL);
+  if ((f & CLONE_NEWNS) != 0 && !creds.HasCapability(CAP_SYS_ADMIN)) return Err(EPERM);
+  if (args.exit_signal < 0 || args.exit_signal > kMaxSignal) return Err(EINVAL);
+  return {};
+}
+
+}  // namespace
+
+Result<RefPtr<Task>> Task::Clone(const CloneArgs& args) {
+  TRY(CheckFlags(args, *creds_));
+  const uint64_t flags = args.flags;
+  const bool thread = (flags & CLONE_THREAD) != 0;
+
+  std::unique_ptr<platform::Context> context = TRY(kernel_.platform().NewContext());
+  // The child starts with the parent's extended state.
+  TRY(context->PushFpState(TRY(context_->PullFpState())));
+  RefPtr<mm::MemoryManager> mm = (flags & CLONE_VM) != 0 ? mm_ : TRY(mm_->Fork());
+  RefPtr<FdTable> fds = (flags & CLONE_FILES) != 0 ? fds_ : fds_->Clone();
+  RefPtr<FsContext> fs = (flags & CLONE_FS) != 0 ? fs_ : fs_->Clone();
+  RefPtr<vfs::MountNamespace> mounts = mount_ns_;
+  if ((flags & CLONE_NEWNS) != 0) {
+    vfs::Path root = fs->root();
+    vfs::Path cwd = fs->cwd();
+    mounts = mount_ns_->Copy({&root, &cwd});
+    fs->SetRoot(root);
+    fs->SetCwd(cwd);
+  }
+
+  RefPtr<Task> child;
+  {
+    sync::MutexLock lock(kernel_.mu);
+    // A process that is dying makes no more tasks; a pending signal is taken before the fork, so that a
+    // Ctrl-C is not outrun by a fork loop.
+    if (group_->exiting || (!thread && InterruptPending())) return Err(kErestartnointr);
+    limits::Limit nproc = group_->limits.Get(RLIMIT_NPROC);
+    if (kernel_.tasks_.size() >= nproc.soft && creds_->ruid != 0 && !creds_->HasCapability(CAP_SYS_RESOURCE)) {
+      return Err(EAGAIN);
+    }
+    int tid = kernel_.AllocateTidLocked();
+    if (tid < 0) return Err(EAGAIN);
+    RefPtr<ThreadGroup> group = thread ? group_ : MakeRef<ThreadGroup>(kernel_, tid);
+    child = RefPtr<Task>(new Task(kernel_, group, tid));
+    if (!thread) {
+      group->handlers = (flags & CLONE_SIGHAND) != 0 ? group_->handlers : group_->handlers->Clone();
+      if ((flags & CLONE_CLEAR_SIGHAND) != 0) group->handlers->ResetForExec();
+      group->exit_signal = args.exit_signal;
+      group->limits.CopyFrom(group_->limits);
+      group->oom_score_adj = group_->oom_score_adj.load();
+      group->dumpable = group_->dumpable.load();
+    }
+  }
+  child->context_ = std::move(context);
+  child->mm_ = std::move(mm);
+  child->fds_ = std::move(fds);
+  child->fs_ = std::move(fs);
+  child->creds_ = creds_;
+  child->mount_ns_ = std::move(mounts);
+  child->name_ = name_;
+  child->mask_.store(mask_.load());
+  child->cpu_mask = cpu_mask;
+  child->nice = nice;
+  child->personality = personality;
+  child->timer_slack = timer_slack;
+  // sigaltstack(2): inherited by a new process, not by a thread that shares memory (unless by vfork).
+  if ((flags & (CLONE_VM | CLONE_VFORK)) != CLONE_VM) child->signal_stack_ = signal_stack_;
+  child->regs_ = regs_;
+  child->regs_.rax = 0;
+  child->regs_.orig_rax = ~uint64_t{0};
+  if (args.stack != 0) child->regs_.rsp = args.stack;
+  if ((flags & CLONE_SETTLS) != 0) {
+    if (args.tls >= kernel_.platform().max_user_address()) return Err(EPERM);
+    child->regs_.fs_base = args.tls;
+  }
+  if ((flags & CLONE_CHILD_CLEARTID) != 0) child->clear_child_tid = args.child_tid;
+  if ((flags & CLONE_CHILD_SETTID) != 0) child->child_tid_on_start_ = args.child_tid;
+  if ((flags & CLONE_VFORK) != 0) child->vfork_parent_ = RefPtr<Task>(this);
+
+  int pidfd = -1;
+  if ((flags & CLONE_PIDFD) != 0) {
+    pidfd = TRY(InstallFd(MakePidfd(child->group_), true));
+    if (Result<> r = mm_->CopyOutObject<int32_t>(args.pidfd, pidfd); !r) {
+      (void)fds_->Close(pidfd);
+      return Err(r.error());
+    }
+  }
+  if ((flags & CLONE_PARENT_SETTID) != 0) {
+    // As in Linux a bad address does not undo the clone.
+    (void)mm_->CopyOutObject<int32_t>(args.parent_tid, child->tid());
+  }
+
+  child->mm_->AddUser();
+  child->fds_->AddUser();
+  child->mount_ns_->AddUser();
+  bool dying = false;
+  {
+    sync::MutexLock lock(kernel_.mu);
+    if (group_->exiting || (group_->execing != nullptr && group_->execing != this)) {
+      dying = true;
+    } else {
+      kernel_.AddTaskLocked(*child);
+      if (!thread) {
+        ThreadGroup* parent = (flags & CLONE_PARENT) != 0 ? group_->parent : group_.get();
+        child->group_->parent = parent;
+        if (parent != nullptr) parent->children.push_back(child->group_.get());
+        kernel_.JoinProcessGroupLocked(*child->group_, group_->process_group);
+      }
+      // A stop or a shared signal that came meanwhile.
+      child->RecomputeInterruptLocked();
+    }
+  }
+  if (dying) {
+    child->mm_->DropUser();
+    child->fds_->DropUser();
+    child->mount_ns_->DropUser();
+    return Err(kErestartnointr);
+  }
+  child->Start();
+
+  if ((flags & CLONE_VFORK) != 0) {
+    // Uninterruptible but for death: the child runs on the parent's stack (vfork(2)).
+    while (true) {
+      {
+        sync::MutexLock lock(kernel_.mu);
+        if (child->vfork_parent_ == nullptr || group_->exiting) break;
+      }
+      fiber::Park();
+    }
+  }
+  return child;
+}
+
+}  // namespace redoubt::kernel

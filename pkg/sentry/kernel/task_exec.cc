@@ -1,0 +1,166 @@
+// execve(2).
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <sys/random.h>
+
+#include "pkg/log/log.h"
+#include "pkg/sentry/kernel/kernel.h"
+#include "pkg/sentry/kernel/process_timers.h"
+#include "pkg/sentry/kernel/task.h"
+#include "pkg/sentry/loader/loader.h"
+
+namespace redoubt::kernel {
+namespace {
+
+Result<RefPtr<vfs::FileDescription>> OpenProgram(const vfs::Walker& walker, const vfs::At& at) {
+  vfs::Path path = TRY(vfs::Lookup(walker, at));
+  if (!path.inode().IsRegular()) return Err(EACCES);
+  vfs::Attributes attributes = TRY(path.inode().GetAttributes());
+  // Even root needs one x bit.
+  if ((attributes.mode & 0111) == 0) return Err(EACCES);
+  TRY(vfs::Access(walker, {.start = path, .name = "", .empty_ok = true}, X_OK));
+  // Read by the kernel, so a program need not be readable for its user.
+  return path.inode().Open(path, O_RDONLY | O_LARGEFILE);
+}
+
+// capabilities(7), "Transformation of capabilities during execve()", without file capabilities.
+RefPtr<auth::Credentials> CredsAfterExec(const auth::Credentials& old, const vfs::Attributes& file, bool allow_set_ids,
+                                         bool* secure) {
+  RefPtr<auth::Credentials> c = old.Clone();
+  if (allow_set_ids && !old.no_new_privs) {
+    if ((file.mode & S_ISUID) != 0) c->euid = file.uid;
+    if ((file.mode & (S_ISGID | S_IXGRP)) == (S_ISGID | S_IXGRP)) c->egid = file.gid;
+  }
+  c->suid = c->fsuid = c->euid;
+  c->sgid = c->fsgid = c->egid;
+  c->keep_caps = false;
+  bool ids_changed = c->euid != old.euid || c->egid != old.egid;
+  if (ids_changed) c->ambient = 0;
+  if (c->ruid == 0 || c->euid == 0) {
+    c->permitted = c->inheritable | c->bounding;
+    c->effective = c->euid == 0 ? c->permitted : c->ambient;
+  } else {
+    c->permitted = c->ambient;
+    c->effective = c->ambient;
+  }
+  *secure = c->euid != c->ruid || c->egid != c->rgid;
+  return c;
+}
+
+}  // namespace
+
+Result<> Task::KillOtherThreads() {
+  {
+    sync::MutexLock lock(kernel_.mu);
+    if (group_->exiting || group_->execing != nullptr) return Err(kErestartnointr);
+    if (group_->tasks.size() <= 1) return {};
+    group_->execing = this;
+    for (Task* t : group_->tasks) {
+      if (t != this) t->InterruptLocked();
+    }
+  }
+  while (true) {
+    {
+      sync::MutexLock lock(kernel_.mu);
+      if (group_->exiting) {
+        group_->execing = nullptr;
+        return Err(kErestartnointr);
+      }
+      if (group_->tasks.size() == 1) {
+        group_->execing = nullptr;
+        if (group_->leader != this) {
+          // The caller becomes the thread-group leader and takes its ID (execve(2)).
+          kernel_.tasks_.erase(tid());
+          tid_.store(group_->id);
+          kernel_.tasks_[group_->id] = RefPtr<Task>(this);
+          group_->leader = this;
+        }
+        return {};
+      }
+    }
+    fiber::Park();
+  }
+}
+
+Result<> Task::Exec(vfs::Path start, std::string filename, std::vector<std::string> argv, std::vector<std::string> envv,
+                    int flags) {
+  WalkState walk = Walk();
+  bool follow = (flags & AT_SYMLINK_NOFOLLOW) == 0;
+  loader::Args args;
+  if (!follow) {
+    vfs::Path path = TRY(vfs::Lookup(walk.walker(), {.start = start, .name = filename, .follow = false}));
+    if (path.inode().IsSymlink()) return Err(ELOOP);
+  }
+  args.file = TRY(OpenProgram(walk.walker(), {.start = start,
+                                              .name = filename,
+                                              .follow = follow,
+                                              .empty_ok = (flags & AT_EMPTY_PATH) != 0}));
+  args.open = [&](const std::string& name) { return OpenProgram(walk.walker(), {.start = walk.cwd, .name = name}); };
+  args.filename = filename;
+  args.argv = std::move(argv);
+  args.envv = std::move(envv);
+  args.random = [](std::span<std::byte> bytes) { CHECK(getrandom(bytes.data(), bytes.size(), 0) >= 0, "getrandom"); };
+  args.stack_limit = GetLimit(RLIMIT_STACK).soft;
+  bool is_script = false;
+  {
+    char magic[2] = {};
+    BufferIo io(std::as_writable_bytes(std::span(magic)));
+    IoSequence dst(io, 0, sizeof(magic));
+    Result<size_t> n = args.file->PRead(dst, 0, 0);
+    is_script = n && *n == 2 && magic[0] == '#' && magic[1] == '!';
+  }
+  vfs::Attributes attributes = TRY(args.file->GetAttributes());
+  bool secure = false;
+  RefPtr<auth::Credentials> creds = CredsAfterExec(*creds_, attributes, !is_script, &secure);
+  args.creds = creds.get();
+  args.secure = secure;
+
+  RefPtr<mm::MemoryManager> mm = TRY(mm::MemoryManager::Create(kernel_.platform(), kernel_.memory_file()));
+  mm->AddUser();
+  mm->SetLimits({.address_space = GetLimit(RLIMIT_AS).soft,
+                 .data = GetLimit(RLIMIT_DATA).soft,
+                 .stack = GetLimit(RLIMIT_STACK).soft});
+  Result<loader::Image> image = loader::Load(args, *mm);
+  if (!image) {
+    mm->DropUser();
+    return Err(image.error());
+  }
+  // From here on there is no way back, except that the whole process is being killed.
+  if (Result<> r = KillOtherThreads(); !r) {
+    mm->DropUser();
+    return r;
+  }
+  if (mm_) ExitRobustList();
+  if (clear_child_tid != 0 && mm_ && mm_->CopyOutObject<int32_t>(clear_child_tid, 0)) {
+    (void)kernel_.futexes().Wake(*this, clear_child_tid, false, 1, ~uint32_t{0});
+  }
+  ReleaseMm();
+  group_->timers->DeletePosixTimers();
+  {
+    sync::MutexLock lock(kernel_.mu);
+    mm_ = std::move(mm);
+    creds_ = creds;
+    // Another process may share the table (CLONE_SIGHAND without CLONE_THREAD).
+    group_->handlers = group_->handlers->Clone();
+    group_->handlers->ResetForExec();
+    group_->did_exec = true;
+    group_->exit_signal = SIGCHLD;
+  }
+  SetName(image->name);
+  if (fds_->RefCount() > 1) SetFds(fds_->Clone());
+  fds_->CloseOnExec();
+  clear_child_tid = 0;
+  robust_list = 0;
+  robust_list_length = 0;
+  child_tid_on_start_ = 0;
+  signal_stack_ = SignalStack{};
+  restart_deadline.reset();
+  if (secure) parent_death_signal.store(0);
+  group_->dumpable.store(!secure);
+  regs_ = image->regs;
+  regs_.orig_rax = ~uint64_t{0};
+  regs_replaced_ = true;
+  return context_->PushFpState(platform::InitialFpState());
+}
+
+}  // namespace redoubt::kernel

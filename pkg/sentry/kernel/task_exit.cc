@@ -1,0 +1,246 @@
+// The end of a task and of a process: exit(2), exit_group(2), wait(2)'s other side.
+#include <algorithm>
+
+#include "pkg/log/log.h"
+#include "pkg/sentry/kernel/kernel.h"
+#include "pkg/sentry/kernel/process_timers.h"
+#include "pkg/sentry/kernel/task.h"
+#include "pkg/sentry/kernel/tty.h"
+
+namespace redoubt::kernel {
+namespace {
+
+// A list in guest memory is walked this far (the kernel's ROBUST_LIST_LIMIT).
+constexpr int kRobustListLimit = 2048;
+constexpr uint32_t kFutexWaiters = 0x80000000;
+constexpr uint32_t kFutexOwnerDied = 0x40000000;
+constexpr uint32_t kFutexTidMask = 0x3fffffff;
+
+}  // namespace
+
+void Task::Exit(int status) {
+  exiting_ = true;
+  exit_status_ = status;
+}
+
+void Task::ExitGroup(int status) {
+  sync::MutexLock lock(kernel_.mu);
+  kernel_.KillGroupLocked(*group_, status);
+  exiting_ = true;
+  exit_status_ = group_->exit_status;
+}
+
+void Kernel::KillGroupLocked(ThreadGroup& group, int status) {
+  if (group.zombie) return;
+  if (!group.exiting) {
+    group.exiting = true;
+    group.exit_status = status;
+    group.stopped = false;
+  }
+  for (Task* task : group.tasks) task->InterruptLocked();
+}
+
+// get_robust_list(2): the words of mutexes this task held are marked, and one waiter of each is woken.
+void Task::ExitRobustList() {
+  if (robust_list == 0) return;
+  struct Head {
+    uint64_t next;
+    int64_t futex_offset;
+    uint64_t pending;
+  };
+  Result<Head> head = mm_->CopyInObject<Head>(robust_list);
+  if (!head) return;
+  auto handle = [&](Addr entry) {
+    Addr word = entry + head->futex_offset;
+    if (word % sizeof(uint32_t) != 0) return;
+    Result<uint32_t> value = mm_->LoadU32(word);
+    while (value && (*value & kFutexTidMask) == static_cast<uint32_t>(tid())) {
+      uint32_t next = (*value & kFutexWaiters) | kFutexOwnerDied;
+      Result<uint32_t> found = mm_->CompareAndSwapU32(word, *value, next);
+      if (!found) return;
+      if (*found == *value) {
+        if ((*value & kFutexWaiters) != 0) (void)kernel_.futexes().Wake(*this, word, false, 1, ~uint32_t{0});
+        return;
+      }
+      value = found;
+    }
+  };
+  // Bit 0 marks a PI mutex.
+  Addr entry = head->next & ~Addr{1};
+  for (int i = 0; i < kRobustListLimit && entry != robust_list; i++) {
+    Result<uint64_t> next = mm_->CopyInObject<uint64_t>(entry);
+    if (entry != (head->pending & ~Addr{1})) handle(entry);
+    if (!next) return;
+    entry = *next & ~Addr{1};
+  }
+  if (head->pending != 0) handle(head->pending & ~Addr{1});
+}
+
+void Task::ReleaseMm() {
+  RefPtr<mm::MemoryManager> old;
+  RefPtr<Task> vfork_parent;
+  {
+    sync::MutexLock lock(kernel_.mu);
+    old = std::move(mm_);
+    vfork_parent = std::move(vfork_parent_);
+  }
+  if (old) {
+    uint64_t rss = old->max_resident_size();
+    old->DropUser();
+    sync::MutexLock lock(kernel_.mu);
+    group_->usage.max_rss = std::max(group_->usage.max_rss, rss);
+  }
+  if (vfork_parent) {
+    sync::MutexLock lock(kernel_.mu);
+    if (vfork_parent->fiber_) vfork_parent->fiber_->Unpark();
+  }
+}
+
+void Task::FinishExit() {
+  bool last = false;
+  {
+    sync::MutexLock lock(kernel_.mu);
+    last = group_->tasks.size() == 1;
+  }
+  if (last) group_->timers->StopAll();
+  ExitRobustList();
+  if (clear_child_tid != 0) {
+    // Only for those who can see it: a thread library that joins.
+    if (mm_->CopyOutObject<int32_t>(clear_child_tid, 0)) {
+      (void)kernel_.futexes().Wake(*this, clear_child_tid, false, 1, ~uint32_t{0});
+    }
+  }
+  ReleaseMm();
+  RefPtr<FdTable> fds;
+  RefPtr<FsContext> fs;
+  RefPtr<vfs::MountNamespace> mounts;
+  {
+    sync::MutexLock lock(kernel_.mu);
+    fds = std::move(fds_);
+    fs = std::move(fs_);
+    mounts = std::move(mount_ns_);
+  }
+  fds->DropUser();
+  fs.reset();
+  mounts->DropUser();
+  context_.reset();
+
+  RefPtr<Task> self(this);        // tasks_ may let go of it
+  RefPtr<ThreadGroup> group = group_;
+  RefPtr<RefCounted> hung_up_tty;
+  {
+    sync::MutexLock lock(kernel_.mu);
+    exited_ = true;
+    int64_t now = clock::Monotonic();
+    system_ns_.fetch_add(now - state_since_.load(std::memory_order_relaxed), std::memory_order_relaxed);
+    group->usage.cpu += CpuTimes{user_ns_.load(), system_ns_.load()};
+    group->usage.minor_faults += minor_faults_.load();
+    std::erase(group->tasks, this);
+    if (group->leader == this && !group->exiting) group->exit_status = exit_status_;
+    if (group->leader != this) kernel_.tasks_.erase(tid());
+    if (group->execing != nullptr) group->execing->InterruptLocked();
+    if (group->tasks.empty()) {
+      if (group->process_group && group->process_group->session->id == group->id) {
+        hung_up_tty = std::move(group->process_group->session->controlling_tty);
+      }
+      kernel_.GroupExitedLocked(*group);
+    } else if (group->stopped && group->stopped_tasks == static_cast<int>(group->tasks.size())) {
+      // The last one that had not stopped has gone.
+      group->stop_reportable = true;
+      kernel_.NotifyParentLocked(*group, CLD_STOPPED, group->stop_signal);
+    }
+  }
+  if (hung_up_tty) HangUpControllingTty(*hung_up_tty);
+}
+
+void Kernel::HangUpOrphansLocked(ThreadGroup& exiting) {
+  // POSIX: a stopped process group that becomes orphaned gets SIGHUP and SIGCONT.
+  auto check = [&](ProcessGroup* pg) {
+    if (pg == nullptr || !IsOrphanedLocked(*pg)) return;
+    bool any_stopped = std::any_of(pg->members.begin(), pg->members.end(),
+                                   [](ThreadGroup* g) { return g->stopped && !g->zombie; });
+    if (!any_stopped) return;
+    std::vector<ThreadGroup*> members = pg->members;
+    for (ThreadGroup* member : members) {
+      (void)SendLocked(*member, nullptr, MakeSigInfo(SIGHUP, SI_KERNEL));
+      (void)SendLocked(*member, nullptr, MakeSigInfo(SIGCONT, SI_KERNEL));
+    }
+  };
+  check(exiting.process_group.get());
+  for (ThreadGroup* child : exiting.children) {
+    if (child->process_group.get() != exiting.process_group.get()) check(child->process_group.get());
+  }
+}
+
+void Kernel::GroupExitedLocked(ThreadGroup& group) {
+  group.zombie = true;
+  group.pending.Discard(~SignalSet{0});
+  // Orphans go to the nearest living subreaper, else to init (prctl(2), PR_SET_CHILD_SUBREAPER).
+  ThreadGroup* reaper = group.parent;
+  while (reaper != nullptr && (!reaper->child_subreaper || reaper->zombie)) reaper = reaper->parent;
+  ThreadGroup* init_group = init_.load();
+  if (reaper == nullptr && init_group != &group && init_group != nullptr && !init_group->zombie) reaper = init_group;
+  HangUpOrphansLocked(group);
+  std::vector<ThreadGroup*> children = std::move(group.children);
+  group.children.clear();
+  for (ThreadGroup* child : children) {
+    child->parent = reaper;
+    // prctl(2), PR_SET_PDEATHSIG.
+    for (Task* t : child->tasks) {
+      if (int sig = t->parent_death_signal.load(); sig != 0) (void)SendLocked(*child, t, MakeSigInfo(sig, SI_KERNEL));
+    }
+    if (reaper != nullptr) {
+      reaper->children.push_back(child);
+      child->exit_signal = SIGCHLD;
+      if (child->zombie) NotifyParentLocked(*child, CLD_EXITED, child->exit_status);
+    } else if (child->zombie) {
+      ReapLocked(*child);
+    }
+  }
+  // A session leader's foreground processes get SIGHUP with the terminal (HangUpControllingTty, by the caller).
+  group.exit_events.Notify(waiter::kIn);
+  exits_.Notify(waiter::kIn);
+  if (&group == init_group) {
+    // The end of a PID namespace: everyone else is killed (pid_namespaces(7)).
+    for (auto& [tid, task] : tasks_) {
+      if (task->group_.get() != &group) KillGroupLocked(*task->group_, SIGKILL);
+    }
+  }
+  if (group.parent == nullptr) {
+    // Nobody will wait, except WaitForExit for the processes made from outside.
+    if (&group != init_group && !group.made_from_outside) ReapLocked(group);
+    return;
+  }
+  const SignalAction& action = (*group.parent->handlers)[SIGCHLD];
+  bool nobody_waits = group.exit_signal == SIGCHLD && (action.is_ignored() || (action.flags & SA_NOCLDWAIT) != 0);
+  int status = group.exit_status;
+  if ((status & 0x7f) == 0) {
+    NotifyParentLocked(group, CLD_EXITED, status >> 8);
+  } else {
+    NotifyParentLocked(group, (status & 0x80) != 0 ? CLD_DUMPED : CLD_KILLED, status & 0x7f);
+  }
+  if (nobody_waits) ReapLocked(group);
+}
+
+void Kernel::ReapLocked(ThreadGroup& group) {
+  CHECK(group.zombie && !group.reaped, "reaped twice or alive");
+  group.reaped = true;
+  if (group.parent != nullptr) {
+    std::erase(group.parent->children, &group);
+    Usage& total = group.parent->children_usage;
+    for (const Usage* u : {&group.usage, &group.children_usage}) {
+      total.cpu += u->cpu;
+      total.minor_faults += u->minor_faults;
+      total.max_rss = std::max(total.max_rss, u->max_rss);
+    }
+    group.parent->child_events.Notify(waiter::kIn);
+    group.parent = nullptr;
+  }
+  LeaveProcessGroupLocked(group);
+  // Dropping the map's reference may free the leader and with it the group: last.
+  RefPtr<ThreadGroup> keep(&group);
+  tasks_.erase(group.id);
+  exits_.Notify(waiter::kIn);
+}
+
+}  // namespace redoubt::kernel

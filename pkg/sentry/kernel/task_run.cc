@@ -1,0 +1,124 @@
+// The loop of a task: guest, syscall or fault, signals, guest.
+#include <sys/syscall.h>
+
+#include "pkg/log/log.h"
+#include "pkg/sentry/kernel/kernel.h"
+#include "pkg/sentry/kernel/task.h"
+#include "pkg/sentry/time/clock.h"
+
+namespace redoubt::kernel {
+
+void Task::Start() {
+  // The fiber holds the task until it has ended. fiber_ must be set before the body runs: others wake through it.
+  RefPtr<Task> self(this);
+  sync::MutexLock lock(kernel_.mu);
+  fiber_ = kernel_.executor().Spawn(
+      [self] {
+        {
+          sync::MutexLock started(self->kernel_.mu);
+        }
+        self->Run();
+      },
+      static_cast<wait::Sleeper*>(this), fiber::Executor::kDefaultStackSize);
+}
+
+void Task::Run() {
+  state_since_.store(clock::Monotonic(), std::memory_order_relaxed);
+  if (child_tid_on_start_ != 0) {
+    // CLONE_CHILD_SETTID: in the child's memory, before it runs (clone(2)); a bad address is ignored.
+    (void)mm_->CopyOutObject<int32_t>(child_tid_on_start_, tid());
+  }
+  while (true) {
+    ReturnToUser();
+    if (exiting_) break;
+    int64_t entered = clock::Monotonic();
+    system_ns_.fetch_add(entered - state_since_.load(std::memory_order_relaxed), std::memory_order_relaxed);
+    state_since_.store(entered, std::memory_order_relaxed);
+    // Against Interrupt(): it sets interrupt_ and then looks at in_guest_; here the other way round, so one sees the other.
+    in_guest_.store(true, std::memory_order_seq_cst);
+    if (interrupt_.load(std::memory_order_seq_cst)) {
+      in_guest_.store(false, std::memory_order_relaxed);
+      continue;
+    }
+    Result<platform::TrapInfo> trap = context_->Switch(mm_->address_space(), regs_);
+    in_guest_.store(false, std::memory_order_relaxed);
+    int64_t left = clock::Monotonic();
+    user_ns_.fetch_add(left - entered, std::memory_order_relaxed);
+    state_since_.store(left, std::memory_order_relaxed);
+    if (!trap) {
+      // The platform lost the guest process (a stub was killed from outside, or the host ran out of memory).
+      LOG_WARNING("task {}: the platform cannot go on: {}; killing the process", tid(), trap.error().name());
+      sync::MutexLock lock(kernel_.mu);
+      kernel_.KillGroupLocked(*group_, SIGKILL);
+      continue;
+    }
+    switch (trap->trap) {
+      case platform::Trap::kSyscall:
+        HandleSyscall();
+        break;
+      case platform::Trap::kFault:
+        HandleFault(*trap);
+        break;
+      case platform::Trap::kInterrupted:
+        break;
+    }
+  }
+  FinishExit();
+}
+
+void Task::HandleSyscall() {
+  syscall_number_ = regs_.orig_rax;
+  SyscallArgs args{{regs_.rdi, regs_.rsi, regs_.rdx, regs_.r10, regs_.r8, regs_.r9}};
+  regs_replaced_ = false;
+  Result<uint64_t> result = kernel_.Dispatch(*this, syscall_number_, args);
+  if (regs_replaced_) return;  // execve, rt_sigreturn: the registers are already what the guest is to see
+  if (result) {
+    regs_.rax = *result;
+    return;
+  }
+  regs_.rax = result.error().AsReturnValue();
+  int code = result.error().value();
+  if (code >= kErestartsys.value()) {
+    restart_pending_ = true;
+    restart_ = result.error();
+  }
+}
+
+void Task::HandleFault(const platform::TrapInfo& trap) {
+  syscall_number_ = ~uint64_t{0};
+  int sig = trap.signal.si_signo;
+  // Page faults are the only traps that mm may cure; si_code tells a real one from a non-canonical address (SI_KERNEL).
+  bool page_fault = (sig == SIGSEGV && (trap.signal.si_code == SEGV_MAPERR || trap.signal.si_code == SEGV_ACCERR)) ||
+                    (sig == SIGBUS && trap.signal.si_code == BUS_ADRERR);
+  siginfo_t info = trap.signal;
+  if (page_fault) {
+    Addr addr = reinterpret_cast<Addr>(trap.signal.si_addr);
+    minor_faults_.fetch_add(1, std::memory_order_relaxed);
+    Result<> handled = mm_->HandleUserFault(addr, trap.access, trap.access_known, regs_.rsp);
+    if (handled) return;
+    switch (handled.error().value()) {
+      case EFAULT:
+        info = MakeSigInfo(SIGSEGV, SEGV_MAPERR);
+        break;
+      case EACCES:
+        info = MakeSigInfo(SIGSEGV, SEGV_ACCERR);
+        break;
+      case ENOMEM: {
+        LOG_WARNING("task {} ({}): out of memory; killing the process", tid(), name_);
+        sync::MutexLock lock(kernel_.mu);
+        kernel_.KillGroupLocked(*group_, SIGKILL);
+        return;
+      }
+      default:
+        info = MakeSigInfo(SIGBUS, BUS_ADRERR);
+        break;
+    }
+    info.si_addr = reinterpret_cast<void*>(addr);
+  }
+  fault_trapno_ = trap.trapno;
+  fault_error_code_ = trap.error_code;
+  fault_address_ = page_fault ? reinterpret_cast<Addr>(info.si_addr) : 0;
+  ForceSignal(info);
+}
+
+}  // namespace redoubt::kernel
