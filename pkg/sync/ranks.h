@@ -16,7 +16,9 @@ enum class Rank : int {
   kFsContext = 145,
   // file systems
   kMountNamespace = 200,
-  kDentryTree = 210,
+  kDentryTree = 210,     // names and parents of all dentries
+  kDentryChildren = 212, // one directory's cached children
+  kDentryCache = 214,    // the list of recently used dentries
   kInode = 220,
   kFileOffset = 230,
   kFileSystem = 240,
@@ -35,8 +37,9 @@ enum class Rank : int {
   // wake-ups: taken under nearly everything
   kFutex = 400,
   kWaiterQueue = 410,
-  kExecutor = 500,
-  kLeaf = 1000,          // takes nothing else while held
+  kLeaf = 1000,          // takes nothing but a wake-up while held
+  kFiberMutex = 1010,    // fiber::Mutex's own state
+  kExecutor = 1020,      // the run queue: Unpark is legal under every lock
 };
 
 }  // namespace redoubt::sync
