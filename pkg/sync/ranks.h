@@ -20,6 +20,8 @@ enum class Rank : int {
   kDentryChildren = 212, // one directory's cached children
   kDentryCache = 214,    // the list of recently used dentries
   kInode = 220,
+  kFileLocks = 225,      // advisory locks of one file
+  kFileLockGraph = 226,  // who waits for whom, of all files
   kFileOffset = 230,
   kFileSystem = 240,
   // descriptors

@@ -74,6 +74,8 @@ class FileDescription : public memmap::MappingIdentity {
   virtual Result<> Allocate(int mode, uint64_t offset, uint64_t length) { return Err(EOPNOTSUPP); }
   // `io` is the caller's memory; arg is a number or an address in it. ENOTTY by default.
   virtual Result<uint64_t> Ioctl(MemoryIo& io, uint32_t command, uint64_t arg) { return Err(ENOTTY); }
+  // fcntl(2) commands of particular kinds: F_GETPIPE_SZ, F_SETPIPE_SZ, F_ADD_SEALS, F_GET_SEALS.
+  virtual Result<uint64_t> Fcntl(int command, uint64_t arg) { return Err(EINVAL); }
   // Fills options.mappable, identity, max_access as wanted. ENODEV by default.
   virtual Result<> ConfigureMMap(mm::MMapOptions& options) { return Err(ENODEV); }
 

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <sys/vfs.h>
 
+#include <atomic>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -16,13 +17,15 @@
 #include "pkg/refs/refs.h"
 #include "pkg/sentry/auth/credentials.h"
 #include "pkg/sentry/time/clock.h"
+#include "pkg/sentry/vfs/path.h"
 
 namespace redoubt::vfs {
 
+class Dentry;
 class FileDescription;
+class FileLocks;
 class Filesystem;
 class Inode;
-struct Path;
 
 // stat(2)'s fields.
 struct Attributes {
@@ -65,6 +68,7 @@ enum class LookupCache {
 class Inode : public RefCounted {
  public:
   explicit Inode(Filesystem& fs) : fs_(fs) {}
+  ~Inode() override;
 
   Filesystem& filesystem() const { return fs_; }
   // S_IFMT bits; never change.
@@ -110,9 +114,25 @@ class Inode : public RefCounted {
   virtual Result<> RemoveXattr(std::string_view name) { return Err(EOPNOTSUPP); }
   virtual Result<std::vector<std::string>> ListXattr() { return std::vector<std::string>{}; }
 
+  // flock(2) and fcntl(2) locks of this file (locks.h); made at the first use.
+  FileLocks& locks();
+  // Null if there never was a lock.
+  FileLocks* locks_if_any() const { return locks_.load(std::memory_order_acquire); }
+
+  // What a socket node (S_IFSOCK) is bound to: an object of the AF_UNIX implementation. File systems that can hold such nodes keep it
+  // for the inode's lifetime; ECONNREFUSED where there is none.
+  virtual Result<RefPtr<RefCounted>> bound_socket() { return Err(ECONNREFUSED); }
+  virtual Result<> set_bound_socket(RefPtr<RefCounted> socket) { return Err(EOPNOTSUPP); }
+  // The pipe behind a FIFO node, made by SpecialNodeHooks::open_fifo; same rules.
+  virtual RefPtr<RefCounted>* fifo_slot() { return nullptr; }
+
  private:
+  std::atomic<FileLocks*> locks_{nullptr};
   Filesystem& fs_;  // inodes hold their file system alive through their dentry's mount
 };
+
+// The mode, owner and capabilities rules of path_resolution(7) for a file of these attributes. EACCES.
+Result<> CheckModePermission(const Attributes& attrs, const auth::Credentials& creds, int may);
 
 // A mounted (or mountable) file system. Linux's struct super_block.
 class Filesystem : public RefCounted {
@@ -132,9 +152,14 @@ class Filesystem : public RefCounted {
 
  protected:
   Filesystem();
+  ~Filesystem() override;
 
  private:
+  friend class Mount;
   const uint64_t dev_;
+  // Mount's: how many there are, and the dentry that all of them share while there is one.
+  int mounts_ = 0;
+  RefPtr<Dentry> root_dentry_;
 };
 
 }  // namespace redoubt::vfs

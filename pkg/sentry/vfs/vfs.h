@@ -1,11 +1,16 @@
 // The path walker, mounts and every operation that takes a path: mounts, symlinks, permissions, trailing slashes, openat2's
 // RESOLVE_ flags in one place. Linux's fs/namei.c and fs/namespace.c.
 //
-// Lock order: MountNamespace's lock; then directories' locks (fiber::Mutex, an ancestor before a descendant, otherwise by
-// address); then the short ones: kDentryTree; kInode and below inside file systems.
+// Lock order:
+//   the rename lock (fiber::Mutex; renames between directories)
+//     directories' locks (fiber::Mutex, Dentry::dir_lock: an ancestor before a descendant, otherwise by address)
+//       file systems' own fiber locks (FileDescription::offset_lock comes before those)
+//         kMountNamespace (Mount::Tree) > kDentryTree > kDentryChildren > kDentryCache
+//         kInode and below inside file systems
 #ifndef REDOUBT_PKG_SENTRY_VFS_VFS_H_
 #define REDOUBT_PKG_SENTRY_VFS_VFS_H_
 
+#include <atomic>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -58,6 +63,17 @@ class MountNamespace final : public RefCounted {
   Result<> PivotRoot(const Walker&, const At& new_root, const At& put_old);
   // For /proc/PID/mounts and mountinfo, parents first; paths relative to `root`, unreachable ones left out.
   std::vector<MountInfo> Mounts(const Path& root);
+
+ private:
+  explicit MountNamespace(RefPtr<Mount> root);
+  ~MountNamespace() override;
+  Result<Path> LookupMountPoint(const Walker&, const At& target);
+  Result<> Attach(RefPtr<Mount> mount, Path at);
+  void UnmountAll();
+
+  std::atomic<int> users_{0};
+  // Guarded by Mount::Tree(). Null after the last user has left.
+  RefPtr<Mount> root_;
 };
 
 struct MountInfo {
@@ -114,6 +130,13 @@ struct NamedPath {
   bool reachable = true;
 };
 NamedPath PathName(const Path& root, const Path& path);
+// MS_* of the mount that `path` is on (noexec, nosuid, ...).
+uint64_t MountFlags(const Path& path);
+// Whether a read of `path` by a description of `open_flags` moves its access time: O_NOATIME, MS_NOATIME, MS_NODIRATIME, and the rule of
+// MS_RELATIME (the default).
+bool ShouldUpdateAtime(const Path& path, int open_flags, const Attributes& attrs, clock::Nanoseconds now);
+// Whether a file may be opened for execution: regular, x permission, no MS_NOEXEC. EACCES.
+Result<> CheckExecutable(const Walker&, const Path&);
 // May `path` be written at all: EROFS for a read-only mount or file system.
 Result<> CheckWritableMount(const Path& path);
 
