@@ -27,6 +27,10 @@
 
 namespace redoubt::kernel {
 
+// uname(2): programs choose by the release.
+inline constexpr std::string_view kRelease = "6.6.0-redoubt";
+inline constexpr std::string_view kVersion = "#1 SMP PREEMPT_DYNAMIC Redoubt";
+
 // What a syscall number does. The table itself is a library above this one (pkg/sentry/syscalls).
 using SyscallDispatcher = Result<uint64_t> (*)(Task& task, uint64_t number, const SyscallArgs& args);
 
@@ -39,6 +43,7 @@ class Kernel final {
     SyscallDispatcher dispatcher = nullptr;
     std::string hostname = "redoubt";
     int cpus = 1;                                 // what the guest sees
+    uint64_t memory_size = uint64_t{4} << 30;     // bytes, as above
   };
   explicit Kernel(Options options);
   ~Kernel();
@@ -70,6 +75,8 @@ class Kernel final {
   fiber::Executor& executor() const { return *options_.executor; }
   futex::Manager& futexes() { return futexes_; }
   int cpus() const { return options_.cpus; }
+  // Bytes of memory the guest sees.
+  uint64_t memory_size() const { return options_.memory_size; }
   Result<uint64_t> Dispatch(Task& task, uint64_t number, const SyscallArgs& args) {
     return options_.dispatcher(task, number, args);
   }

@@ -141,10 +141,11 @@ class Task final : public RefCounted, public wait::Sleeper, public futex::Target
   Addr robust_list = 0;
   uint64_t robust_list_length = 0;
   std::atomic<int> parent_death_signal{0};
-  uint64_t cpu_mask = ~uint64_t{0};
-  int nice = 0;
+  std::atomic<uint64_t> cpu_mask{~uint64_t{0}};
+  std::atomic<int> nice{0};
   // What restart_syscall(2) resumes with: the absolute deadline of a sleep. Set by the call that returns ERESTART_RESTARTBLOCK.
   std::optional<int64_t> restart_deadline;
+  Addr restart_remaining = 0;
   uint64_t syscall_number() const { return syscall_number_; }
   // Personality, timer slack, ... that are only read back.
   uint32_t personality = 0;

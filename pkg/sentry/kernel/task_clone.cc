@@ -81,8 +81,8 @@ Result<RefPtr<Task>> Task::Clone(const CloneArgs& args) {
   child->mount_ns_ = std::move(mounts);
   child->name_ = name_;
   child->mask_.store(mask_.load());
-  child->cpu_mask = cpu_mask;
-  child->nice = nice;
+  child->cpu_mask.store(cpu_mask.load());
+  child->nice.store(nice.load());
   child->personality = personality;
   child->timer_slack = timer_slack;
   // sigaltstack(2): inherited by a new process, not by a thread that shares memory (unless by vfork).

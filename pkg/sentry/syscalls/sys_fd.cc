@@ -1,0 +1,308 @@
+// Descriptors: open(2), close(2), dup(2), fcntl(2), ioctl(2), getdents64(2), flock(2).
+#include <dirent.h>
+#include <linux/openat2.h>
+#include <linux/close_range.h>
+#include <sys/file.h>
+#include <sys/ioctl.h>
+
+#include <cstring>
+
+#include "pkg/sentry/syscalls/common.h"
+#include "pkg/sentry/syscalls/handlers.h"
+#include "pkg/sentry/vfs/locks.h"
+
+namespace redoubt::syscalls {
+namespace {
+
+constexpr uint64_t kOpenFlags = O_ACCMODE | O_CREAT | O_EXCL | O_NOCTTY | O_TRUNC | O_APPEND | O_NONBLOCK | O_DSYNC |
+                                O_SYNC | O_ASYNC | O_DIRECT | 0100000 /* O_LARGEFILE */ | O_DIRECTORY | O_NOFOLLOW |
+                                O_NOATIME | O_CLOEXEC | O_PATH | O_TMPFILE;
+constexpr uint64_t kResolveFlags = RESOLVE_NO_XDEV | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_SYMLINKS | RESOLVE_BENEATH |
+                                   RESOLVE_IN_ROOT | RESOLVE_CACHED;
+
+Result<uint64_t> DoOpen(Task& task, int dirfd, Addr path, int flags, uint32_t mode, uint64_t resolve) {
+  AtPath at = TRY(AtPath::Make(task, dirfd, path, 0, (flags & O_NOFOLLOW) == 0));
+  vfs::At where = at.at();
+  where.resolve = resolve;
+  RefPtr<vfs::FileDescription> file =
+      TRY(vfs::Open(at.walker(), where, {.flags = flags & ~O_CLOEXEC, .mode = mode & 07777, .resolve = resolve}));
+  return TRY(task.InstallFd(std::move(file), (flags & O_CLOEXEC) != 0));
+}
+
+Result<uint64_t> Dup(Task& task, int fd, int minimum, bool cloexec) {
+  FdTable::File file = TRY(task.File(fd));
+  return TRY(task.InstallFd(std::move(file), cloexec, minimum));
+}
+
+// struct flock as the kernel has it on x86-64 is glibc's.
+Result<vfs::LockRange> ToLockRange(vfs::FileDescription& file, const struct flock& lock) {
+  int64_t base = 0;
+  switch (lock.l_whence) {
+    case SEEK_SET: break;
+    case SEEK_CUR: base = static_cast<int64_t>(file.offset()); break;
+    case SEEK_END: base = static_cast<int64_t>(TRY(file.GetAttributes()).size); break;
+    default: return Err(EINVAL);
+  }
+  int64_t start = 0;
+  if (__builtin_add_overflow(base, lock.l_start, &start)) return Err(EOVERFLOW);
+  int64_t length = lock.l_len;
+  if (length < 0) {
+    start += length;
+    length = -length;
+  }
+  if (start < 0) return Err(EINVAL);
+  uint64_t end = length == 0 ? vfs::LockRange::kToEnd : static_cast<uint64_t>(start) + static_cast<uint64_t>(length);
+  return vfs::LockRange{static_cast<uint64_t>(start), end};
+}
+
+Result<uint64_t> RecordLock(Task& task, vfs::FileDescription& file, int command, Addr addr) {
+  struct flock lock = TRY(task.mm().CopyInObject<struct flock>(addr));
+  bool ofd = command == F_OFD_GETLK || command == F_OFD_SETLK || command == F_OFD_SETLKW;
+  if (ofd && lock.l_pid != 0) return Err(EINVAL);
+  if (lock.l_type != F_RDLCK && lock.l_type != F_WRLCK && lock.l_type != F_UNLCK) return Err(EINVAL);
+  if (!file.path()) return Err(EBADF);
+  vfs::LockRange range = TRY(ToLockRange(file, lock));
+  vfs::LockOwner owner;
+  owner.owner = ofd ? static_cast<const void*>(&file) : static_cast<const void*>(&task.fds());
+  owner.pid = ofd ? -1 : task.group().id;
+  vfs::FileLocks& locks = file.inode().locks();
+  vfs::LockType type = lock.l_type == F_RDLCK ? vfs::LockType::kRead : vfs::LockType::kWrite;
+  if (command == F_GETLK || command == F_OFD_GETLK) {
+    if (lock.l_type == F_UNLCK) return Err(EINVAL);
+    std::optional<vfs::RecordLock> conflict = locks.TestRecord(owner, type, range);
+    if (!conflict) {
+      lock.l_type = F_UNLCK;
+    } else {
+      lock.l_type = conflict->type == vfs::LockType::kRead ? F_RDLCK : F_WRLCK;
+      lock.l_whence = SEEK_SET;
+      lock.l_start = static_cast<int64_t>(conflict->range.start);
+      lock.l_len = conflict->range.end == vfs::LockRange::kToEnd
+                       ? 0
+                       : static_cast<int64_t>(conflict->range.end - conflict->range.start);
+      lock.l_pid = conflict->owner.pid;
+    }
+    TRY(task.mm().CopyOutObject(addr, lock));
+    return 0;
+  }
+  if (lock.l_type == F_UNLCK) {
+    TRY(locks.UnlockRecord(owner, range));
+    return 0;
+  }
+  if (lock.l_type == F_RDLCK && !file.readable()) return Err(EBADF);
+  if (lock.l_type == F_WRLCK && !file.writable()) return Err(EBADF);
+  bool wait = command == F_SETLKW || command == F_OFD_SETLKW;
+  TRY(locks.LockRecord(owner, type, range, wait));
+  return 0;
+}
+
+// Fills linux_dirent64 records (getdents(2)) into a buffer of the Sentry's.
+class Dirent64Sink final : public vfs::DirentSink {
+ public:
+  explicit Dirent64Sink(size_t room) : room_(room) {}
+
+  bool Add(std::string_view name, uint64_t ino, uint8_t type, int64_t next_offset) override {
+    // d_ino 8, d_off 8, d_reclen 2, d_type 1, name and NUL, padded to 8.
+    size_t length = (19 + name.size() + 1 + 7) & ~size_t{7};
+    if (bytes_.size() + length > room_) {
+      full_ = true;
+      return false;
+    }
+    size_t at = bytes_.size();
+    bytes_.resize(at + length);
+    std::byte* p = bytes_.data() + at;
+    uint16_t record_length = static_cast<uint16_t>(length);
+    std::memcpy(p, &ino, 8);
+    std::memcpy(p + 8, &next_offset, 8);
+    std::memcpy(p + 16, &record_length, 2);
+    std::memcpy(p + 18, &type, 1);
+    std::memcpy(p + 19, name.data(), name.size());
+    return true;
+  }
+  const std::vector<std::byte>& bytes() const { return bytes_; }
+  bool full() const { return full_; }
+
+ private:
+  const size_t room_;
+  std::vector<std::byte> bytes_;
+  bool full_ = false;
+};
+
+}  // namespace
+
+Result<uint64_t> Open(Task& task, const SyscallArgs& a) {
+  return DoOpen(task, AT_FDCWD, a.Pointer(0), static_cast<int>(a.U32(1) & kOpenFlags), a.U32(2), 0);
+}
+
+Result<uint64_t> Openat(Task& task, const SyscallArgs& a) {
+  return DoOpen(task, a.I32(0), a.Pointer(1), static_cast<int>(a.U32(2) & kOpenFlags), a.U32(3), 0);
+}
+
+Result<uint64_t> Creat(Task& task, const SyscallArgs& a) {
+  return DoOpen(task, AT_FDCWD, a.Pointer(0), O_CREAT | O_WRONLY | O_TRUNC, a.U32(1), 0);
+}
+
+Result<uint64_t> Openat2(Task& task, const SyscallArgs& a) {
+  size_t size = a.Size(3);
+  if (size < sizeof(open_how)) return Err(EINVAL);
+  if (size > kPageSize) return Err(E2BIG);
+  std::vector<std::byte> raw = TRY(task.mm().CopyInVector<std::byte>(a.Pointer(2), size));
+  open_how how{};
+  std::memcpy(&how, raw.data(), sizeof(how));
+  for (size_t i = sizeof(how); i < size; i++) {
+    if (raw[i] != std::byte{0}) return Err(E2BIG);
+  }
+  // Unlike openat, unknown flags and a mode without O_CREAT are errors (openat2(2)).
+  if ((how.flags & ~kOpenFlags) != 0 || (how.resolve & ~kResolveFlags) != 0) return Err(EINVAL);
+  bool creates = (how.flags & O_CREAT) != 0 || (how.flags & O_TMPFILE) == O_TMPFILE;
+  if ((how.mode & ~uint64_t{07777}) != 0 || (!creates && how.mode != 0)) return Err(EINVAL);
+  if ((how.resolve & RESOLVE_BENEATH) != 0 && (how.resolve & RESOLVE_IN_ROOT) != 0) return Err(EINVAL);
+  if ((how.flags & O_PATH) != 0 &&
+      (how.flags & ~static_cast<uint64_t>(O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)) != 0) {
+    return Err(EINVAL);
+  }
+  return DoOpen(task, a.I32(0), a.Pointer(1), static_cast<int>(how.flags), static_cast<uint32_t>(how.mode), how.resolve);
+}
+
+Result<uint64_t> Close(Task& task, const SyscallArgs& a) {
+  TRY(task.fds().Close(a.I32(0)));
+  return 0;
+}
+
+Result<uint64_t> CloseRange(Task& task, const SyscallArgs& a) {
+  uint32_t flags = a.U32(2);
+  if ((flags & ~(CLOSE_RANGE_UNSHARE | CLOSE_RANGE_CLOEXEC)) != 0 || a.U32(0) > a.U32(1)) return Err(EINVAL);
+  if ((flags & CLOSE_RANGE_UNSHARE) != 0) task.SetFds(task.fds().Clone());
+  task.fds().CloseRange(a.U32(0), a.U32(1), (flags & CLOSE_RANGE_CLOEXEC) != 0);
+  return 0;
+}
+
+Result<uint64_t> Dup(Task& task, const SyscallArgs& a) { return Dup(task, a.I32(0), 0, false); }
+
+Result<uint64_t> Dup2(Task& task, const SyscallArgs& a) {
+  FdTable::File file = TRY(task.File(a.I32(0)));
+  if (a.I32(0) == a.I32(1)) return a.I32(1);
+  TRY(task.fds().InstallAt(a.I32(1), std::move(file), false, task.GetLimit(RLIMIT_NOFILE).soft));
+  return a.I32(1);
+}
+
+Result<uint64_t> Dup3(Task& task, const SyscallArgs& a) {
+  if ((a.I32(2) & ~O_CLOEXEC) != 0 || a.I32(0) == a.I32(1)) return Err(EINVAL);
+  FdTable::File file = TRY(task.File(a.I32(0)));
+  TRY(task.fds().InstallAt(a.I32(1), std::move(file), (a.I32(2) & O_CLOEXEC) != 0, task.GetLimit(RLIMIT_NOFILE).soft));
+  return a.I32(1);
+}
+
+Result<uint64_t> Fcntl(Task& task, const SyscallArgs& a) {
+  int fd = a.I32(0);
+  int command = a.I32(1);
+  FdTable::File file = TRY(task.File(fd));
+  bool path_only = (file->flags() & O_PATH) != 0;
+  if (path_only && command != F_DUPFD && command != F_DUPFD_CLOEXEC && command != F_GETFD && command != F_SETFD &&
+      command != F_GETFL) {
+    return Err(EBADF);
+  }
+  switch (command) {
+    case F_DUPFD:
+    case F_DUPFD_CLOEXEC: {
+      if (a.I32(2) < 0 || a.U64(2) >= task.GetLimit(RLIMIT_NOFILE).soft) return Err(EINVAL);
+      return Dup(task, fd, a.I32(2), command == F_DUPFD_CLOEXEC);
+    }
+    case F_GETFD:
+      return TRY(task.fds().GetCloexec(fd)) ? FD_CLOEXEC : 0;
+    case F_SETFD:
+      TRY(task.fds().SetCloexec(fd, (a.U32(2) & FD_CLOEXEC) != 0));
+      return 0;
+    case F_GETFL:
+      return static_cast<uint64_t>(file->flags() & ~O_CLOEXEC);
+    case F_SETFL:
+      TRY(file->SetStatusFlags(a.I32(2)));
+      return 0;
+    case F_GETLK:
+    case F_SETLK:
+    case F_SETLKW:
+    case F_OFD_GETLK:
+    case F_OFD_SETLK:
+    case F_OFD_SETLKW:
+      return RecordLock(task, *file, command, a.Pointer(2));
+    case F_SETOWN:
+    case F_SETOWN_EX:
+    case F_SETSIG:
+    case F_NOTIFY:
+    case F_SETLEASE:
+      return Err(EINVAL);
+    case F_GETOWN:
+      return 0;
+    case F_GETLEASE:
+      return F_UNLCK;
+    case F_GETPIPE_SZ:
+    case F_SETPIPE_SZ:
+    case F_ADD_SEALS:
+    case F_GET_SEALS:
+      return file->Fcntl(command, a.U64(2));
+    default:
+      return Err(EINVAL);
+  }
+}
+
+Result<uint64_t> Ioctl(Task& task, const SyscallArgs& a) {
+  FdTable::File file = TRY(task.File(a.I32(0)));
+  if ((file->flags() & O_PATH) != 0) return Err(EBADF);
+  switch (a.U32(1)) {
+    case FIOCLEX:
+      TRY(task.fds().SetCloexec(a.I32(0), true));
+      return 0;
+    case FIONCLEX:
+      TRY(task.fds().SetCloexec(a.I32(0), false));
+      return 0;
+    case FIONBIO: {
+      int32_t on = TRY(task.mm().CopyInObject<int32_t>(a.Pointer(2)));
+      TRY(file->SetStatusFlags(on != 0 ? file->flags() | O_NONBLOCK : file->flags() & ~O_NONBLOCK));
+      return 0;
+    }
+    case FIONREAD:
+      if (file->path() && file->inode().IsRegular()) {
+        int64_t left = static_cast<int64_t>(TRY(file->GetAttributes()).size) - static_cast<int64_t>(file->offset());
+        TRY(task.mm().CopyOutObject<int32_t>(a.Pointer(2), static_cast<int32_t>(left)));
+        return 0;
+      }
+      break;
+    default:
+      break;
+  }
+  return file->Ioctl(task.mm(), a.U32(1), a.U64(2));
+}
+
+Result<uint64_t> Getdents64(Task& task, const SyscallArgs& a) {
+  FdTable::File file = TRY(task.File(a.I32(0)));
+  if (!file->readable()) return Err(EBADF);
+  Dirent64Sink sink(std::min<size_t>(a.U32(2), 1 << 20));
+  TRY(file->Getdents(sink));
+  if (sink.bytes().empty() && sink.full()) return Err(EINVAL);
+  TRY(task.mm().CopyOutAll(a.Pointer(1), sink.bytes()));
+  return sink.bytes().size();
+}
+
+Result<uint64_t> Flock(Task& task, const SyscallArgs& a) {
+  FdTable::File file = TRY(task.File(a.I32(0)));
+  if ((file->flags() & O_PATH) != 0) return Err(EBADF);
+  int operation = a.I32(1);
+  if (!file->path()) return Err(EINVAL);
+  vfs::FileLocks& locks = file->inode().locks();
+  vfs::LockOwner owner{.owner = file.get(), .pid = task.group().id};
+  bool wait = (operation & LOCK_NB) == 0;
+  switch (operation & ~LOCK_NB) {
+    case LOCK_SH:
+      TRY(locks.LockWhole(owner, vfs::LockType::kRead, wait));
+      return 0;
+    case LOCK_EX:
+      TRY(locks.LockWhole(owner, vfs::LockType::kWrite, wait));
+      return 0;
+    case LOCK_UN:
+      locks.UnlockWhole(owner);
+      return 0;
+    default:
+      return Err(EINVAL);
+  }
+}
+
+}  // namespace redoubt::syscalls
