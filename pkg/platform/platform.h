@@ -20,7 +20,8 @@
 namespace redoubt::platform {
 
 // The general registers of a guest thread, as ptrace(2) PTRACE_GETREGS lays them out; fs_base and gs_base included.
-// After a syscall rax is -ENOSYS and orig_rax the number, as at a Linux syscall-entry stop; rcx and r11 are clobbered.
+// After a syscall rax is -ENOSYS and orig_rax the number, as at a Linux syscall-entry stop; rcx and r11 are clobbered. Switch
+// ignores orig_rax and never restarts anything by itself.
 using Registers = user_regs_struct;
 
 // The extended (x87, SSE, AVX, ...) state in XSAVE's standard format (SDM vol. 1, 13.4). `bytes` is empty for the initial
@@ -28,10 +29,17 @@ using Registers = user_regs_struct;
 struct FpState {
   std::vector<std::byte> bytes;
 };
+// fp_state_amd64_unsafe.cc:
 // Bytes of the XSAVE area for the features enabled on this host.
 size_t FpStateSize();
+// The features that may appear in the area (XCR0).
+uint64_t FpStateFeatures();
+// MXCSR bits that may be set; any other makes xrstor fault.
+uint32_t FpStateMxcsrMask();
 // The state of a fresh process (fninit, MXCSR 0x1f80) as an XSAVE area of FpStateSize() bytes.
 FpState InitialFpState();
+// Makes any bytes a state that xrstor accepts: sized, unsupported features and reserved bits cleared. Empty stays empty.
+void SanitizeFpState(FpState& state);
 
 enum class Trap {
   kSyscall,      // the guest executed `syscall`
@@ -39,15 +47,30 @@ enum class Trap {
   kInterrupted,  // Context::Interrupt was called, or a tick of preemption
 };
 
+// Exception vectors (SDM vol. 3, 6.3.1).
+inline constexpr uint64_t kTrapDivide = 0;
+inline constexpr uint64_t kTrapDebug = 1;
+inline constexpr uint64_t kTrapBreakpoint = 3;
+inline constexpr uint64_t kTrapInvalidOpcode = 6;
+inline constexpr uint64_t kTrapGeneralProtection = 13;
+inline constexpr uint64_t kTrapPageFault = 14;
+inline constexpr uint64_t kTrapX87 = 16;
+inline constexpr uint64_t kTrapAlignment = 17;
+inline constexpr uint64_t kTrapSimd = 19;
+
 struct TrapInfo {
   Trap trap = Trap::kInterrupted;
-  // For kFault: the signal Linux would send (SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP) with si_code, si_addr and, for page
-  // faults, what the access was.
+  // For kFault: the signal Linux would send (SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP) with si_code and si_addr.
   siginfo_t signal{};
+  // For page faults (trapno == kTrapPageFault): what the access was. If !access_known the platform could not tell a read from a
+  // write and `access` says read; the memory manager then takes it for a write where the VMA is writable.
   AccessType access{};
-  // x86 trap number and page-fault error code, for the signal frame (sigcontext trapno, err).
+  bool access_known = true;
+  // x86 exception vector and page-fault error code, for the signal frame (sigcontext trapno, err).
   uint64_t trapno = 0;
   uint64_t error_code = 0;
+
+  bool is_page_fault() const { return trap == Trap::kFault && trapno == kTrapPageFault; }
 };
 
 // The memory of a guest process as the platform sees it. Thread-safe.
@@ -55,6 +78,8 @@ class AddressSpace : public RefCounted {
  public:
   // Maps [addr, addr + length) of the guest onto `fd` at `offset`, shared, with `access`, replacing what was there. All page
   // aligned. `populate`: make page-table entries now. ENOMEM if the host has none. An access of none maps nothing.
+  // EINVAL for a range outside the platform's usable addresses or an fd that the platform was not created with. Bounded work in
+  // the host, but it does not park, so mm may hold its locks. ESRCH if the host process was killed from outside.
   virtual Result<> MapFile(Addr addr, int fd, uint64_t offset, uint64_t length, AccessType access, bool populate) = 0;
   // Nothing mapped in the range is fine.
   virtual Result<> Unmap(Addr addr, uint64_t length) = 0;

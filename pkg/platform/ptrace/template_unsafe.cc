@@ -1,0 +1,149 @@
+#include "pkg/platform/ptrace/template_unsafe.h"
+
+#include <fcntl.h>
+#include <linux/audit.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <signal.h>
+#include <stddef.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/rseq.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "pkg/log/log.h"
+#include "pkg/platform/ptrace/stub_amd64_unsafe.h"
+#include "pkg/platform/ptrace/tracee_unsafe.h"
+
+namespace redoubt::platform::ptrace {
+namespace {
+
+// Second line of defence: guest system calls are never executed, and these are all that stub code needs. gettimeofday, time and
+// getcpu are what the host's vsyscall page does for guest code that calls it.
+constexpr int kFilterNr = offsetof(seccomp_data, nr);
+constexpr int kFilterArch = offsetof(seccomp_data, arch);
+#define ALLOW(number) BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, number, 0, 1), BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)
+sock_filter g_filter[] = {
+    BPF_STMT(BPF_LD | BPF_W | BPF_ABS, kFilterArch),
+    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_X86_64, 1, 0),
+    BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
+    BPF_STMT(BPF_LD | BPF_W | BPF_ABS, kFilterNr),
+    ALLOW(SYS_mmap),
+    ALLOW(SYS_munmap),
+    ALLOW(SYS_pause),
+    ALLOW(SYS_clone),
+    ALLOW(SYS_prctl),
+    ALLOW(SYS_exit),
+    ALLOW(SYS_restart_syscall),
+    ALLOW(SYS_gettimeofday),
+    ALLOW(SYS_time),
+    ALLOW(SYS_getcpu),
+    BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
+};
+#undef ALLOW
+
+// The kernel's struct sigaction; glibc's differs.
+struct KernelSigaction {
+  void (*handler)(int) = SIG_IGN;
+  uint64_t flags = 0;
+  void* restorer = nullptr;
+  uint64_t mask = 0;
+};
+
+// SAFETY: runs in the child of a fork of a program with threads: raw system calls only, no lock, no allocation. What it leaves
+// (stack, libc) is unmapped at its end.
+[[noreturn]] void TemplateMain(int memory_fd, int go_fd, pid_t parent) {
+  char byte = 0;
+  // The parent has attached once the byte comes; end of file says it gave up.
+  if (syscall(SYS_read, go_fd, &byte, 1) != 1) syscall(SYS_exit_group, 2);
+  syscall(SYS_prctl, PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+  if (syscall(SYS_getppid) != parent) syscall(SYS_exit_group, 3);
+  syscall(SYS_prctl, PR_SET_NAME, "redoubt-stub", 0, 0, 0);
+  syscall(SYS_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+  // Signals sent from outside are to do nothing. The default action would kill: the host asks only whether the leader is
+  // traced before it takes the short way. Exceptions are forced through all the same.
+  uint64_t blocked = ~uint64_t{0};
+  syscall(SYS_rt_sigprocmask, SIG_SETMASK, &blocked, nullptr, sizeof(blocked));
+  KernelSigaction action;
+  for (int signal = 1; signal <= 64; signal++) syscall(SYS_rt_sigaction, signal, &action, nullptr, sizeof(uint64_t));
+  stack_t no_stack{};
+  no_stack.ss_flags = SS_DISABLE;
+  syscall(SYS_sigaltstack, &no_stack, nullptr);
+  syscall(SYS_setsid);
+  syscall(SYS_chdir, "/");
+  rlimit no_core{0, 0};
+  syscall(SYS_setrlimit, RLIMIT_CORE, &no_core);
+  if (memory_fd != kStubMemoryFd && syscall(SYS_dup2, memory_fd, kStubMemoryFd) < 0) syscall(SYS_exit_group, 4);
+  if (syscall(SYS_close_range, kStubMemoryFd + 1, ~0u, 0) < 0) {
+    rlimit files{};
+    syscall(SYS_getrlimit, RLIMIT_NOFILE, &files);
+    for (rlim_t fd = kStubMemoryFd + 1; fd < files.rlim_max; fd++) syscall(SYS_close, fd);
+  }
+  // The kernel writes to what is registered; all of it is about to be unmapped.
+  syscall(SYS_set_robust_list, nullptr, 3 * sizeof(void*));
+  syscall(SYS_set_tid_address, nullptr);
+  if (__rseq_size > 0) {
+    char* area = static_cast<char*>(__builtin_thread_pointer()) + __rseq_offset;
+    constexpr int kUnregister = 1;
+    // glibc registers the ABI's first 32 bytes whatever size it advertises.
+    if (syscall(SYS_rseq, area, 32, kUnregister, RSEQ_SIG) < 0) syscall(SYS_rseq, area, __rseq_size, kUnregister, RSEQ_SIG);
+  }
+  if (!MapStubPage()) syscall(SYS_exit_group, 5);
+  sock_fprog program{sizeof(g_filter) / sizeof(g_filter[0]), g_filter};
+  if (syscall(SYS_prctl, PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program, 0, 0) < 0) syscall(SYS_exit_group, 6);
+  EnterStub();
+}
+
+// Lets it run to the int3 after its munmap, then idle.
+Result<> Settle(pid_t pid, int go_fd) {
+  TRY(Attach(pid));
+  TRY(Continue(pid));
+  char byte = 1;
+  if (write(go_fd, &byte, 1) != 1) return ErrFromHost();
+  for (;;) {
+    Stop stop = TRY(WaitStop(pid));
+    if (stop.event() == 0 && stop.signal() == SIGTRAP) break;
+    TRY(Continue(pid));
+  }
+  Registers regs = TRY(GetRegisters(pid));
+  if (regs.rax != 0) {
+    LOG_ERROR("the stub template could not unmap the Sentry's memory: {}", Errno(-static_cast<int>(regs.rax)).name());
+    return Err(EINVAL);
+  }
+  TRY(SetRegisters(pid, StubRegisters(StubIdle())));
+  // The int3 has unblocked SIGTRAP.
+  TRY(SetSignalMask(pid, ~uint64_t{0}));
+  return Detach(pid);
+}
+
+}  // namespace
+
+Result<pid_t> SpawnTemplate(int memory_fd) {
+  int go[2];
+  if (pipe2(go, O_CLOEXEC) < 0) return ErrFromHost();
+  pid_t parent = getpid();
+  // SAFETY: fork without libc's handlers. No exit signal, so that nothing but a wait that names it hears of it.
+  long pid = syscall(SYS_clone, 0, 0, 0, 0, 0);
+  if (pid == 0) {
+    syscall(SYS_close, go[1]);
+    TemplateMain(memory_fd, go[0], parent);
+  }
+  if (pid < 0) {
+    std::unexpected<Errno> error = ErrFromHost();
+    close(go[0]);
+    close(go[1]);
+    return error;
+  }
+  close(go[0]);
+  Result<> settled = Settle(static_cast<pid_t>(pid), go[1]);
+  close(go[1]);
+  if (!settled) {
+    kill(static_cast<pid_t>(pid), SIGKILL);
+    Reap(static_cast<pid_t>(pid));
+    return Err(settled.error());
+  }
+  return static_cast<pid_t>(pid);
+}
+
+}  // namespace redoubt::platform::ptrace
