@@ -1,0 +1,50 @@
+// The tmpfs superblock: limits and counters. Private to tmpfs.
+#ifndef REDOUBT_PKG_SENTRY_FSIMPL_TMPFS_FILESYSTEM_H_
+#define REDOUBT_PKG_SENTRY_FSIMPL_TMPFS_FILESYSTEM_H_
+
+#include <atomic>
+#include <cstdint>
+
+#include "pkg/errors/errors.h"
+#include "pkg/refs/refs.h"
+#include "pkg/sentry/fsimpl/tmpfs/tmpfs.h"
+#include "pkg/sync/mutex.h"
+
+namespace redoubt::tmpfs {
+
+class Directory;
+
+class TmpfsFilesystem final : public vfs::Filesystem {
+ public:
+  TmpfsFilesystem(pgalloc::MemoryFile& memory_file, const Options& options);
+  ~TmpfsFilesystem() override;
+
+  std::string_view type_name() const override { return options_.type_name; }
+  RefPtr<vfs::Inode> root() override;
+  Result<struct statfs> Statfs() override;
+  std::string MountOptions() const override;
+
+  pgalloc::MemoryFile& memory_file() const { return memory_file_; }
+  // ENOSPC at the limit. An inode counts while it lives.
+  Result<> ChargeInode();
+  void UnchargeInode() { inodes_.fetch_sub(1, std::memory_order_relaxed); }
+  uint64_t NextIno() { return next_ino_.fetch_add(1, std::memory_order_relaxed); }
+  // Pages of regular files.
+  Result<> ChargePages(uint64_t pages);
+  void UnchargePages(uint64_t pages) { pages_.fetch_sub(pages, std::memory_order_relaxed); }
+  uint64_t FreePages() const;
+
+ private:
+  pgalloc::MemoryFile& memory_file_;
+  const Options options_;
+  std::atomic<uint64_t> inodes_{0};
+  std::atomic<uint64_t> pages_{0};
+  std::atomic<uint64_t> next_ino_{1};
+  sync::Mutex mu_{sync::Rank::kFileSystem};
+  // The tree hangs on it. An inode does not hold the file system, so this is no circle; it goes first.
+  RefPtr<Directory> root_ GUARDED_BY(mu_);
+};
+
+}  // namespace redoubt::tmpfs
+
+#endif  // REDOUBT_PKG_SENTRY_FSIMPL_TMPFS_FILESYSTEM_H_
