@@ -103,11 +103,7 @@ Result<TracedThread*> StubProcess::NewThread() {
 
 void StubProcess::RetireThread(pid_t tid) {
   sync::MutexLock lock(mu_);
-  if (killed()) {
-    // The reaper may be waiting for it, and is not woken if it vanishes along with its tracer: one of the two waits gets it.
-    Reap(tid);
-    return;
-  }
+  if (killed()) return;  // the reaper's
   Registers regs = StubRegisters(StubSyscall());
   regs.rax = SYS_exit;
   if (SetRegisters(tid, regs)) {

@@ -5,6 +5,9 @@
 #include <sys/ptrace.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
+#include <time.h>
+
+#include <algorithm>
 
 #include "pkg/platform/ptrace/stub_amd64_unsafe.h"
 #include "pkg/platform/registers_amd64.h"
@@ -106,7 +109,15 @@ Result<Stop> WaitStop(pid_t tid) {
 }
 
 void Reap(pid_t tid) {
-  while (WaitStop(tid)) {
+  // Polled: a thread whose tracer ends before it does vanishes without waking those who wait for it.
+  constexpr long kFirst = 20'000, kMost = 5'000'000;
+  for (long pause = kFirst;; pause = std::min(2 * pause, kMost)) {
+    int status = 0;
+    pid_t r = wait4(tid, &status, __WALL | WNOHANG, nullptr);
+    if (r < 0 && errno != EINTR) return;
+    if (r == tid && !WIFSTOPPED(status)) return;
+    timespec ts{0, pause};
+    nanosleep(&ts, nullptr);
   }
 }
 

@@ -56,7 +56,7 @@ Result<> ContinueEmulated(pid_t tid);
 
 // Waits for it to stop. ESRCH if it has died, which also reaps it.
 Result<Stop> WaitStop(pid_t tid);
-// Waits for its death, any OS thread. Nothing to do if someone else has reaped it.
+// Waits for the death of a child or tracee that was sent SIGKILL, from any OS thread. Fine if someone else reaps it meanwhile.
 void Reap(pid_t tid);
 
 // Executes a system call in it; it must be stopped, and its registers are lost. The call's own errno, or ESRCH if the
