@@ -25,6 +25,7 @@ enum class Rank : int {
   kFileOffset = 230,
   kFileSystem = 240,
   // descriptors
+  kEpollRegistry = 255,  // which epolls watch which description; every change of an interest list
   kEpoll = 260,
   kSocket = 270,
   kPipe = 280,
@@ -38,7 +39,8 @@ enum class Rank : int {
   kMemoryFile = 340,
   // wake-ups: taken under nearly everything
   kFutex = 400,
-  kWaiterQueue = 410,
+  kWaiterQueue = 410,    // equals nest from a watched file to the epoll that watches it; circles are refused
+  kEpollReady = 420,
   kLeaf = 1000,          // takes nothing but a wake-up while held
   kFiberMutex = 1010,    // fiber::Mutex's own state
   kExecutor = 1020,      // the run queue: Unpark is legal under every lock

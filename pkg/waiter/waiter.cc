@@ -18,6 +18,15 @@ void Queue::Unregister(Entry& entry) {
 
 void Queue::Notify(EventMask events) {
   sync::MutexLock lock(mu_);
+  NotifyLocked(events);
+}
+
+void Queue::NotifyNested(EventMask events) {
+  sync::MutexLockNested lock(mu_);
+  NotifyLocked(events);
+}
+
+void Queue::NotifyLocked(EventMask events) {
   for (Entry& entry : entries_) {
     if ((entry.mask() & events) != 0) entry.Notify(entry.mask() & events);
   }

@@ -70,9 +70,13 @@ class Queue final {
   // After it returns, the entry's Notify is not running and will not run. No effect if not registered.
   void Unregister(Entry& entry) EXCLUDES(mu_);
   void Notify(EventMask events) EXCLUDES(mu_);
+  // As Notify, from inside another queue's Notify (an epoll passing on an event of a file it watches).
+  void NotifyNested(EventMask events) EXCLUDES(mu_);
   bool IsEmpty() const EXCLUDES(mu_);
 
  private:
+  void NotifyLocked(EventMask events) REQUIRES(mu_);
+
   mutable sync::Mutex mu_;
   boost::intrusive::list<Entry> entries_ GUARDED_BY(mu_);
 };

@@ -34,8 +34,8 @@ Result<uint64_t> Dup(Task& task, int fd, int minimum, bool cloexec) {
   return TRY(task.InstallFd(std::move(file), cloexec, minimum));
 }
 
-// struct flock as the kernel has it on x86-64 is glibc's.
-Result<vfs::LockRange> ToLockRange(vfs::FileDescription& file, const struct flock& lock) {
+// struct flock as the kernel has it on x86-64 is glibc's. Fills start and end of `record`.
+Result<> SetRange(vfs::FileDescription& file, const struct flock& lock, vfs::RecordLock& record) {
   int64_t base = 0;
   switch (lock.l_whence) {
     case SEEK_SET: break;
@@ -44,15 +44,15 @@ Result<vfs::LockRange> ToLockRange(vfs::FileDescription& file, const struct floc
     default: return Err(EINVAL);
   }
   int64_t start = 0;
+  int64_t end = 0;
   if (__builtin_add_overflow(base, lock.l_start, &start)) return Err(EOVERFLOW);
-  int64_t length = lock.l_len;
-  if (length < 0) {
-    start += length;
-    length = -length;
-  }
+  if (__builtin_add_overflow(start, lock.l_len, &end)) return Err(EOVERFLOW);
+  // fcntl(2): a negative length lies before l_start; 0 reaches to the end, however far that will be.
+  if (lock.l_len < 0) std::swap(start, end);
   if (start < 0) return Err(EINVAL);
-  uint64_t end = length == 0 ? vfs::LockRange::kToEnd : static_cast<uint64_t>(start) + static_cast<uint64_t>(length);
-  return vfs::LockRange{static_cast<uint64_t>(start), end};
+  record.start = static_cast<uint64_t>(start);
+  record.end = lock.l_len == 0 ? vfs::RecordLock::kEndOfFile : static_cast<uint64_t>(end);
+  return {};
 }
 
 Result<uint64_t> RecordLock(Task& task, vfs::FileDescription& file, int command, Addr addr) {
@@ -61,37 +61,34 @@ Result<uint64_t> RecordLock(Task& task, vfs::FileDescription& file, int command,
   if (ofd && lock.l_pid != 0) return Err(EINVAL);
   if (lock.l_type != F_RDLCK && lock.l_type != F_WRLCK && lock.l_type != F_UNLCK) return Err(EINVAL);
   if (!file.path()) return Err(EBADF);
-  vfs::LockRange range = TRY(ToLockRange(file, lock));
-  vfs::LockOwner owner;
-  owner.owner = ofd ? static_cast<const void*>(&file) : static_cast<const void*>(&task.fds());
-  owner.pid = ofd ? -1 : task.group().id;
+  vfs::RecordLock record;
+  TRY(SetRange(file, lock, record));
+  record.kind = ofd ? vfs::RecordKind::kOfd : vfs::RecordKind::kPosix;
+  record.owner = ofd ? static_cast<const void*>(&file) : static_cast<const void*>(&task.fds());
+  record.pid = ofd ? -1 : task.group().id;
+  record.type = lock.l_type == F_RDLCK   ? vfs::LockType::kRead
+                : lock.l_type == F_WRLCK ? vfs::LockType::kWrite
+                                         : vfs::LockType::kUnlock;
   vfs::FileLocks& locks = file.inode().locks();
-  vfs::LockType type = lock.l_type == F_RDLCK ? vfs::LockType::kRead : vfs::LockType::kWrite;
   if (command == F_GETLK || command == F_OFD_GETLK) {
     if (lock.l_type == F_UNLCK) return Err(EINVAL);
-    std::optional<vfs::RecordLock> conflict = locks.TestRecord(owner, type, range);
+    std::optional<vfs::RecordLock> conflict = locks.TestRecord(record);
     if (!conflict) {
       lock.l_type = F_UNLCK;
     } else {
       lock.l_type = conflict->type == vfs::LockType::kRead ? F_RDLCK : F_WRLCK;
       lock.l_whence = SEEK_SET;
-      lock.l_start = static_cast<int64_t>(conflict->range.start);
-      lock.l_len = conflict->range.end == vfs::LockRange::kToEnd
-                       ? 0
-                       : static_cast<int64_t>(conflict->range.end - conflict->range.start);
-      lock.l_pid = conflict->owner.pid;
+      lock.l_start = static_cast<int64_t>(conflict->start);
+      lock.l_len = conflict->end == vfs::RecordLock::kEndOfFile ? 0 : static_cast<int64_t>(conflict->end - conflict->start);
+      lock.l_pid = conflict->pid;
     }
     TRY(task.mm().CopyOutObject(addr, lock));
-    return 0;
-  }
-  if (lock.l_type == F_UNLCK) {
-    TRY(locks.UnlockRecord(owner, range));
     return 0;
   }
   if (lock.l_type == F_RDLCK && !file.readable()) return Err(EBADF);
   if (lock.l_type == F_WRLCK && !file.writable()) return Err(EBADF);
   bool wait = command == F_SETLKW || command == F_OFD_SETLKW;
-  TRY(locks.LockRecord(owner, type, range, wait));
+  TRY(locks.SetRecord(record, wait ? vfs::LockWait::kYes : vfs::LockWait::kNo));
   return 0;
 }
 
@@ -287,22 +284,23 @@ Result<uint64_t> Flock(Task& task, const SyscallArgs& a) {
   if ((file->flags() & O_PATH) != 0) return Err(EBADF);
   int operation = a.I32(1);
   if (!file->path()) return Err(EINVAL);
-  vfs::FileLocks& locks = file->inode().locks();
-  vfs::LockOwner owner{.owner = file.get(), .pid = task.group().id};
-  bool wait = (operation & LOCK_NB) == 0;
+  vfs::LockWait wait = (operation & LOCK_NB) != 0 ? vfs::LockWait::kNo : vfs::LockWait::kYes;
+  vfs::LockType type;
   switch (operation & ~LOCK_NB) {
     case LOCK_SH:
-      TRY(locks.LockWhole(owner, vfs::LockType::kRead, wait));
-      return 0;
+      type = vfs::LockType::kRead;
+      break;
     case LOCK_EX:
-      TRY(locks.LockWhole(owner, vfs::LockType::kWrite, wait));
-      return 0;
+      type = vfs::LockType::kWrite;
+      break;
     case LOCK_UN:
-      locks.UnlockWhole(owner);
-      return 0;
+      type = vfs::LockType::kUnlock;
+      break;
     default:
       return Err(EINVAL);
   }
+  TRY(file->inode().locks().Flock(file.get(), type, wait));
+  return 0;
 }
 
 }  // namespace redoubt::syscalls

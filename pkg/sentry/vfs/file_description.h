@@ -87,6 +87,9 @@ class FileDescription : public memmap::MappingIdentity {
   // False where epoll_ctl answers EPERM (regular files, directories).
   virtual bool SupportsEpoll() const { return false; }
 
+  // An epoll watches this: before it dies, `hook` (of the epoll library) makes them forget it.
+  void MarkWatched(void (*hook)(FileDescription&)) { watched_hook_.store(hook, std::memory_order_release); }
+
   // A descriptor that refers to this was closed (Linux's f_op->flush); the description may live on in others.
   virtual Result<> OnClose() { return {}; }
 
@@ -97,6 +100,11 @@ class FileDescription : public memmap::MappingIdentity {
   Result<> MappedSync(uint64_t offset, uint64_t length) override { return Sync(true); }
 
  protected:
+  void OnZeroRefs() override {
+    // Not in the destructor: unregistering needs the whole object.
+    if (auto* hook = watched_hook_.load(std::memory_order_acquire); hook != nullptr) hook(*this);
+    RefCounted::OnZeroRefs();
+  }
   void set_offset(uint64_t offset) { offset_.store(offset, std::memory_order_relaxed); }
   fiber::Mutex& offset_lock() { return offset_mu_; }
 
@@ -105,6 +113,7 @@ class FileDescription : public memmap::MappingIdentity {
   const bool readable_;
   const bool writable_;
   std::atomic<int> flags_;
+  std::atomic<void (*)(FileDescription&)> watched_hook_{nullptr};
   fiber::Mutex offset_mu_;  // f_pos_lock: one read, write or seek at a time moves the offset
   std::atomic<uint64_t> offset_{0};
 };

@@ -1,0 +1,273 @@
+#include "pkg/sentry/epoll/epoll.h"
+
+#include <fcntl.h>
+
+#include <boost/intrusive/list.hpp>
+
+#include <atomic>
+#include <set>
+
+#include "pkg/sentry/vfs/anon_inode.h"
+
+namespace redoubt::epoll {
+namespace {
+
+// epoll(7): chains of epolls are at most five long.
+constexpr int kMaxDepth = 5;
+constexpr uint32_t kInputFlags = EPOLLET | EPOLLONESHOT | EPOLLWAKEUP | EPOLLEXCLUSIVE;
+
+// Which epolls watch which description. Every change of an interest list happens under its lock, so that a dying description, a
+// dying epoll and epoll_ctl meet in one order.
+struct Registry {
+  sync::Mutex mu{sync::Rank::kEpollRegistry};
+  std::set<std::pair<const vfs::FileDescription*, Epoll*>> watched GUARDED_BY(mu);
+};
+Registry& TheRegistry() {
+  static auto* registry = new Registry();
+  return *registry;
+}
+
+}  // namespace
+
+struct ReadyTag;
+using ReadyHook = boost::intrusive::list_base_hook<boost::intrusive::tag<ReadyTag>>;
+
+struct Epoll::Interest final : waiter::Entry, ReadyHook {
+  Interest(Epoll& epoll, Key key, vfs::FileDescription* file, const epoll_event& event)
+      : Entry(waiter::kAll), epoll(epoll), key(key), file(file), events(event.events), data(event.data) {}
+
+  void Notify(waiter::EventMask happened) override {
+    if ((happened & Mask()) != 0) epoll.MarkReady(*this);
+  }
+  // What is waited for now; errors and hang-ups always, unless a one-shot has been spent.
+  waiter::EventMask Mask() const {
+    uint32_t e = events.load(std::memory_order_relaxed);
+    return e == 0 ? 0 : (e & ~kInputFlags) | waiter::kErr | waiter::kHup;
+  }
+
+  Epoll& epoll;
+  const Key key;
+  vfs::FileDescription* const file;   // not owned; alive while the interest is in the registry
+  std::atomic<uint32_t> events;       // 0: a spent one-shot
+  epoll_data_t data;                  // epoll.mu_
+  bool ready = false;                 // epoll.ready_mu_: linked in ready_
+};
+
+struct Epoll::ReadyList {
+  boost::intrusive::list<Interest, boost::intrusive::base_hook<ReadyHook>,
+                         boost::intrusive::constant_time_size<false>>
+      list;
+};
+
+Epoll::Epoll()
+    : FileDescription(vfs::MakeAnonymousPath("anon_inode:[eventpoll]"), O_RDWR), ready_(std::make_unique<ReadyList>()) {}
+
+Epoll::~Epoll() {
+  Registry& registry = TheRegistry();
+  sync::MutexLock registry_lock(registry.mu);
+  sync::MutexLock lock(mu_);
+  for (auto& [key, interest] : interests_) {
+    interest->file->UnregisterWaiter(*interest);
+    registry.watched.erase({interest->file, this});
+    sync::MutexLock ready_lock(ready_mu_);
+    if (interest->ready) ready_->list.erase(ready_->list.iterator_to(*interest));
+  }
+  interests_.clear();
+}
+
+void Epoll::MarkReady(Interest& interest) {
+  {
+    sync::MutexLock lock(ready_mu_);
+    if (interest.ready) return;
+    interest.ready = true;
+    ready_->list.push_back(interest);
+  }
+  queue_.NotifyNested(waiter::kIn | waiter::kRdNorm);
+}
+
+void Epoll::DropInterestLocked(Interest& interest) {
+  interest.file->UnregisterWaiter(interest);
+  sync::MutexLock lock(ready_mu_);
+  if (interest.ready) ready_->list.erase(ready_->list.iterator_to(interest));
+}
+
+void Epoll::ForgetFile(vfs::FileDescription& file) {
+  Registry& registry = TheRegistry();
+  sync::MutexLock registry_lock(registry.mu);
+  auto it = registry.watched.lower_bound({&file, nullptr});
+  while (it != registry.watched.end() && it->first == &file) {
+    Epoll& epoll = *it->second;
+    {
+      sync::MutexLock lock(epoll.mu_);
+      std::erase_if(epoll.interests_, [&](auto& entry) {
+        if (entry.second->file != &file) return false;
+        epoll.DropInterestLocked(*entry.second);
+        return true;
+      });
+    }
+    it = registry.watched.erase(it);
+  }
+}
+
+// The longest chain of epolls below `epoll`; past `limit`, or if `forbidden` is met, a number over the limit.
+int Epoll::DepthOf(const Epoll& epoll, const Epoll* forbidden, int limit) {
+  if (&epoll == forbidden || limit <= 0) return kMaxDepth + 1;
+  std::vector<const Epoll*> below;
+  {
+    sync::MutexLockNested lock(epoll.mu_);
+    for (const auto& [key, interest] : epoll.interests_) {
+      if (const auto* e = dynamic_cast<const Epoll*>(interest->file); e != nullptr) below.push_back(e);
+    }
+  }
+  // They stay alive: a dying one waits for the registry's lock, which the caller holds.
+  int depth = 1;
+  for (const Epoll* e : below) depth = std::max(depth, 1 + DepthOf(*e, forbidden, limit - 1));
+  return depth;
+}
+
+Result<> Epoll::Add(int fd, RefPtr<vfs::FileDescription> file, const epoll_event& event) {
+  Key key{fd, file.get()};
+  {
+    Registry& registry = TheRegistry();
+    sync::MutexLock registry_lock(registry.mu);
+    if (const auto* other = dynamic_cast<const Epoll*>(file.get()); other != nullptr) {
+      if ((event.events & EPOLLEXCLUSIVE) != 0) return Err(EINVAL);
+      if (DepthOf(*other, this, kMaxDepth) >= kMaxDepth) return Err(ELOOP);
+    }
+    sync::MutexLock lock(mu_);
+    if (interests_.contains(key)) return Err(EEXIST);
+    auto interest = std::make_unique<Interest>(*this, key, file.get(), event);
+    // A plain 0 would read as a spent one-shot; errors and hang-ups are reported all the same.
+    if (event.events == 0) interest->events.store(waiter::kErr);
+    file->MarkWatched(&Epoll::ForgetFile);
+    registry.watched.insert({file.get(), this});
+    file->RegisterWaiter(*interest);
+    interests_.emplace(key, std::move(interest));
+  }
+  RecheckInterest(key, *file);
+  return {};
+}
+
+Result<> Epoll::Modify(int fd, vfs::FileDescription& file, const epoll_event& event) {
+  Key key{fd, &file};
+  {
+    sync::MutexLock registry_lock(TheRegistry().mu);
+    sync::MutexLock lock(mu_);
+    auto it = interests_.find(key);
+    if (it == interests_.end()) return Err(ENOENT);
+    if (((event.events | it->second->events.load()) & EPOLLEXCLUSIVE) != 0) return Err(EINVAL);
+    it->second->events.store(event.events == 0 ? waiter::kErr : event.events);
+    it->second->data = event.data;
+  }
+  RecheckInterest(key, file);
+  return {};
+}
+
+Result<> Epoll::Remove(int fd, vfs::FileDescription& file) {
+  Registry& registry = TheRegistry();
+  sync::MutexLock registry_lock(registry.mu);
+  sync::MutexLock lock(mu_);
+  auto it = interests_.find({fd, &file});
+  if (it == interests_.end()) return Err(ENOENT);
+  DropInterestLocked(*it->second);
+  interests_.erase(it);
+  bool more = false;
+  for (const auto& [key, interest] : interests_) more = more || key.second == &file;
+  if (!more) registry.watched.erase({&file, this});
+  return {};
+}
+
+void Epoll::RecheckInterest(const Key& key, vfs::FileDescription& file) {
+  // The file's own locks may be of any rank, so none is held while it is asked.
+  waiter::EventMask ready = file.Readiness(waiter::kAll);
+  {
+    sync::MutexLock lock(mu_);
+    auto it = interests_.find(key);
+    if (it == interests_.end() || (ready & it->second->Mask()) == 0) return;
+    sync::MutexLock ready_lock(ready_mu_);
+    if (!it->second->ready) {
+      it->second->ready = true;
+      ready_->list.push_back(*it->second);
+    }
+  }
+  queue_.Notify(waiter::kIn | waiter::kRdNorm);
+}
+
+struct Epoll::Candidate {
+  Key key;
+  RefPtr<vfs::FileDescription> file;
+  waiter::EventMask mask;
+};
+
+std::vector<Epoll::Candidate> Epoll::ReadyCandidates(size_t limit, bool remove) const {
+  std::vector<Candidate> candidates;
+  sync::MutexLock lock(mu_);
+  sync::MutexLock ready_lock(ready_mu_);
+  for (auto it = ready_->list.begin(); it != ready_->list.end() && candidates.size() < limit;) {
+    Interest& interest = *it;
+    // A description whose last reference has gone is on its way to ForgetFile.
+    if (interest.file->TryIncRef()) {
+      candidates.push_back(
+          {interest.key, RefPtr<vfs::FileDescription>::Adopt(interest.file), interest.Mask()});
+    }
+    if (remove) {
+      interest.ready = false;
+      it = ready_->list.erase(it);
+    } else {
+      ++it;
+    }
+  }
+  return candidates;
+}
+
+std::vector<epoll_event> Epoll::Take(size_t limit) {
+  std::vector<epoll_event> events;
+  std::vector<Key> again;
+  while (events.size() < limit) {
+    std::vector<Candidate> candidates = ReadyCandidates(limit - events.size(), true);
+    if (candidates.empty()) break;
+    for (Candidate& c : candidates) {
+      waiter::EventMask ready = c.file->Readiness(c.mask) & c.mask;
+      if (ready == 0) continue;
+      sync::MutexLock lock(mu_);
+      auto it = interests_.find(c.key);
+      if (it == interests_.end()) continue;
+      Interest& interest = *it->second;
+      ready &= interest.Mask();
+      if (ready == 0) continue;
+      uint32_t flags = interest.events.load(std::memory_order_relaxed);
+      epoll_event event{};
+      event.events = ready;
+      event.data = interest.data;
+      events.push_back(event);
+      if ((flags & EPOLLONESHOT) != 0) {
+        interest.events.store(0);
+      } else if ((flags & EPOLLET) == 0) {
+        again.push_back(c.key);
+      }
+    }
+  }
+  // Level-triggered ones go to the end, so that others have their turn first.
+  if (!again.empty()) {
+    sync::MutexLock lock(mu_);
+    sync::MutexLock ready_lock(ready_mu_);
+    for (const Key& key : again) {
+      auto it = interests_.find(key);
+      if (it == interests_.end() || it->second->ready) continue;
+      it->second->ready = true;
+      ready_->list.push_back(*it->second);
+    }
+  }
+  return events;
+}
+
+waiter::EventMask Epoll::Readiness(waiter::EventMask mask) {
+  for (Candidate& c : ReadyCandidates(~size_t{0}, false)) {
+    if ((c.file->Readiness(c.mask) & c.mask) != 0) return mask & (waiter::kIn | waiter::kRdNorm);
+  }
+  return 0;
+}
+
+RefPtr<vfs::FileDescription> Make() { return MakeRef<Epoll>(); }
+
+}  // namespace redoubt::epoll

@@ -1,0 +1,73 @@
+// epoll(7).
+#ifndef REDOUBT_PKG_SENTRY_EPOLL_EPOLL_H_
+#define REDOUBT_PKG_SENTRY_EPOLL_EPOLL_H_
+
+#include <sys/epoll.h>
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <vector>
+
+#include "pkg/errors/errors.h"
+#include "pkg/refs/refs.h"
+#include "pkg/sentry/vfs/file_description.h"
+#include "pkg/sync/mutex.h"
+
+namespace redoubt::epoll {
+
+// An interest list and its ready list. An interest is keyed by descriptor number and description, as in Linux, and holds no reference:
+// it goes with the description (a hook in its destructor). Thread-safe.
+class Epoll final : public vfs::FileDescription {
+ public:
+  Epoll();
+  ~Epoll() override;
+
+  // EEXIST; ELOOP for a circle of epolls or more than five in a row.
+  Result<> Add(int fd, RefPtr<vfs::FileDescription> file, const epoll_event& event);
+  // ENOENT; EINVAL for what EPOLLEXCLUSIVE forbids.
+  Result<> Modify(int fd, vfs::FileDescription& file, const epoll_event& event);
+  Result<> Remove(int fd, vfs::FileDescription& file);
+
+  // At most `limit` events that hold now; level-triggered ones stay ready. Does not block.
+  std::vector<epoll_event> Take(size_t limit);
+
+  Result<size_t> Read(IoSequence&, vfs::IoFlags) override { return Err(EINVAL); }
+  Result<size_t> Write(IoSequence&, vfs::IoFlags) override { return Err(EINVAL); }
+  Result<uint64_t> Seek(int64_t, int) override { return Err(ESPIPE); }
+  waiter::EventMask Readiness(waiter::EventMask mask) override;
+  void RegisterWaiter(waiter::Entry& entry) override { queue_.Register(entry); }
+  void UnregisterWaiter(waiter::Entry& entry) override { queue_.Unregister(entry); }
+  bool SupportsEpoll() const override { return true; }
+
+ private:
+  struct Candidate;
+  struct Interest;
+  using Key = std::pair<int, const vfs::FileDescription*>;
+
+  // From a file's wait queue: its lock is held.
+  void MarkReady(Interest& interest);
+  // Makes the interest ready if its file is.
+  void RecheckInterest(const Key& key, vfs::FileDescription& file);
+  void DropInterestLocked(Interest& interest) REQUIRES(mu_);
+  // Interests on the ready list with a reference to their files, taken off it if `remove`.
+  std::vector<Candidate> ReadyCandidates(size_t limit, bool remove) const;
+  static int DepthOf(const Epoll& epoll, const Epoll* forbidden, int limit);
+  // The description dies.
+  static void ForgetFile(vfs::FileDescription& file);
+
+  // The interest list; before ready_mu_.
+  mutable sync::Mutex mu_{sync::Rank::kEpoll};
+  std::map<Key, std::unique_ptr<Interest>> interests_ GUARDED_BY(mu_);
+  // Taken inside files' wait queues.
+  mutable sync::Mutex ready_mu_{sync::Rank::kEpollReady};
+  struct ReadyList;
+  const std::unique_ptr<ReadyList> ready_ PT_GUARDED_BY(ready_mu_);
+  waiter::Queue queue_;
+};
+
+RefPtr<vfs::FileDescription> Make();
+
+}  // namespace redoubt::epoll
+
+#endif  // REDOUBT_PKG_SENTRY_EPOLL_EPOLL_H_
