@@ -1,21 +1,34 @@
 // A guest address space: VMAs and the pages behind them, apart, as copy-on-write and fork need. Linux's mm_struct.
+//
+// Lock order:
+//   mapping_mu_ (fiber::Mutex: may be held while a page comes from the gofer)
+//     a Mappable's locks (kMappable)
+//       active_mu_ (kActivePages; a fork takes the child's under the parent's)
+//         the platform's address space, the memory file
+//
+// Faults by the guest and by the Sentry's own copies end in the same place, Fault: it makes pages present and maps them. Copies try
+// without it first, under active_mu_ alone. Pages are never given up while the guest can still reach them: first the platform
+// unmaps, then the references go.
 #ifndef REDOUBT_PKG_SENTRY_MM_MEMORY_MANAGER_H_
 #define REDOUBT_PKG_SENTRY_MM_MEMORY_MANAGER_H_
 
+#include <atomic>
 #include <cstdint>
-#include <functional>
 #include <string>
 #include <vector>
 
 #include "pkg/errors/errors.h"
+#include "pkg/fiber/fiber.h"
 #include "pkg/hostarch/hostarch.h"
 #include "pkg/platform/platform.h"
 #include "pkg/refs/refs.h"
 #include "pkg/sentry/memmap/futex_key.h"
 #include "pkg/sentry/memmap/memmap.h"
 #include "pkg/sentry/memmap/mmap_options.h"
+#include "pkg/sentry/mm/vma.h"
 #include "pkg/sentry/pgalloc/memory_file.h"
 #include "pkg/sentry/usermem/usermem.h"
+#include "pkg/sync/mutex.h"
 
 namespace redoubt::mm {
 
@@ -53,7 +66,8 @@ class MemoryManager final : public memmap::MappingSpace, public MemoryIo, public
   // Set by the kernel whenever limits change (setrlimit) and at exec.
   void SetLimits(const Limits& limits);
 
-  // mmap(2), munmap(2), ...: errors as there. Lengths and addresses come straight from the guest.
+  // mmap(2), munmap(2), ...: errors as there. Lengths and addresses come straight from the guest. A stack (grows_down) without an address
+  // goes to the top of the address space, everything else below the room that RLIMIT_STACK leaves for it.
   Result<Addr> MMap(MMapOptions options);
   Result<> MUnmap(Addr addr, uint64_t length);
   Result<> MProtect(Addr addr, uint64_t length, AccessType access, bool grows_down);
@@ -109,6 +123,103 @@ class MemoryManager final : public memmap::MappingSpace, public MemoryIo, public
 
   // memmap::MappingSpace
   void Invalidate(AddrRange range, bool invalidate_private) override;
+
+  // For tests: fatal if the two maps contradict each other, the counters or the memory file.
+  void CheckInvariants();
+
+ private:
+  using VmaIterator = internal::VmaMap::iterator;
+  using PmaIterator = internal::PmaMap::iterator;
+  // kForce: protection does not matter, only max_access (FOLL_FORCE).
+  enum class Mode { kNormal, kForce };
+
+  MemoryManager(platform::Platform& platform, pgalloc::MemoryFile& memory_file, RefPtr<platform::AddressSpace> as);
+  ~MemoryManager() override;
+  // Unmaps everything and releases the platform's address space.
+  void Teardown() EXCLUDES(mapping_mu_, active_mu_);
+
+  // mmap.cc
+  Result<Addr> MMapLocked(MMapOptions& options) REQUIRES(mapping_mu_);
+  Result<Addr> ChooseAddress(const MMapOptions& options, uint64_t length) REQUIRES(mapping_mu_);
+  Result<Addr> FindGapBelow(Addr low, Addr high, uint64_t length) REQUIRES(mapping_mu_);
+  bool IsFree(AddrRange range) REQUIRES(mapping_mu_);
+  Result<> CheckRange(Addr addr, uint64_t length, int overflow_error, AddrRange* out) const;
+  // ENOMEM if `added` more bytes break RLIMIT_AS or, for data, RLIMIT_DATA; `replaced` are given up in exchange.
+  Result<> CheckLimits(uint64_t added, bool data, AddrRange replaced) REQUIRES(mapping_mu_);
+  Result<> UnmapLocked(AddrRange range) REQUIRES(mapping_mu_);
+  void InsertVma(AddrRange range, internal::Vma vma) REQUIRES(mapping_mu_);
+  // Brings in all pages of the range that can be; errors are ignored, as MAP_POPULATE does.
+  void Populate(AddrRange range, bool for_write) REQUIRES(mapping_mu_);
+
+  // protect.cc, remap.cc
+  void ReprotectPmas(AddrRange range, const internal::Vma& vma) REQUIRES(mapping_mu_);
+  Result<Addr> Move(VmaIterator vma, AddrRange from, AddrRange to, bool keep_old) REQUIRES(mapping_mu_);
+
+  // advise.cc
+  // Calls f(vma, part) for each VMA's part of the range. ENOMEM afterwards if some of the range is not mapped.
+  template <typename F>
+  Result<> ForEachVma(AddrRange range, F&& f) REQUIRES(mapping_mu_);
+  // As above with the VMAs split at the range's ends, for `f` to change, and merged again.
+  template <typename F>
+  Result<> ChangeVmas(AddrRange range, F&& f) REQUIRES(mapping_mu_);
+  void DropPages(AddrRange range) REQUIRES(mapping_mu_) EXCLUDES(active_mu_);
+  Result<> AdvisePopulate(AddrRange range, bool for_write) REQUIRES(mapping_mu_);
+
+  // fault.cc
+  // Makes the page at `addr` present and mapped such that `want` is possible. Errors as HandleUserFault.
+  Result<> Fault(Addr addr, AccessType want, Mode mode) REQUIRES(mapping_mu_) EXCLUDES(active_mu_);
+  VmaIterator FindOrGrowStack(Addr addr) REQUIRES(mapping_mu_);
+  // The largest part of the aligned window around `page` that lies in `bounds` and holds no pages.
+  AddrRange GapAround(Addr page, uint64_t window, AddrRange bounds) REQUIRES(active_mu_);
+  Result<> FaultAnonymous(Addr page, VmaIterator vma) REQUIRES(active_mu_);
+  Result<> FaultMappable(Addr page, VmaIterator vma, AccessType want) REQUIRES(mapping_mu_) EXCLUDES(active_mu_);
+  // Makes the private page at `page`, present but not writable, writable: in place if nobody else has it, or by a copy.
+  Result<> BreakCopyOnWrite(Addr page, PmaIterator pma, const internal::Vma& vma) REQUIRES(active_mu_);
+  // Puts pages at `range`, over what was there.
+  Result<> InstallPages(AddrRange range, internal::Pma pma) REQUIRES(active_mu_);
+  // Has the platform map `range`, all present in one segment. ENOMEM: it is not mapped.
+  Result<> MapSegment(AddrRange range, const internal::Pma& pma) REQUIRES(active_mu_);
+  Result<> MapAround(Addr page, PmaIterator pma) REQUIRES(active_mu_);
+
+  // pages.cc
+  // Has the platform forget the range. False if it could not: then the pages there must not be given up.
+  bool UnmapFromGuest(AddrRange range) REQUIRES(active_mu_);
+  void DropPmas(AddrRange range) REQUIRES(active_mu_);
+  // Drops those for which f(pma).
+  template <typename F>
+  void DropPmasIf(AddrRange range, F&& f) REQUIRES(active_mu_);
+  void AddResident(uint64_t bytes) REQUIRES(active_mu_);
+  void CopyPagesToChild(MemoryManager& child) REQUIRES(mapping_mu_);
+
+  // io.cc
+  // Calls move(pointer, n, done) on the pieces of [addr, addr + length).
+  template <typename F>
+  Result<size_t> Access(Addr addr, uint64_t length, AccessType want, Mode mode, F&& move) EXCLUDES(active_mu_);
+  template <typename F>
+  Result<uint32_t> AccessWord(Addr addr, AccessType want, F&& f) EXCLUDES(active_mu_);
+
+  platform::Platform& platform_;
+  pgalloc::MemoryFile& memory_file_;
+  const RefPtr<platform::AddressSpace> as_;
+  std::atomic<int> users_{0};
+  std::atomic<uint64_t> virtual_size_{0};  // written under mapping_mu_
+  std::atomic<uint64_t> resident_{0};      // written under active_mu_
+  std::atomic<uint64_t> max_resident_{0};  // as above
+
+  fiber::Mutex mapping_mu_;
+  internal::VmaMap vmas_ GUARDED_BY(mapping_mu_);
+  uint64_t data_size_ GUARDED_BY(mapping_mu_) = 0;  // bytes in VMAs that is_data()
+  Limits limits_ GUARDED_BY(mapping_mu_);
+  Addr mmap_top_ GUARDED_BY(mapping_mu_) = 0;
+  AddrRange brk_ GUARDED_BY(mapping_mu_);  // start and current break
+  bool lock_future_ GUARDED_BY(mapping_mu_) = false;  // mlockall(MCL_FUTURE)
+  bool torn_down_ GUARDED_BY(mapping_mu_) = false;
+  ExecInfo exec_info_ GUARDED_BY(mapping_mu_);
+
+  sync::Mutex active_mu_;
+  internal::PmaMap pmas_ GUARDED_BY(active_mu_);
+  // Counts calls of Invalidate: what Translate returned before one may be stale after it.
+  uint64_t invalidations_ GUARDED_BY(active_mu_) = 0;
 };
 
 }  // namespace redoubt::mm

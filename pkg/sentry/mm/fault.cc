@@ -1,0 +1,258 @@
+// Page faults: the guest's own, and those of the Sentry on its behalf.
+#include <algorithm>
+
+#include "pkg/log/log.h"
+#include "pkg/safecopy/safecopy_unsafe.h"
+#include "pkg/sentry/mm/memory_manager.h"
+#include "pkg/sentry/mm/pages.h"
+
+namespace redoubt::mm {
+
+using internal::Pma;
+using internal::PmaAccess;
+using internal::PmaMap;
+using internal::Vma;
+using internal::VmaMap;
+
+namespace {
+
+// A fault costs the platform far more than a page does, so each brings in what lies around it. The memory file's pages are
+// committed only when touched, so a larger window wastes no memory; a copy does.
+constexpr uint64_t kAllocateWindow = uint64_t{256} << 10;
+constexpr uint64_t kTranslateWindow = uint64_t{256} << 10;
+constexpr uint64_t kMapWindow = uint64_t{2} << 20;
+constexpr uint64_t kCopyWindow = uint64_t{64} << 10;
+constexpr uint64_t kStackStep = uint64_t{64} << 10;
+constexpr uint64_t kStackGuard = 256 * kPageSize;
+
+// The aligned block of `size` bytes (a power of two) around `page`.
+AddrRange Window(Addr page, uint64_t size) {
+  Addr start = page & ~(size - 1);
+  return {start, start + size < start ? ~kPageMask : start + size};
+}
+
+}  // namespace
+
+Result<> MemoryManager::HandleUserFault(Addr addr, AccessType access, bool access_known, Addr) {
+  fiber::MutexLock lock(mapping_mu_);
+  VmaIterator vma = FindOrGrowStack(PageRoundDown(addr));
+  if (vma == vmas_.end()) return Err(EFAULT);
+  AccessType want = access;
+  if (!access_known && vma->second.value.access.write) want.write = true;
+  return Fault(addr, want, Mode::kNormal);
+}
+
+MemoryManager::VmaIterator MemoryManager::FindOrGrowStack(Addr page) {
+  VmaIterator it = vmas_.FirstEndingAfter(page);
+  if (it == vmas_.end() || VmaMap::Start(it) <= page) return it;
+  const Addr start = VmaMap::Start(it);
+  const Addr end = VmaMap::End(it);
+  if (!it->second.value.grows_down || end - page > limits_.stack) return vmas_.end();
+  // A mapping right below is a guard unless it is a stack itself, or cannot be accessed.
+  Addr floor = platform_.min_user_address();
+  if (it != vmas_.begin()) {
+    VmaIterator below = std::prev(it);
+    floor = std::max(floor, VmaMap::End(below));
+    if (below->second.value.access.any() && !below->second.value.grows_down) floor += kStackGuard;
+  }
+  if (page < floor) return vmas_.end();
+  Addr lowest = limits_.stack < end ? PageRoundDown(end - limits_.stack + kPageMask) : 0;
+  Addr new_start = std::max({page & ~(kStackStep - 1), floor, lowest});
+  new_start = std::min(new_start, page);
+  if (!CheckLimits(start - new_start, false, {})) {
+    new_start = page;
+    if (!CheckLimits(start - new_start, false, {})) return vmas_.end();
+  }
+  Vma vma = it->second.value;
+  if (vma.mappable != nullptr) {
+    // mmap(2) allows MAP_GROWSDOWN on files; offsets would have to go down too.
+    uint64_t delta = start - new_start;
+    if (vma.offset < delta) return vmas_.end();
+    vma.offset -= delta;
+    if (!vma.mappable->AddMapping(*this, {new_start, start}, vma.offset, vma.shared && vma.access.write)) return vmas_.end();
+  }
+  InsertVma({new_start, start}, std::move(vma));
+  return vmas_.Find(page);
+}
+
+Result<> MemoryManager::Fault(Addr addr, AccessType want, Mode mode) {
+  const Addr page = PageRoundDown(addr);
+  VmaIterator it = FindOrGrowStack(page);
+  if (it == vmas_.end()) return Err(EFAULT);
+  const Vma& vma = it->second.value;
+  if (mode == Mode::kNormal) {
+    if (!internal::Effective(vma.access).Allows(want)) return Err(EACCES);
+  } else {
+    if (!internal::Effective(vma.max_access).read) return Err(EACCES);
+    // Writing for a debugger must end in a private copy, or be allowed anyway.
+    if (want.write && vma.shared && !vma.access.write) return Err(EACCES);
+  }
+  for (;;) {
+    {
+      sync::MutexLock active(active_mu_);
+      PmaIterator pma = pmas_.Find(page);
+      if (pma == pmas_.end()) {
+        if (vma.mappable == nullptr) return FaultAnonymous(page, it);
+      } else if (!want.write || pma->second.value.writable) {
+        return MapAround(page, pma);
+      } else if (!vma.shared) {
+        return BreakCopyOnWrite(page, pma, vma);
+      }
+    }
+    TRY(FaultMappable(page, it, want));
+    if (!want.write || vma.shared) return {};
+    // A private page of a file that is to be written: now there is something to copy.
+  }
+}
+
+AddrRange MemoryManager::GapAround(Addr page, uint64_t window, AddrRange bounds) {
+  AddrRange gap = Window(page, window).Intersect(bounds);
+  PmaIterator above = pmas_.FirstEndingAfter(page);
+  if (above != pmas_.end()) gap.end = std::min(gap.end, PmaMap::Start(above));
+  if (above != pmas_.begin()) gap.start = std::max(gap.start, PmaMap::End(std::prev(above)));
+  return gap;
+}
+
+Result<> MemoryManager::FaultAnonymous(Addr page, VmaIterator it) {
+  const Vma& vma = it->second.value;
+  AddrRange range = GapAround(page, kAllocateWindow, {VmaMap::Start(it), VmaMap::End(it)});
+  Result<memmap::FileRange> pages = memory_file_.Allocate(range.length());
+  if (!pages && range.length() > kPageSize) {
+    range = {page, page + kPageSize};
+    pages = memory_file_.Allocate(kPageSize);
+  }
+  if (!pages) return Err(pages.error());
+  return InstallPages(range, Pma{.offset = pages->start,
+                                 .access = PmaAccess(vma.access, true),
+                                 .writable = true,
+                                 .private_copy = true,
+                                 .shared = false});
+}
+
+Result<> MemoryManager::FaultMappable(Addr page, VmaIterator it, AccessType want) {
+  const Vma& vma = it->second.value;
+  const bool write = vma.shared && want.write;
+  Addr end = std::min(Window(page, kTranslateWindow).end, VmaMap::End(it));
+  uint64_t offset = vma.After(page - VmaMap::Start(it)).offset;
+  for (;;) {
+    uint64_t seen;
+    {
+      sync::MutexLock active(active_mu_);
+      seen = invalidations_;
+      // Up to the next page that is present: if this one is, to be written now, then up to the next that is not so.
+      PmaIterator next = pmas_.FirstEndingAfter(page);
+      if (next != pmas_.end()) end = std::min(end, PmaMap::Start(next) > page ? PmaMap::Start(next) : PmaMap::End(next));
+    }
+    memmap::FileRange pages = TRY(vma.mappable->Translate(
+        offset, end - page, AccessType{.read = true, .write = write, .execute = vma.access.execute}));
+    CHECK(pages.length() > 0 && IsPageAligned(pages.start) && IsPageAligned(pages.end), "a Mappable's pages are no pages");
+    if (pages.length() > end - page) {
+      memory_file_.DecRef({pages.start + (end - page), pages.end});
+      pages.end = pages.start + (end - page);
+    }
+    sync::MutexLock active(active_mu_);
+    if (invalidations_ != seen) {
+      memory_file_.DecRef(pages);
+      continue;
+    }
+    return InstallPages({page, page + pages.length()}, Pma{.offset = pages.start,
+                                                           .access = PmaAccess(vma.access, write),
+                                                           .writable = write,
+                                                           .private_copy = false,
+                                                           .shared = vma.shared});
+  }
+}
+
+Result<> MemoryManager::BreakCopyOnWrite(Addr page, PmaIterator it, const Vma& vma) {
+  const Pma pma = it->second.value;
+  const AddrRange segment{PmaMap::Start(it), PmaMap::End(it)};
+  auto offset_of = [&](Addr a) { return pma.offset + (a - segment.start); };
+  auto sole = [&](Addr a) { return pma.private_copy && memory_file_.RefCount(offset_of(a)) == 1; };
+
+  // The neighbours in the same state come along.
+  const bool in_place = sole(page);
+  const AddrRange bounds = Window(page, in_place ? kAllocateWindow : kCopyWindow).Intersect(segment);
+  AddrRange range{page, page + kPageSize};
+  while (range.start > bounds.start && sole(range.start - kPageSize) == in_place) range.start -= kPageSize;
+  while (range.end < bounds.end && sole(range.end) == in_place) range.end += kPageSize;
+
+  Pma result{.offset = offset_of(range.start),
+             .access = PmaAccess(vma.access, true),
+             .writable = true,
+             .private_copy = true,
+             .shared = false};
+  if (in_place) {
+    // The other owners are gone and nobody can become one: references are taken only through this map, under its lock.
+    memory_file_.IncRef({result.offset, result.offset + range.length()});
+    return InstallPages(range, result);
+  }
+  Result<memmap::FileRange> pages = memory_file_.Allocate(range.length());
+  if (!pages && range.length() > kPageSize) {
+    range = {page, page + kPageSize};
+    pages = memory_file_.Allocate(kPageSize);
+  }
+  if (!pages) return Err(pages.error());
+  Result<size_t> copied =
+      safecopy::CopyBetween(memory_file_.At(pages->start), memory_file_.At(offset_of(range.start)), range.length());
+  if (!copied || *copied != range.length()) {
+    // The host could not commit the memory.
+    memory_file_.DecRef(*pages);
+    return Err(ENOMEM);
+  }
+  result.offset = pages->start;
+  return InstallPages(range, result);
+}
+
+Result<> MemoryManager::InstallPages(AddrRange range, Pma pma) {
+  // The mapping first: it replaces the old one, and then the old pages may go.
+  Result<> mapped = MapSegment(range, pma);
+  pma.mapped = mapped && pma.access.any();
+  std::vector<memmap::FileRange> old;
+  bool was_mapped = false;
+  pmas_.Remove(range.start, range.end, [&](Addr start, Addr end, const Pma& p) {
+    old.push_back({p.offset, p.offset + (end - start)});
+    was_mapped |= p.mapped;
+    resident_.store(resident_.load(std::memory_order_relaxed) - (end - start), std::memory_order_relaxed);
+  });
+  bool safe = pma.mapped || !was_mapped || UnmapFromGuest(range);
+  if (safe) {
+    for (memmap::FileRange r : old) memory_file_.DecRef(r);
+  }
+  pmas_.Insert(range.start, range.end, pma);
+  AddResident(range.length());
+  return mapped;
+}
+
+Result<> MemoryManager::MapSegment(AddrRange range, const Pma& pma) {
+  if (!pma.access.any()) return {};
+  return as_->MapFile(range.start, memory_file_.fd(), pma.offset, range.length(), pma.access, false);
+}
+
+Result<> MemoryManager::MapAround(Addr page, PmaIterator it) {
+  const AddrRange segment{PmaMap::Start(it), PmaMap::End(it)};
+  Pma pma = it->second.value;
+  // If it is mapped already, another thread was quicker, and this page alone is done again to be sure.
+  const AddrRange range = Window(page, pma.mapped ? kPageSize : kMapWindow).Intersect(segment);
+  Pma part = pma.After(range.start - segment.start);
+  TRY(MapSegment(range, part));
+  if (pma.mapped || !pma.access.any()) return {};
+  part.mapped = true;
+  pmas_.Remove(range.start, range.end, [](Addr, Addr, const Pma&) {});
+  pmas_.Insert(range.start, range.end, part);
+  return {};
+}
+
+void MemoryManager::Populate(AddrRange range, bool for_write) {
+  Addr at = range.start;
+  while (at < range.end) {
+    VmaIterator vma = vmas_.Find(at);
+    if (vma == vmas_.end()) return;
+    AccessType want{.read = true, .write = for_write && vma->second.value.access.write && !vma->second.value.shared};
+    if (!Fault(at, want, Mode::kNormal)) return;
+    sync::MutexLock active(active_mu_);
+    PmaIterator pma = pmas_.Find(at);
+    at = pma == pmas_.end() ? at + kPageSize : PmaMap::End(pma);
+  }
+}
+
+}  // namespace redoubt::mm
