@@ -220,7 +220,7 @@ void Task::DeliverHandler(const siginfo_t& info, const SignalAction& action) {
     ForceSignal(MakeSigInfo(SIGSEGV, SI_KERNEL));
     return;
   }
-  if ((signal_stack_.flags & static_cast<int>(SS_AUTODISARM)) != 0) signal_stack_ = SignalStack{};
+  if ((signal_stack_.flags & kAutodisarm) != 0) signal_stack_ = SignalStack{};
   SignalSet mask = mask_.load() | action.mask;
   if ((action.flags & SA_NODEFER) == 0) mask |= SignalBit(info.si_signo);
   SetSignalMask(mask);

@@ -43,6 +43,9 @@ static_assert(sizeof(SignalAction) == 32);
 enum class DefaultAction { kTerminate, kCore, kIgnore, kStop, kContinue };
 DefaultAction DefaultActionOf(int sig);
 
+// SS_AUTODISARM of sigaltstack(2), which glibc's headers lack.
+inline constexpr int32_t kAutodisarm = INT32_MIN;
+
 // The kernel's stack_t (sigaltstack(2)).
 struct SignalStack {
   Addr address = 0;

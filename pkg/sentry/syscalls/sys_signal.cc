@@ -106,7 +106,7 @@ Result<uint64_t> RtSigreturn(Task& task, const SyscallArgs&) {
 
 Result<uint64_t> Sigaltstack(Task& task, const SyscallArgs& a) {
   SignalStack& current = task.signal_stack();
-  bool on_stack = current.Contains(task.regs().rsp) && (current.flags & static_cast<int>(SS_AUTODISARM)) == 0;
+  bool on_stack = current.Contains(task.regs().rsp) && (current.flags & kAutodisarm) == 0;
   SignalStack old = current;
   if (!old.enabled()) {
     old.flags = SS_DISABLE;
@@ -116,7 +116,7 @@ Result<uint64_t> Sigaltstack(Task& task, const SyscallArgs& a) {
   if (a.Pointer(0) != 0) {
     SignalStack next = TRY(task.mm().CopyInObject<SignalStack>(a.Pointer(0)));
     if (on_stack) return Err(EPERM);
-    int mode = next.flags & ~static_cast<int>(SS_AUTODISARM);
+    int mode = next.flags & ~kAutodisarm;
     if (mode != SS_DISABLE && mode != SS_ONSTACK && mode != 0) return Err(EINVAL);
     if (mode == SS_DISABLE) {
       next.address = 0;
