@@ -96,7 +96,7 @@ Result<> MemoryManager::Fault(Addr addr, AccessType want, Mode mode) {
       } else if (!want.write || pma->second.value.writable) {
         return MapAround(page, pma);
       } else if (!vma.shared) {
-        return BreakCopyOnWrite(page, pma, vma);
+        return BreakCopyOnWrite(page, pma, it);
       }
     }
     TRY(FaultMappable(page, it, want));
@@ -163,15 +163,18 @@ Result<> MemoryManager::FaultMappable(Addr page, VmaIterator it, AccessType want
   }
 }
 
-Result<> MemoryManager::BreakCopyOnWrite(Addr page, PmaIterator it, const Vma& vma) {
+Result<> MemoryManager::BreakCopyOnWrite(Addr page, PmaIterator it, VmaIterator vma_it) {
+  const Vma& vma = vma_it->second.value;
   const Pma pma = it->second.value;
   const AddrRange segment{PmaMap::Start(it), PmaMap::End(it)};
   auto offset_of = [&](Addr a) { return pma.offset + (a - segment.start); };
   auto sole = [&](Addr a) { return pma.private_copy && memory_file_.RefCount(offset_of(a)) == 1; };
 
-  // The neighbours in the same state come along.
+  // The neighbours in the same state come along. A segment of pages may reach into another VMA, of other protection.
   const bool in_place = sole(page);
-  const AddrRange bounds = Window(page, in_place ? kAllocateWindow : kCopyWindow).Intersect(segment);
+  const AddrRange bounds = Window(page, in_place ? kAllocateWindow : kCopyWindow)
+                               .Intersect(segment)
+                               .Intersect({VmaMap::Start(vma_it), VmaMap::End(vma_it)});
   AddrRange range{page, page + kPageSize};
   while (range.start > bounds.start && sole(range.start - kPageSize) == in_place) range.start -= kPageSize;
   while (range.end < bounds.end && sole(range.end) == in_place) range.end += kPageSize;

@@ -174,7 +174,7 @@ class MemoryManager final : public memmap::MappingSpace, public MemoryIo, public
   Result<> FaultAnonymous(Addr page, VmaIterator vma) REQUIRES(active_mu_);
   Result<> FaultMappable(Addr page, VmaIterator vma, AccessType want) REQUIRES(mapping_mu_) EXCLUDES(active_mu_);
   // Makes the private page at `page`, present but not writable, writable: in place if nobody else has it, or by a copy.
-  Result<> BreakCopyOnWrite(Addr page, PmaIterator pma, const internal::Vma& vma) REQUIRES(active_mu_);
+  Result<> BreakCopyOnWrite(Addr page, PmaIterator pma, VmaIterator vma) REQUIRES(active_mu_);
   // Puts pages at `range`, over what was there.
   Result<> InstallPages(AddrRange range, internal::Pma pma) REQUIRES(active_mu_);
   // Has the platform map `range`, all present in one segment. ENOMEM: it is not mapped.

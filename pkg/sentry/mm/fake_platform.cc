@@ -1,0 +1,23 @@
+#include "pkg/sentry/mm/fake_platform.h"
+
+#include "pkg/log/log.h"
+
+namespace redoubt::mm {
+
+Result<> FakeAddressSpace::MapFile(Addr addr, int, uint64_t offset, uint64_t length, AccessType access, bool) {
+  CHECK(!released && access.any() && length > 0 && IsPageAligned(addr | offset | length), "a bad MapFile");
+  CHECK(addr >= FakePlatform::kMin && addr + length <= FakePlatform::kMax, "a MapFile out of bounds");
+  calls++;
+  if (fail_maps) return Err(ENOMEM);
+  for (uint64_t i = 0; i < length; i += kPageSize) pages[addr + i] = {offset + i, access};
+  return {};
+}
+
+Result<> FakeAddressSpace::Unmap(Addr addr, uint64_t length) {
+  CHECK(!released && length > 0 && IsPageAligned(addr | length), "a bad Unmap");
+  calls++;
+  pages.erase(pages.lower_bound(addr), pages.lower_bound(addr + length));
+  return {};
+}
+
+}  // namespace redoubt::mm

@@ -1,0 +1,46 @@
+// A platform whose guest is the test: it remembers what is mapped where, and accesses that memory as a guest would.
+#ifndef REDOUBT_PKG_SENTRY_MM_FAKE_PLATFORM_H_
+#define REDOUBT_PKG_SENTRY_MM_FAKE_PLATFORM_H_
+
+#include <cstdint>
+#include <map>
+
+#include "pkg/platform/platform.h"
+#include "pkg/sentry/pgalloc/memory_file.h"
+
+namespace redoubt::mm {
+
+class FakeAddressSpace final : public platform::AddressSpace {
+ public:
+  struct Page {
+    uint64_t offset;
+    AccessType access;
+  };
+  Result<> MapFile(Addr addr, int fd, uint64_t offset, uint64_t length, AccessType access, bool populate) override;
+  Result<> Unmap(Addr addr, uint64_t length) override;
+  void Release() override {
+    pages.clear();
+    released = true;
+  }
+
+  std::map<Addr, Page> pages;
+  bool released = false;
+  bool fail_maps = false;
+  int calls = 0;
+};
+
+class FakePlatform final : public platform::Platform {
+ public:
+  static constexpr Addr kMin = 0x10000;
+  static constexpr Addr kMax = 0x7fff'ffff'f000;
+
+  std::string_view name() const override { return "fake"; }
+  Result<RefPtr<platform::AddressSpace>> NewAddressSpace() override { return MakeRef<FakeAddressSpace>(); }
+  Result<std::unique_ptr<platform::Context>> NewContext() override { return Err(ENOSYS); }
+  Addr min_user_address() const override { return kMin; }
+  Addr max_user_address() const override { return kMax; }
+};
+
+}  // namespace redoubt::mm
+
+#endif  // REDOUBT_PKG_SENTRY_MM_FAKE_PLATFORM_H_
