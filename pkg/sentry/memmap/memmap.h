@@ -35,7 +35,8 @@ class Mappable {
  public:
   virtual ~Mappable() = default;
 
-  // `space` maps offsets from `offset` at `range` (page aligned). Called with `space`'s mapping lock held.
+  // `space` maps offsets from `offset` at `range` (page aligned). Called with `space`'s mapping lock held. What is removed may be a part of
+  // what one call added, or what several calls added side by side; `writable` (a shared mapping that may be written) is the same.
   virtual Result<> AddMapping(MappingSpace& space, AddrRange range, uint64_t offset, bool writable) = 0;
   virtual void RemoveMapping(MappingSpace& space, AddrRange range, uint64_t offset, bool writable) = 0;
 

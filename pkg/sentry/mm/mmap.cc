@@ -153,12 +153,14 @@ Result<> MemoryManager::UnmapLocked(AddrRange range) {
   if (first == vmas_.end() || VmaMap::Start(first) >= range.end) return {};
   if (vmas_.size() + 1 > kMaxVmas && VmaMap::Start(first) < range.start && VmaMap::End(first) > range.end) return Err(ENOMEM);
   DropPages(range);
-  vmas_.Remove(range.start, range.end, [&](Addr start, Addr end, const Vma& vma) REQUIRES(mapping_mu_) {
+  uint64_t data = 0;
+  vmas_.Remove(range.start, range.end, [&](Addr start, Addr end, const Vma& vma) {
     virtual_size_ -= end - start;
-    if (vma.is_data()) data_size_ -= end - start;
+    if (vma.is_data()) data += end - start;
     if (vma.mappable == nullptr) return;
     vma.mappable->RemoveMapping(*this, {start, end}, vma.offset, vma.shared && vma.access.write);
   });
+  data_size_ -= data;
   return {};
 }
 
