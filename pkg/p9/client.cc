@@ -1,0 +1,366 @@
+#include "pkg/p9/client.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "pkg/log/log.h"
+
+namespace redoubt::p9 {
+namespace {
+
+// One message is on its way at a time, so one tag is enough.
+constexpr uint16_t kTag = 1;
+constexpr uint32_t kMaxFid = 1u << 24;
+constexpr size_t kMaxXattr = 65536;
+
+}  // namespace
+
+Client::Client(int socket, uint32_t message_size) : socket_(socket), message_size_(message_size) {}
+
+Client::~Client() { close(socket_); }
+
+void Client::Lock() {
+  if (fiber::Current() != nullptr) {
+    fiber_mu_.Lock();
+  }
+  thread_mu_.lock();
+}
+
+void Client::Unlock() {
+  thread_mu_.unlock();
+  if (fiber::Current() != nullptr) fiber_mu_.Unlock();
+}
+
+Result<std::span<const std::byte>> Client::ExchangeLocked(Writer& request, Type expected) {
+  if (broken_) return Err(EIO);
+  messages_.fetch_add(1, std::memory_order_relaxed);
+  auto fail = [&](std::string_view what) -> std::unexpected<Errno> {
+    LOG_ERROR("9p: {}; the connection is given up", what);
+    broken_ = true;
+    return Err(EIO);
+  };
+  if (Result<> r = SendMessage(socket_, request.Finish()); !r) return fail(r.error().name());
+  Result<std::span<const std::byte>> message = reader_.Next(socket_, message_size_);
+  if (!message) return fail(message.error().name());
+  Header header = ParseHeader(message->first(kHeaderSize));
+  std::span<const std::byte> body = message->subspan(kHeaderSize);
+  if (header.tag != (expected == Type::kRversion ? kNoTag : kTag)) return fail("an answer to no question");
+  if (header.type == Type::kRlerror) {
+    Reader r(body);
+    uint32_t e = r.U32();
+    if (!r.ok() || e == 0 || e > 4095) return fail("a malformed error");
+    return Err(static_cast<int>(e));
+  }
+  if (header.type != expected) return fail("an answer of the wrong type");
+  return body;
+}
+
+template <typename Parse>
+Result<> Client::Call(Writer& request, Type expected, Parse&& parse) {
+  Lock();
+  Result<> result;
+  {
+    std::optional<fiber::BlockingRegion> region;
+    if (fiber::Current() != nullptr) region.emplace();
+    Result<std::span<const std::byte>> body = ExchangeLocked(request, expected);
+    if (!body) {
+      result = Err(body.error());
+    } else {
+      Reader reader(*body);
+      parse(reader);
+      if (!reader.ok()) {
+        LOG_ERROR("9p: a malformed answer of type {}", static_cast<int>(expected));
+        result = Err(EIO);
+      }
+    }
+  }
+  Unlock();
+  return result;
+}
+
+Result<> Client::Call(Writer& request, Type expected) {
+  return Call(request, expected, [](Reader&) {});
+}
+
+Result<RefPtr<Client>> Client::Connect(int socket, uint32_t message_size) {
+  message_size = std::clamp(message_size, kMinMessageSize, kMaxMessageSize);
+  RefPtr<Client> client(new Client(socket, message_size));
+  Writer w(Type::kTversion, kNoTag);
+  w.U32(message_size).String(kVersion);
+  uint32_t agreed = 0;
+  std::string version;
+  TRY(client->Call(w, Type::kRversion, [&](Reader& r) {
+    agreed = r.U32();
+    version = r.String();
+  }));
+  if (version != kVersion || agreed < kMinMessageSize || agreed > message_size) return Err(EPROTO);
+  client->message_size_ = agreed;
+  return client;
+}
+
+uint32_t Client::AllocateFid() {
+  sync::MutexLock lock(fids_mu_);
+  if (!free_fids_.empty()) {
+    uint32_t fid = free_fids_.back();
+    free_fids_.pop_back();
+    return fid;
+  }
+  CHECK(next_fid_ < kMaxFid, "9p: too many fids");
+  return next_fid_++;
+}
+
+void Client::FreeFid(uint32_t fid) {
+  sync::MutexLock lock(fids_mu_);
+  free_fids_.push_back(fid);
+}
+
+void Client::Clunk(uint32_t fid) {
+  Writer w(Type::kTclunk, kTag);
+  w.U32(fid);
+  // A server that cannot clunk keeps the fid: it is not used again.
+  if (Call(w, Type::kRclunk)) FreeFid(fid);
+}
+
+Result<RefPtr<File>> Client::Attach(std::string_view name) {
+  uint32_t fid = AllocateFid();
+  Writer w(Type::kTattach, kTag);
+  w.U32(fid).U32(kNoFid).String("").String(name).U32(kNoUid);
+  if (Result<> r = Call(w, Type::kRattach, [](Reader& r) { (void)r.GetQid(); }); !r) {
+    FreeFid(fid);
+    return Err(r.error());
+  }
+  return RefPtr<File>(new File(RefPtr<Client>(this), fid));
+}
+
+File::File(RefPtr<Client> client, uint32_t fid) : client_(std::move(client)), fid_(fid) {}
+
+File::~File() {
+  if (clunked_) {
+    client_->FreeFid(fid_);
+  } else {
+    client_->Clunk(fid_);
+  }
+}
+
+Result<RefPtr<File>> File::Walk(const std::vector<std::string>& names, std::vector<Qid>* qids) {
+  if (names.size() > kMaxWalkElements) return Err(EINVAL);
+  uint32_t fid = client_->AllocateFid();
+  Writer w(Type::kTwalk, kTag);
+  w.U32(fid_).U32(fid).U16(static_cast<uint16_t>(names.size()));
+  for (const std::string& name : names) w.String(name);
+  std::vector<Qid> found;
+  Result<> r = client_->Call(w, Type::kRwalk, [&](Reader& r) {
+    size_t n = r.U16();
+    for (size_t i = 0; i < n && r.ok() && i < kMaxWalkElements; i++) found.push_back(r.GetQid());
+  });
+  // A walk that stops half way is no error to the protocol, but no new fid either.
+  if (r && found.size() != names.size()) r = Err(ENOENT);
+  if (!r) {
+    client_->FreeFid(fid);
+    return Err(r.error());
+  }
+  if (qids != nullptr) *qids = std::move(found);
+  return RefPtr<File>(new File(client_, fid));
+}
+
+Result<Attributes> File::GetAttributes() {
+  Writer w(Type::kTgetattr, kTag);
+  w.U32(fid_).U64(kGetattrBasic | kGetattrBtime);
+  Attributes a;
+  TRY(client_->Call(w, Type::kRgetattr, [&](Reader& r) { a = r.GetAttributes(); }));
+  return a;
+}
+
+Result<> File::SetAttributes(const p9::SetAttributes& change) {
+  Writer w(Type::kTsetattr, kTag);
+  w.U32(fid_).Put(change);
+  return client_->Call(w, Type::kRsetattr);
+}
+
+Result<> File::Open(uint32_t flags) {
+  Writer w(Type::kTlopen, kTag);
+  w.U32(fid_).U32(flags);
+  return client_->Call(w, Type::kRlopen, [](Reader& r) {
+    (void)r.GetQid();
+    (void)r.U32();
+  });
+}
+
+Result<> File::Create(std::string_view name, uint32_t flags, uint32_t mode, uint32_t gid) {
+  Writer w(Type::kTlcreate, kTag);
+  w.U32(fid_).String(name).U32(flags).U32(mode).U32(gid);
+  return client_->Call(w, Type::kRlcreate, [](Reader& r) {
+    (void)r.GetQid();
+    (void)r.U32();
+  });
+}
+
+Result<Qid> File::Mkdir(std::string_view name, uint32_t mode, uint32_t gid) {
+  Writer w(Type::kTmkdir, kTag);
+  w.U32(fid_).String(name).U32(mode).U32(gid);
+  Qid qid;
+  TRY(client_->Call(w, Type::kRmkdir, [&](Reader& r) { qid = r.GetQid(); }));
+  return qid;
+}
+
+Result<Qid> File::Mknod(std::string_view name, uint32_t mode, uint32_t major, uint32_t minor, uint32_t gid) {
+  Writer w(Type::kTmknod, kTag);
+  w.U32(fid_).String(name).U32(mode).U32(major).U32(minor).U32(gid);
+  Qid qid;
+  TRY(client_->Call(w, Type::kRmknod, [&](Reader& r) { qid = r.GetQid(); }));
+  return qid;
+}
+
+Result<Qid> File::Symlink(std::string_view name, std::string_view target, uint32_t gid) {
+  Writer w(Type::kTsymlink, kTag);
+  w.U32(fid_).String(name).String(target).U32(gid);
+  Qid qid;
+  TRY(client_->Call(w, Type::kRsymlink, [&](Reader& r) { qid = r.GetQid(); }));
+  return qid;
+}
+
+Result<> File::Link(std::string_view name, File& target) {
+  Writer w(Type::kTlink, kTag);
+  w.U32(fid_).U32(target.fid_).String(name);
+  return client_->Call(w, Type::kRlink);
+}
+
+Result<> File::RenameAt(std::string_view old_name, File& new_directory, std::string_view new_name) {
+  Writer w(Type::kTrenameat, kTag);
+  w.U32(fid_).String(old_name).U32(new_directory.fid_).String(new_name);
+  return client_->Call(w, Type::kRrenameat);
+}
+
+Result<> File::UnlinkAt(std::string_view name, uint32_t flags) {
+  Writer w(Type::kTunlinkat, kTag);
+  w.U32(fid_).String(name).U32(flags);
+  return client_->Call(w, Type::kRunlinkat);
+}
+
+Result<std::string> File::Readlink() {
+  Writer w(Type::kTreadlink, kTag);
+  w.U32(fid_);
+  std::string target;
+  TRY(client_->Call(w, Type::kRreadlink, [&](Reader& r) { target = r.String(); }));
+  return target;
+}
+
+Result<size_t> File::Read(std::span<std::byte> dst, uint64_t offset) {
+  uint32_t want = static_cast<uint32_t>(std::min<size_t>(dst.size(), client_->max_io()));
+  Writer w(Type::kTread, kTag);
+  w.U32(fid_).U64(offset).U32(want);
+  size_t got = 0;
+  bool too_many = false;
+  TRY(client_->Call(w, Type::kRread, [&](Reader& r) {
+    uint32_t n = r.U32();
+    std::span<const std::byte> data = r.Bytes(n);
+    too_many = n > want;
+    if (too_many) return;
+    std::memcpy(dst.data(), data.data(), data.size());
+    got = data.size();
+  }));
+  if (too_many) return Err(EIO);
+  return got;
+}
+
+Result<size_t> File::Write(std::span<const std::byte> src, uint64_t offset) {
+  src = src.first(std::min<size_t>(src.size(), client_->max_io()));
+  Writer w(Type::kTwrite, kTag);
+  w.U32(fid_).U64(offset).U32(static_cast<uint32_t>(src.size())).Bytes(src);
+  uint32_t n = 0;
+  TRY(client_->Call(w, Type::kRwrite, [&](Reader& r) { n = r.U32(); }));
+  if (n > src.size()) return Err(EIO);
+  return n;
+}
+
+Result<> File::Fsync(bool data_only) {
+  Writer w(Type::kTfsync, kTag);
+  w.U32(fid_).U32(data_only ? 1 : 0);
+  return client_->Call(w, Type::kRfsync);
+}
+
+Result<std::vector<DirectoryEntry>> File::Readdir(uint64_t offset) {
+  Writer w(Type::kTreaddir, kTag);
+  w.U32(fid_).U64(offset).U32(std::min<uint32_t>(client_->max_io(), 64 << 10));
+  std::vector<DirectoryEntry> entries;
+  TRY(client_->Call(w, Type::kRreaddir, [&](Reader& r) {
+    uint32_t n = r.U32();
+    Reader data(r.Bytes(n));
+    while (data.ok() && !data.at_end()) {
+      DirectoryEntry e = data.GetDirectoryEntry();
+      if (data.ok()) entries.push_back(std::move(e));
+    }
+  }));
+  return entries;
+}
+
+Result<Statfs> File::GetStatfs() {
+  Writer w(Type::kTstatfs, kTag);
+  w.U32(fid_);
+  Statfs s;
+  TRY(client_->Call(w, Type::kRstatfs, [&](Reader& r) { s = r.GetStatfs(); }));
+  return s;
+}
+
+Result<std::string> File::ReadXattr(std::string_view name) {
+  uint32_t fid = client_->AllocateFid();
+  Writer w(Type::kTxattrwalk, kTag);
+  w.U32(fid_).U32(fid).String(name);
+  uint64_t size = 0;
+  if (Result<> r = client_->Call(w, Type::kRxattrwalk, [&](Reader& r) { size = r.U64(); }); !r) {
+    client_->FreeFid(fid);
+    return Err(r.error());
+  }
+  RefPtr<File> value(new File(client_, fid));
+  if (size > kMaxXattr) return Err(E2BIG);
+  std::string text(size, '\0');
+  size_t got = 0;
+  while (got < size) {
+    size_t n = TRY(value->Read(std::as_writable_bytes(std::span(text)).subspan(got), got));
+    if (n == 0) break;
+    got += n;
+  }
+  text.resize(got);
+  return text;
+}
+
+Result<std::string> File::GetXattr(std::string_view name) {
+  if (name.empty()) return Err(EINVAL);
+  return ReadXattr(name);
+}
+
+Result<std::vector<std::string>> File::ListXattr() {
+  std::string joined = TRY(ReadXattr(""));
+  std::vector<std::string> names;
+  for (size_t at = 0; at < joined.size();) {
+    size_t end = std::min(joined.find('\0', at), joined.size());
+    names.push_back(joined.substr(at, end - at));
+    at = end + 1;
+  }
+  return names;
+}
+
+Result<> File::SetXattr(std::string_view name, std::string_view value, uint32_t flags) {
+  // xattrcreate turns the fid into the attribute's; the write is applied when it is clunked.
+  RefPtr<File> attribute = TRY(Walk({}));
+  Writer w(Type::kTxattrcreate, kTag);
+  w.U32(attribute->fid_).String(name).U64(value.size()).U32(flags);
+  TRY(client_->Call(w, Type::kRxattrcreate));
+  std::span<const std::byte> bytes = std::as_bytes(std::span(value));
+  size_t done = 0;
+  while (done < bytes.size()) {
+    size_t n = TRY(attribute->Write(bytes.subspan(done), done));
+    if (n == 0) return Err(EIO);
+    done += n;
+  }
+  Writer clunk(Type::kTclunk, kTag);
+  clunk.U32(attribute->fid_);
+  Result<> r = client_->Call(clunk, Type::kRclunk);
+  // 9P: a fid is gone after a clunk, even a failed one.
+  attribute->clunked_ = true;
+  return r;
+}
+
+}  // namespace redoubt::p9

@@ -1,0 +1,52 @@
+#include "pkg/p9/transport.h"
+
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+
+namespace redoubt::p9 {
+
+Result<> SendMessage(int socket, std::span<const std::byte> message) {
+  while (!message.empty()) {
+    ssize_t n = send(socket, message.data(), message.size(), MSG_NOSIGNAL);
+    if (n < 0) {
+      if (errno == EINTR) continue;
+      return ErrFromHost();
+    }
+    message = message.subspan(n);
+  }
+  return {};
+}
+
+Result<std::span<const std::byte>> MessageReader::Next(int socket, uint32_t max_size) {
+  while (true) {
+    size_t have = end_ - begin_;
+    size_t want = kHeaderSize;
+    if (have >= kHeaderSize) {
+      want = ParseHeader(std::span(buffer_).subspan(begin_, kHeaderSize)).size;
+      if (want < kHeaderSize || want > max_size) return Err(EPROTO);
+      if (have >= want) {
+        std::span<const std::byte> message = std::span<const std::byte>(buffer_).subspan(begin_, want);
+        begin_ += want;
+        return message;
+      }
+    }
+    if (begin_ > 0) {
+      std::memmove(buffer_.data(), buffer_.data() + begin_, have);
+      begin_ = 0;
+      end_ = have;
+    }
+    if (buffer_.size() < std::max<size_t>(want, kMinMessageSize)) buffer_.resize(std::max<size_t>(want, kMinMessageSize));
+    ssize_t n = recv(socket, buffer_.data() + end_, buffer_.size() - end_, 0);
+    if (n == 0) return Err(EPIPE);
+    if (n < 0) {
+      if (errno == EINTR) continue;
+      return ErrFromHost();
+    }
+    end_ += n;
+  }
+}
+
+}  // namespace redoubt::p9
