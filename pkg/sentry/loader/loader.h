@@ -17,6 +17,8 @@
 
 namespace redoubt::loader {
 
+class Vdso;
+
 struct Args {
   // Opens a program or interpreter by name as the caller would (for exec permission: EACCES for directories, non-regular files, missing
   // x bits, noexec mounts).
@@ -28,6 +30,7 @@ struct Args {
   bool secure = false;                       // AT_SECURE
   std::function<void(std::span<std::byte>)> random;
   uint64_t stack_limit = 8 << 20;  // RLIMIT_STACK
+  Vdso* vdso = nullptr;            // mapped if not null (vdso/vdso.h); borrowed
 };
 
 struct Image {
