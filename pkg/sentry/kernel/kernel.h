@@ -25,6 +25,10 @@
 #include "pkg/sentry/vfs/vfs.h"
 #include "pkg/sync/mutex.h"
 
+namespace redoubt::loader {
+class Vdso;
+}
+
 namespace redoubt::kernel {
 
 // uname(2): programs choose by the release.
@@ -41,6 +45,7 @@ class Kernel final {
     pgalloc::MemoryFile* memory_file = nullptr;   // borrowed
     fiber::Executor* executor = nullptr;          // borrowed
     SyscallDispatcher dispatcher = nullptr;
+    loader::Vdso* vdso = nullptr;                 // borrowed; none: programs get no vDSO
     std::string hostname = "redoubt";
     int cpus = 1;                                 // what the guest sees
     uint64_t memory_size = uint64_t{4} << 30;     // bytes, as above
@@ -73,6 +78,7 @@ class Kernel final {
   platform::Platform& platform() const { return *options_.platform; }
   pgalloc::MemoryFile& memory_file() const { return *options_.memory_file; }
   fiber::Executor& executor() const { return *options_.executor; }
+  loader::Vdso* vdso() const { return options_.vdso; }
   futex::Manager& futexes() { return futexes_; }
   int cpus() const { return options_.cpus; }
   // Bytes of memory the guest sees.

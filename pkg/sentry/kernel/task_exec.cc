@@ -101,6 +101,7 @@ Result<> Task::Exec(vfs::Path start, std::string filename, std::vector<std::stri
   args.envv = std::move(envv);
   args.random = [](std::span<std::byte> bytes) { CHECK(getrandom(bytes.data(), bytes.size(), 0) >= 0, "getrandom"); };
   args.stack_limit = GetLimit(RLIMIT_STACK).soft;
+  args.vdso = kernel_.vdso();
   bool is_script = false;
   {
     char magic[2] = {};
