@@ -1,0 +1,47 @@
+// Private to goferfs: the file system and its inode table.
+#ifndef REDOUBT_PKG_SENTRY_FSIMPL_GOFER_FILESYSTEM_H_
+#define REDOUBT_PKG_SENTRY_FSIMPL_GOFER_FILESYSTEM_H_
+
+#include <map>
+#include <unordered_map>
+
+#include "pkg/p9/client.h"
+#include "pkg/sentry/pgalloc/memory_file.h"
+#include "pkg/sentry/vfs/inode.h"
+#include "pkg/sync/mutex.h"
+
+namespace redoubt::goferfs {
+
+class GoferInode;
+
+class GoferFilesystem final : public vfs::Filesystem {
+ public:
+  GoferFilesystem(RefPtr<p9::Client> client, pgalloc::MemoryFile& memory_file)
+      : client_(std::move(client)), memory_file_(memory_file) {}
+
+  std::string_view type_name() const override { return "9p"; }
+  RefPtr<vfs::Inode> root() override;
+  Result<struct statfs> Statfs() override;
+
+  Result<> Init();
+  pgalloc::MemoryFile& memory_file() const { return memory_file_; }
+  // The one inode of a file (hard links share it), made if need be from `file` and its attributes.
+  RefPtr<GoferInode> InodeFor(RefPtr<p9::File> file, const p9::Attributes& attributes) EXCLUDES(mu_);
+  void Forget(uint64_t path, GoferInode* inode) EXCLUDES(mu_);
+
+  // AF_UNIX sockets bound to nodes here, by Qid::path: they must outlive the inode, which the dentry cache may drop.
+  RefPtr<RefCounted> BoundSocket(uint64_t path) EXCLUDES(mu_);
+  void SetBoundSocket(uint64_t path, RefPtr<RefCounted> socket) EXCLUDES(mu_);
+
+ private:
+  const RefPtr<p9::Client> client_;
+  pgalloc::MemoryFile& memory_file_;
+  RefPtr<GoferInode> root_;  // keeps itself alive through the file system: dropped in Unmounted
+  sync::Mutex mu_{sync::Rank::kFileSystem};
+  std::unordered_map<uint64_t, GoferInode*> inodes_ GUARDED_BY(mu_);  // alive ones; each takes itself out
+  std::map<uint64_t, RefPtr<RefCounted>> sockets_ GUARDED_BY(mu_);
+};
+
+}  // namespace redoubt::goferfs
+
+#endif  // REDOUBT_PKG_SENTRY_FSIMPL_GOFER_FILESYSTEM_H_

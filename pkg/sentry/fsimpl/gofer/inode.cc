@@ -1,0 +1,270 @@
+// Metadata and directories.
+#include "pkg/sentry/fsimpl/gofer/inode.h"
+
+#include <fcntl.h>
+#include <sys/sysmacros.h>
+
+#include <algorithm>
+
+#include "pkg/sentry/fsimpl/gofer/description.h"
+#include "pkg/sentry/vfs/special_nodes.h"
+
+namespace redoubt::goferfs {
+namespace {
+
+// How long attributes are believed.
+constexpr fiber::Time kAttributeLifetime = 1'000'000'000;
+
+clock::Nanoseconds ToNanoseconds(uint64_t sec, uint64_t nsec) {
+  return clock::FromTimespec({.tv_sec = static_cast<time_t>(sec), .tv_nsec = static_cast<long>(nsec % 1'000'000'000)});
+}
+
+}  // namespace
+
+GoferInode::GoferInode(GoferFilesystem& fs, RefPtr<p9::File> file, const p9::Attributes& attributes)
+    : Inode(fs), file_(std::move(file)), type_(attributes.mode & S_IFMT), path_(attributes.qid.path) {
+  sync::MutexLock lock(attr_mu_);
+  Adopt(attributes);
+  sync::MutexLock data_lock(data_mu_);
+  size_ = attributes.size;
+}
+
+GoferInode::~GoferInode() {
+  gofer().Forget(path_, this);
+  (void)WriteBack();
+  sync::MutexLock lock(data_mu_);
+  for (memmap::FileRange r : pages_.Remove(0, UINT64_MAX)) gofer().memory_file().DecRef(r);
+}
+
+void GoferInode::Adopt(const p9::Attributes& a) {
+  attributes_.mode = type_ | (a.mode & 07777);
+  attributes_.uid = a.uid;
+  attributes_.gid = a.gid;
+  attributes_.nlink = static_cast<uint32_t>(a.nlink);
+  attributes_.ino = a.qid.path;
+  attributes_.dev = filesystem().dev();
+  attributes_.rdev = a.rdev;
+  attributes_.size = a.size;
+  attributes_.blocks = a.blocks;
+  attributes_.blksize = static_cast<uint32_t>(std::clamp<uint64_t>(a.blksize, 512, 1 << 20));
+  attributes_.atime = ToNanoseconds(a.atime_sec, a.atime_nsec);
+  attributes_.mtime = ToNanoseconds(a.mtime_sec, a.mtime_nsec);
+  attributes_.ctime = ToNanoseconds(a.ctime_sec, a.ctime_nsec);
+  attributes_.btime = (a.valid & p9::kGetattrBtime) != 0 ? ToNanoseconds(a.btime_sec, a.btime_nsec) : 0;
+  server_size_ = a.size;
+  server_mtime_ = attributes_.mtime;
+  fresh_until_ = fiber::Now() + kAttributeLifetime;
+}
+
+void GoferInode::ExpireAttributes() {
+  sync::MutexLock lock(attr_mu_);
+  fresh_until_ = 0;
+  own_change_ = true;
+}
+
+Result<> GoferInode::Refresh() {
+  p9::Attributes a = TRY(file_->GetAttributes());
+  bool changed_by_others = false;
+  {
+    sync::MutexLock lock(attr_mu_);
+    clock::Nanoseconds old_mtime = server_mtime_;
+    uint64_t old_size = server_size_;
+    Adopt(a);
+    changed_by_others = !own_change_ && type_ == S_IFREG && (old_mtime != server_mtime_ || old_size != server_size_);
+    own_change_ = false;
+  }
+  if (changed_by_others) {
+    {
+      sync::MutexLock lock(data_mu_);
+      size_ = a.size;
+    }
+    DropPages(0, PageRoundDown(UINT64_MAX));
+  }
+  return {};
+}
+
+Result<vfs::Attributes> GoferInode::GetAttributes() {
+  bool fresh = false;
+  {
+    sync::MutexLock lock(attr_mu_);
+    fresh = fiber::Now() < fresh_until_;
+  }
+  if (!fresh) TRY(Refresh());
+  vfs::Attributes attributes;
+  {
+    sync::MutexLock lock(attr_mu_);
+    attributes = attributes_;
+  }
+  if (type_ == S_IFREG) {
+    sync::MutexLock lock(data_mu_);
+    attributes.size = size_;
+  }
+  return attributes;
+}
+
+Result<> GoferInode::SetAttributes(const vfs::AttributeChange& change) {
+  p9::SetAttributes s;
+  if (change.mode) {
+    s.valid |= p9::kSetMode;
+    s.mode = *change.mode;
+  }
+  if (change.uid) {
+    s.valid |= p9::kSetUid;
+    s.uid = *change.uid;
+  }
+  if (change.gid) {
+    s.valid |= p9::kSetGid;
+    s.gid = *change.gid;
+  }
+  if (change.size) {
+    s.valid |= p9::kSetSize;
+    s.size = *change.size;
+  }
+  auto set_time = [](clock::Nanoseconds ns, uint64_t& sec, uint64_t& nsec) {
+    timespec ts = clock::ToTimespec(ns);
+    sec = static_cast<uint64_t>(ts.tv_sec);
+    nsec = static_cast<uint64_t>(ts.tv_nsec);
+  };
+  if (change.atime) {
+    s.valid |= p9::kSetAtime | p9::kSetAtimeSet;
+    set_time(*change.atime, s.atime_sec, s.atime_nsec);
+  }
+  if (change.mtime) {
+    s.valid |= p9::kSetMtime | p9::kSetMtimeSet;
+    set_time(*change.mtime, s.mtime_sec, s.mtime_nsec);
+  }
+  fiber::MutexLock io_lock(io_mu_);
+  if (change.size) TRY(WriteBackLocked());
+  TRY(file_->SetAttributes(s));
+  if (change.size) {
+    uint64_t old_size = 0;
+    {
+      sync::MutexLock lock(data_mu_);
+      old_size = std::exchange(size_, *change.size);
+    }
+    if (*change.size < old_size) DropPages(*change.size, PageRoundDown(UINT64_MAX));
+  }
+  ExpireAttributes();
+  return {};
+}
+
+Result<RefPtr<vfs::Inode>> GoferInode::Lookup(std::string_view name) {
+  RefPtr<p9::File> child = TRY(file_->Walk({std::string(name)}));
+  p9::Attributes attributes = TRY(child->GetAttributes());
+  return RefPtr<vfs::Inode>(gofer().InodeFor(std::move(child), attributes));
+}
+
+// What a create call has made, with its owner.
+Result<RefPtr<vfs::Inode>> GoferInode::Created(std::string_view name, const vfs::NewInode& n, bool set_mode) {
+  ExpireAttributes();
+  RefPtr<p9::File> child = TRY(file_->Walk({std::string(name)}));
+  p9::SetAttributes s{.valid = p9::kSetUid | p9::kSetGid, .uid = n.uid, .gid = n.gid};
+  TRY(child->SetAttributes(s));
+  if (set_mode) TRY(child->SetAttributes({.valid = p9::kSetMode, .mode = n.mode & 07777}));
+  p9::Attributes attributes = TRY(child->GetAttributes());
+  return RefPtr<vfs::Inode>(gofer().InodeFor(std::move(child), attributes));
+}
+
+Result<RefPtr<vfs::Inode>> GoferInode::Create(std::string_view name, const vfs::NewInode& n) {
+  uint32_t type = n.mode & S_IFMT;
+  if (type == S_IFREG) {
+    RefPtr<p9::File> created = TRY(file_->Walk({}));
+    TRY(created->Create(name, O_RDWR, n.mode & 07777, n.gid));
+  } else {
+    (void)TRY(file_->Mknod(name, n.mode, major(n.rdev), minor(n.rdev), n.gid));
+  }
+  return Created(name, n, true);
+}
+
+Result<RefPtr<vfs::Inode>> GoferInode::Mkdir(std::string_view name, const vfs::NewInode& n) {
+  (void)TRY(file_->Mkdir(name, n.mode & 07777, n.gid));
+  return Created(name, n, true);
+}
+
+Result<RefPtr<vfs::Inode>> GoferInode::Symlink(std::string_view name, std::string_view target, const vfs::NewInode& n) {
+  (void)TRY(file_->Symlink(name, target, n.gid));
+  return Created(name, n, false);
+}
+
+Result<> GoferInode::Link(std::string_view name, vfs::Inode& target) {
+  auto& inode = static_cast<GoferInode&>(target);
+  TRY(file_->Link(name, *inode.file_));
+  inode.ExpireAttributes();
+  ExpireAttributes();
+  return {};
+}
+
+Result<> GoferInode::Unlink(std::string_view name, vfs::Inode& child) {
+  auto& inode = static_cast<GoferInode&>(child);
+  TRY(file_->UnlinkAt(name, 0));
+  inode.ExpireAttributes();
+  ExpireAttributes();
+  if (inode.type_ == S_IFSOCK) gofer().SetBoundSocket(inode.path_, nullptr);
+  return {};
+}
+
+Result<> GoferInode::Rmdir(std::string_view name, vfs::Inode& child) {
+  TRY(file_->UnlinkAt(name, AT_REMOVEDIR));
+  static_cast<GoferInode&>(child).ExpireAttributes();
+  ExpireAttributes();
+  return {};
+}
+
+Result<> GoferInode::Rename(std::string_view old_name, vfs::Inode& child, vfs::Inode& new_parent,
+                            std::string_view new_name, vfs::Inode* replaced, uint32_t flags) {
+  // 9P has no flags; the VFS holds both directories and has looked for what RENAME_NOREPLACE forbids.
+  if ((flags & ~static_cast<uint32_t>(RENAME_NOREPLACE)) != 0) return Err(EINVAL);
+  auto& to = static_cast<GoferInode&>(new_parent);
+  TRY(file_->RenameAt(old_name, *to.file_, new_name));
+  for (GoferInode* inode : {this, &to, &static_cast<GoferInode&>(child), static_cast<GoferInode*>(replaced)}) {
+    if (inode != nullptr) inode->ExpireAttributes();
+  }
+  return {};
+}
+
+Result<std::string> GoferInode::Readlink() { return file_->Readlink(); }
+
+Result<RefPtr<vfs::FileDescription>> GoferInode::Open(const vfs::Path& path, int flags) {
+  switch (type_) {
+    case S_IFREG:
+      // Close-to-open: whoever opens sees what others had written.
+      TRY(Refresh());
+      if ((flags & O_ACCMODE) != O_RDONLY) TRY(PrepareWrite());
+      return RefPtr<vfs::FileDescription>(MakeRef<RegularDescription>(RefPtr<GoferInode>(this), path, flags));
+    case S_IFDIR:
+      return RefPtr<vfs::FileDescription>(MakeRef<DirectoryDescription>(RefPtr<GoferInode>(this), path, flags));
+    case S_IFLNK:
+      return Err(ELOOP);
+    default: {
+      vfs::Attributes attributes = TRY(GetAttributes());
+      return vfs::OpenSpecialNode(*this, path, attributes.rdev, flags);
+    }
+  }
+}
+
+Result<std::string> GoferInode::GetXattr(std::string_view name) {
+  if (type_ != S_IFREG && type_ != S_IFDIR) return Err(ENODATA);
+  return file_->GetXattr(name);
+}
+
+Result<> GoferInode::SetXattr(std::string_view name, std::string_view value, int flags) {
+  return file_->SetXattr(name, value, static_cast<uint32_t>(flags));
+}
+
+Result<std::vector<std::string>> GoferInode::ListXattr() {
+  if (type_ != S_IFREG && type_ != S_IFDIR) return std::vector<std::string>{};
+  return file_->ListXattr();
+}
+
+Result<RefPtr<RefCounted>> GoferInode::bound_socket() {
+  RefPtr<RefCounted> socket = gofer().BoundSocket(path_);
+  if (!socket) return Err(ECONNREFUSED);
+  return socket;
+}
+
+Result<> GoferInode::set_bound_socket(RefPtr<RefCounted> socket) {
+  gofer().SetBoundSocket(path_, std::move(socket));
+  return {};
+}
+
+}  // namespace redoubt::goferfs
