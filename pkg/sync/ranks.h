@@ -39,6 +39,7 @@ enum class Rank : int {
   kMemoryFile = 340,
   // wake-ups: taken under nearly everything
   kFutex = 400,
+  kHostPoller = 405,     // host descriptors watched; held while their queues are notified
   kWaiterQueue = 410,    // equals nest from a watched file to the epoll that watches it; circles are refused
   kEpollReady = 420,
   kLeaf = 1000,          // takes nothing but a wake-up while held

@@ -49,8 +49,8 @@ void SetJobControl(JobControl* job_control);
 // The session and the foreground process group of one terminal: Linux's tty_struct.ctrl. Thread-safe.
 class Terminal : public RefCounted, public kernel::HangsUp {
  public:
-  // Opens the terminal itself: what /dev/tty does for the session's. `flags` are open(2)'s.
-  virtual Result<RefPtr<vfs::FileDescription>> OpenTerminal(int flags) = 0;
+  // Opens the terminal itself at `path`, the /dev/tty or /dev/console that leads to it. `flags` are open(2)'s.
+  virtual Result<RefPtr<vfs::FileDescription>> OpenTerminal(const vfs::Path& path, int flags) = 0;
 
   int session() const EXCLUDES(job_mu_);
   int foreground_process_group() const EXCLUDES(job_mu_);

@@ -10,8 +10,12 @@ constinit SpecialNodeHooks hooks;
 
 void SetSpecialNodeHooks(const SpecialNodeHooks& h) { hooks = h; }
 
+const auth::Credentials* CurrentCredentials() {
+  return hooks.current_credentials != nullptr ? hooks.current_credentials() : nullptr;
+}
+
 bool CurrentIsCapable(int capability) {
-  const auth::Credentials* creds = hooks.current_credentials != nullptr ? hooks.current_credentials() : nullptr;
+  const auth::Credentials* creds = CurrentCredentials();
   return creds == nullptr || creds->HasCapability(capability);
 }
 

@@ -21,6 +21,8 @@ struct SpecialNodeHooks {
 };
 void SetSpecialNodeHooks(const SpecialNodeHooks& hooks);
 
+// The current task's; null for the kernel itself.
+const auth::Credentials* CurrentCredentials();
 // Whether the current task has `capability`.
 bool CurrentIsCapable(int capability);
 

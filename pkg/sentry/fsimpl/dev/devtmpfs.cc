@@ -19,7 +19,7 @@ constinit Hooks hooks;
 constinit sync::Mutex console_mu{sync::Rank::kLeaf};
 RefPtr<RefCounted>* console = nullptr;  // guarded by console_mu; never destroyed
 
-Result<RefPtr<vfs::FileDescription>> OpenTty(const vfs::Path&, uint32_t minor, int flags) {
+Result<RefPtr<vfs::FileDescription>> OpenTty(const vfs::Path& path, uint32_t minor, int flags) {
   RefPtr<RefCounted> terminal;
   if (minor == kTtyMinor) {
     if (hooks.controlling_terminal != nullptr) terminal = hooks.controlling_terminal();
@@ -29,7 +29,7 @@ Result<RefPtr<vfs::FileDescription>> OpenTty(const vfs::Path&, uint32_t minor, i
   }
   auto* tty = dynamic_cast<tty::Terminal*>(terminal.get());
   if (tty == nullptr) return Err(ENXIO);
-  return tty->OpenTerminal(flags);
+  return tty->OpenTerminal(path, flags);
 }
 
 struct Node {

@@ -1,0 +1,68 @@
+#include <pthread.h>
+#include <signal.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <thread>
+
+#include "pkg/log/log.h"
+#include "pkg/sentry/fsimpl/host/poller.h"
+
+namespace redoubt::host {
+
+Poller& Poller::Get() {
+  static Poller* const poller = new Poller();
+  return *poller;
+}
+
+Poller::Poller() : epoll_fd_(::epoll_create1(EPOLL_CLOEXEC)) {
+  CHECK(epoll_fd_ >= 0, "no descriptor for the poller");
+  std::thread([this] {
+    // Signals are for the threads that expect them.
+    sigset_t all;
+    ::sigfillset(&all);
+    ::pthread_sigmask(SIG_SETMASK, &all, nullptr);
+    ::pthread_setname_np(::pthread_self(), "host-poller");
+    Run();
+  }).detach();
+}
+
+uint64_t Poller::Add(int fd, waiter::Queue& queue) {
+  sync::MutexLock lock(mu_);
+  const uint64_t id = next_id_++;
+  // Edge-triggered: every change is told once, however long nobody asks.
+  epoll_event event{.events = EPOLLIN | EPOLLOUT | EPOLLPRI | EPOLLRDHUP | EPOLLET, .data = {.u64 = id}};
+  if (::epoll_ctl(epoll_fd_, EPOLL_CTL_ADD, fd, &event) != 0) return 0;
+  queues_.emplace(id, &queue);
+  return id;
+}
+
+void Poller::Remove(uint64_t id, int fd) {
+  if (id == 0) return;
+  sync::MutexLock lock(mu_);
+  queues_.erase(id);
+  ::epoll_ctl(epoll_fd_, EPOLL_CTL_DEL, fd, nullptr);
+}
+
+void Poller::Run() {
+  epoll_event events[16];
+  while (true) {
+    int n = ::epoll_wait(epoll_fd_, events, 16, -1);
+    if (n < 0) {
+      CHECK(errno == EINTR, "epoll_wait failed");
+      continue;
+    }
+    sync::MutexLock lock(mu_);
+    for (int i = 0; i < n; i++) {
+      auto it = queues_.find(events[i].data.u64);
+      // The bits of epoll are those of poll; readable and writable come with their "normal" twins.
+      waiter::EventMask mask = events[i].events & ~EPOLLET;
+      if (mask & EPOLLIN) mask |= waiter::kRdNorm;
+      if (mask & EPOLLOUT) mask |= waiter::kWrNorm;
+      if (it != queues_.end()) it->second->Notify(mask);
+    }
+  }
+}
+
+}  // namespace redoubt::host
