@@ -6,6 +6,7 @@
 // (see WakeForReady). Who watches the timers: whenever one is armed, a thread holds a slot or is searching (both look at the timers
 // before they sleep), or the idle `timer_sleeper_` sleeps no longer than until the first.
 #include <pthread.h>
+#include <sched.h>
 
 #include <algorithm>
 #include <deque>
@@ -29,6 +30,7 @@ class ThreadedExecutorImpl final : public ExecutorBase {
  public:
   explicit ThreadedExecutorImpl(const ThreadedExecutor::Options& options) : options_(options) {
     CHECK(options.slots > 0 && options.max_threads >= options.slots, "bad executor options");
+    has_cpus_ = sched_getaffinity(0, sizeof(cpus_), &cpus_) == 0;
   }
   ~ThreadedExecutorImpl() override;
 
@@ -77,6 +79,9 @@ class ThreadedExecutorImpl final : public ExecutorBase {
   bool Sleep(Worker& w) REQUIRES(mu_);
 
   const ThreadedExecutor::Options options_;
+  // What every thread may use at first: not what the thread that starts it may, which can be tied to a processor for a while.
+  cpu_set_t cpus_{};
+  bool has_cpus_ = false;
   std::deque<Ready> ready_ GUARDED_BY(mu_);
   int slots_used_ GUARDED_BY(mu_) = 0;
   int searching_ GUARDED_BY(mu_) = 0;
@@ -225,6 +230,7 @@ void ThreadedExecutorImpl::StartThread(Worker& w) {
 void* ThreadedExecutorImpl::ThreadMain(void* worker) {
   auto* w = static_cast<Worker*>(worker);
   pthread_setname_np(pthread_self(), w->executor->options_.thread_name);
+  if (w->executor->has_cpus_) (void)sched_setaffinity(0, sizeof(cpu_set_t), &w->executor->cpus_);
   ThreadState& t = ThisThread();
   t.executor = w->executor;
   t.worker = w;

@@ -9,6 +9,7 @@
 #include "pkg/fiber/fiber.h"
 #include "pkg/platform/ptrace/address_space.h"
 #include "pkg/platform/ptrace/fault_amd64.h"
+#include "pkg/platform/ptrace/placement.h"
 #include "pkg/platform/ptrace/tracee_unsafe.h"
 #include "pkg/platform/registers_amd64.h"
 
@@ -66,6 +67,7 @@ Result<TrapInfo> PtraceContext::Switch(AddressSpace& as, Registers& regs) {
   if (!Enter(thread)) return TrapInfo{};
   TrapInfo info;
   Result<> result;
+  Placement::OfCaller().Before(thread, process.host());
   for (;;) {
     result = ContinueEmulated(tid);
     if (!result) break;
@@ -88,6 +90,7 @@ Result<TrapInfo> PtraceContext::Switch(AddressSpace& as, Registers& regs) {
     // A stray signal, a group stop from outside, or an interrupt.
     if (ConsumeInterrupt()) break;
   }
+  Placement::OfCaller().After(thread);
   Leave();
   TRY(result);
 

@@ -4,8 +4,10 @@
 #include <signal.h>
 #include <sys/syscall.h>
 
+#include <chrono>
 #include <utility>
 
+#include "pkg/platform/ptrace/placement.h"
 #include "pkg/platform/ptrace/stub_amd64_unsafe.h"
 #include "pkg/platform/ptrace/template_unsafe.h"
 #include "pkg/platform/ptrace/tracee_unsafe.h"
@@ -18,6 +20,7 @@ constexpr uint64_t kCloneParent = 0x8000;
 }  // namespace
 
 Result<std::shared_ptr<Host>> Host::Create(int memory_fd) {
+  Placement::Init();
   std::shared_ptr<Host> host(new Host(memory_fd));
   host->reaper_ = std::thread([h = host.get()] { h->ReaperMain(); });
   host->started_.acquire();
@@ -30,9 +33,10 @@ Host::~Host() {
   reaper_.join();
 }
 
-Result<pid_t> Host::CloneProcess() {
+Result<Host::Cloned> Host::CloneProcess() {
   sync::MutexLock lock(template_mu_);
   if (template_pid_ < 0) return Err(ESRCH);
+  int cpu = Placement::OfCaller().TieWith(template_pid_, *this);
   TRY(Attach(template_pid_));
   Registers regs = StubRegisters(StubSyscall());
   regs.rax = SYS_clone;
@@ -45,7 +49,7 @@ Result<pid_t> Host::CloneProcess() {
     Reap(template_pid_);
     template_pid_ = -1;
   }
-  return child;
+  return Cloned{.pid = TRY(child), .cpu = cpu};
 }
 
 void Host::Bury(pid_t pid, std::vector<pid_t> threads) {
@@ -54,6 +58,20 @@ void Host::Bury(pid_t pid, std::vector<pid_t> threads) {
     queue_.push_back({pid, std::move(threads)});
   }
   work_.release();
+}
+
+bool Host::BuryNext() {
+  Funeral funeral;
+  {
+    sync::MutexLock lock(queue_mu_);
+    if (queue_.empty()) return true;
+    funeral = std::move(queue_.front());
+    queue_.pop_front();
+  }
+  if (funeral.pid < 0) return false;
+  for (pid_t tid : funeral.threads) Reap(tid);
+  Reap(funeral.pid);
+  return true;
 }
 
 void Host::ReaperMain() {
@@ -65,17 +83,15 @@ void Host::ReaperMain() {
   }
   if (!pid) template_result_ = Err(pid.error());
   started_.release();
+  bool watching = false;
   for (;;) {
-    work_.acquire();
-    Funeral funeral;
-    {
-      sync::MutexLock lock(queue_mu_);
-      funeral = std::move(queue_.front());
-      queue_.pop_front();
+    if (watching) {
+      (void)work_.try_acquire_for(std::chrono::nanoseconds(Placement::kWatchPeriod));
+    } else {
+      work_.acquire();
     }
-    if (funeral.pid < 0) break;
-    for (pid_t tid : funeral.threads) Reap(tid);
-    Reap(funeral.pid);
+    if (!BuryNext()) break;
+    watching = Placement::Watch();
   }
   sync::MutexLock lock(template_mu_);
   if (template_pid_ >= 0) {

@@ -1,4 +1,5 @@
-// What all stub processes of one platform share: the template they are cloned from and the thread that collects their dead.
+// What all stub processes of one platform share: the template they are cloned from and the thread that collects their dead
+// and watches over placement.h.
 #ifndef REDOUBT_PKG_PLATFORM_PTRACE_HOST_H_
 #define REDOUBT_PKG_PLATFORM_PTRACE_HOST_H_
 
@@ -25,11 +26,18 @@ class Host final {
   Host& operator=(const Host&) = delete;
 
   // A new stub process, a child of this one, traced by the calling OS thread and stopped. ESRCH if the template was killed.
-  Result<pid_t> CloneProcess();
+  struct Cloned {
+    pid_t pid = 0;
+    int cpu = -1;  // that it is tied to (placement.h)
+  };
+  Result<Cloned> CloneProcess();
 
   // Waits, in the background, for a process that was sent SIGKILL and for the given traced threads of it. A group leader
   // becomes waitable only after its threads were waited for, and any thread may wait, whoever traces.
   void Bury(pid_t pid, std::vector<pid_t> threads);
+
+  // Has the background thread make the rounds of Placement::Watch until they are no more needed.
+  void Poke() { work_.release(); }
 
   int memory_fd() const { return memory_fd_; }
 
@@ -41,6 +49,8 @@ class Host final {
 
   explicit Host(int memory_fd) : memory_fd_(memory_fd) {}
   void ReaperMain();
+  // False: the host goes away.
+  bool BuryNext();
 
   const int memory_fd_;
 

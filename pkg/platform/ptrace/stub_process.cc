@@ -8,6 +8,7 @@
 #include <unordered_map>
 #include <utility>
 
+#include "pkg/platform/ptrace/placement.h"
 #include "pkg/platform/ptrace/stub_amd64_unsafe.h"
 #include "pkg/platform/ptrace/template_unsafe.h"
 
@@ -62,14 +63,14 @@ StubProcess::StubProcess(std::shared_ptr<Host> host, pid_t pid)
 StubProcess::~StubProcess() { Kill(); }
 
 Result<RefPtr<StubProcess>> StubProcess::Create(std::shared_ptr<Host> host) {
-  pid_t pid = TRY(host->CloneProcess());
+  auto [pid, cpu] = TRY(host->CloneProcess());
   RefPtr<StubProcess> process(new StubProcess(std::move(host), pid));
   // From here on its destructor cleans up.
   pid_t tid = TRY(RunToClone(pid, StubRegisters(StubBecomeLeader())));
   {
     sync::MutexLock lock(process->mu_);
     process->threads_.push_back(tid);
-    ThreadTable::OfCaller().Add(*process, tid);
+    ThreadTable::OfCaller().Add(*process, tid)->cpu = cpu;
   }
   TRY(SetRegisters(pid, StubRegisters(StubIdle())));
   TRY(Detach(pid));
@@ -85,6 +86,7 @@ Result<TracedThread*> StubProcess::ThreadOfCaller() {
 Result<TracedThread*> StubProcess::NewThread() {
   sync::MutexLock lock(mu_);
   if (killed()) return Err(ESRCH);
+  int cpu = Placement::OfCaller().TieWith(pid_, *host_);
   TRY(Attach(pid_));
   Registers regs = StubRegisters(StubSyscall());
   regs.rax = SYS_clone;
@@ -94,6 +96,7 @@ Result<TracedThread*> StubProcess::NewThread() {
   if (tid) {
     threads_.push_back(*tid);
     thread = ThreadTable::OfCaller().Add(*this, *tid);
+    thread->cpu = cpu;
   }
   TRY(SetRegisters(pid_, StubRegisters(StubIdle())));
   TRY(Detach(pid_));

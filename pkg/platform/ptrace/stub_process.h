@@ -30,6 +30,7 @@ struct TracedThread {
   // Whose extended state is in its registers: a context, and the version of that context's state.
   uint64_t fp_context = 0;
   uint64_t fp_version = 0;
+  int cpu = -1;  // placement.h: the processor it is tied to, -1 if to none
 };
 
 // Thread-safe. Counted by the address space and by the thread tables.
@@ -49,6 +50,7 @@ class StubProcess final : public RefCounted {
   void Kill();
   bool killed() const { return killed_.load(std::memory_order_acquire); }
   pid_t pid() const { return pid_; }
+  Host& host() const { return *host_; }
 
  private:
   friend class ThreadTable;
