@@ -99,17 +99,17 @@ TEST_P(PlatformConformance, ReadOfUnmappedPageFaults) {
   Addr load = AddCode(guest::Load());
   Run([&] {
     Guest g(platform(), NewSpace(), load);
-    g.regs.rdi = 0x10000123;
+    g.regs.rdi = 0x10000120;
     TrapInfo t = g.Run();
     ASSERT_TRUE(t.is_page_fault());
     EXPECT_EQ(t.signal.si_signo, SIGSEGV);
     EXPECT_EQ(t.signal.si_code, SEGV_MAPERR);
-    EXPECT_EQ(FaultAddress(t), 0x10000123u);
+    EXPECT_EQ(FaultAddress(t), 0x10000120u);
     EXPECT_TRUE(!t.access_known || t.access == kRead);
     EXPECT_EQ(g.regs.rip, load);
     // The page comes, the guest goes on.
     ASSERT_TRUE(g.space->MapFile(0x10000000, memory_fd(), kDataOffset, kPageSize, kRead, false).has_value());
-    Word(0x123) = 7;
+    Word(0x120) = 7;
     ASSERT_EQ(g.Run().trap, Trap::kSyscall);
     EXPECT_EQ(g.regs.orig_rax, 7u);
   });

@@ -26,9 +26,9 @@ Addr StubBecomeLeader();
 
 // Maps the stub page into the calling process at kStubPage, replacing what was there. For the child of a fork: no libc
 // state is used. False if the host refuses.
-bool MapStubPage();
+[[gnu::no_sanitize("address", "undefined")]] bool MapStubPage();
 // Leaves C++ for StubUnmapAll.
-[[noreturn]] void EnterStub();
+[[noreturn, gnu::no_sanitize("address", "undefined")]] void EnterStub();
 
 // clone(2)'s flags for a thread of a stub process.
 inline constexpr unsigned long kThreadCloneFlags =

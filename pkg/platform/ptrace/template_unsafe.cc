@@ -53,7 +53,8 @@ struct KernelSigaction {
 
 // SAFETY: runs in the child of a fork of a program with threads: raw system calls only, no lock, no allocation. What it leaves
 // (stack, libc) is unmapped at its end.
-[[noreturn]] void TemplateMain(int memory_fd, int go_fd, pid_t parent) {
+// The sanitizers would make calls that the filter kills.
+[[noreturn, gnu::no_sanitize("address", "undefined")]] void TemplateMain(int memory_fd, int go_fd, pid_t parent) {
   char byte = 0;
   // The parent has attached once the byte comes; end of file says it gave up.
   if (syscall(SYS_read, go_fd, &byte, 1) != 1) syscall(SYS_exit_group, 2);
