@@ -230,8 +230,8 @@ TEST_P(PlatformConformance, HostileRegistersAreFaultsOfTheGuest) {
   Addr code = AddCode(guest::SyscallLoop());
   Run([&] {
     Guest g(platform(), NewSpace(), code);
-    for (Addr rip : {Addr{0}, Addr{0x7ffffffff000}, Addr{0x800000000000}, Addr{0xffff800000000000}, Addr{0xffffffff81000000},
-                     Addr{0xffffffffffffffff}, platform().max_user_address()}) {
+    for (Addr rip : {Addr{0}, Addr{0x7ffffffff000}, Addr{0x800000000000}, Addr{0xffff800000000000},
+                     Addr{0xffffffff81000000}, Addr{0xffffffffffffffff}, platform().max_user_address()}) {
       g.regs.rip = rip;
       TrapInfo t = g.Run();
       EXPECT_EQ(t.trap, Trap::kFault) << std::hex << rip;
@@ -460,8 +460,7 @@ TEST_P(PlatformConformance, ManySpaces) {
       guests.push_back(std::make_unique<Guest>(platform(), NewSpace(), store));
       // The same address, a page of its own.
       uint64_t offset = (8 << 20) + n * kPageSize;
-      ASSERT_TRUE(
-          guests[n]->space->MapFile(0x10000000, memory_fd(), offset, kPageSize, kReadWrite, false).has_value());
+      ASSERT_TRUE(guests[n]->space->MapFile(0x10000000, memory_fd(), offset, kPageSize, kReadWrite, false).has_value());
     }
     for (uint64_t n = 0; n < 100; n++) {
       guests[n]->regs.rdi = 0x10000000;
@@ -482,7 +481,8 @@ TEST_P(PlatformConformance, UnmapAndRemapAreSeenAtOnce) {
     Guest g(platform(), NewSpace(), load);
     for (uint64_t n = 0; n < 5; n++) {
       memcpy(memory() + (9 << 20) + n * kPageSize, &n, sizeof(n));
-      ASSERT_TRUE(g.space->MapFile(0x20000000, memory_fd(), (9 << 20) + n * kPageSize, kPageSize, kRead, n % 2).has_value());
+      ASSERT_TRUE(
+          g.space->MapFile(0x20000000, memory_fd(), (9 << 20) + n * kPageSize, kPageSize, kRead, n % 2).has_value());
       g.regs.rip = load;
       g.regs.rdi = 0x20000000;
       ASSERT_EQ(g.Run().trap, Trap::kSyscall);

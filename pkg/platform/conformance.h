@@ -1,6 +1,7 @@
 // The platform contract as tests. A platform's test instantiates them:
 //
-//   INSTANTIATE_TEST_SUITE_P(Ptrace, PlatformConformance, testing::Values(PlatformFactory{"ptrace", ptrace::Create, true}));
+//   INSTANTIATE_TEST_SUITE_P(Ptrace, PlatformConformance, testing::Values(PlatformFactory{"ptrace", ptrace::Create,
+//   true}));
 #ifndef REDOUBT_PKG_PLATFORM_CONFORMANCE_H_
 #define REDOUBT_PKG_PLATFORM_CONFORMANCE_H_
 

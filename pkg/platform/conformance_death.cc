@@ -121,7 +121,8 @@ TEST_P(PlatformConformance, StraySignalsAreDropped) {
     ASSERT_FALSE(stubs.empty());
     auto context = *platform().NewContext();
     std::thread sender([&] {
-      for (int signal : {SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGCHLD, SIGSEGV, SIGTRAP, SIGSTOP, SIGCONT, SIGTSTP, SIGRTMIN}) {
+      for (int signal :
+           {SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGCHLD, SIGSEGV, SIGTRAP, SIGSTOP, SIGCONT, SIGTSTP, SIGRTMIN}) {
         std::this_thread::sleep_for(milliseconds(5));
         for (pid_t stub : stubs) kill(stub, signal);
       }

@@ -1,4 +1,5 @@
-// Extended register state: sizes and features from cpuid and xgetbv, and the sanitizing that makes guest bytes loadable.
+// Extended register state: sizes and features from cpuid and xgetbv, and the sanitizing that makes guest bytes
+// loadable.
 #include <cpuid.h>
 
 #include <algorithm>

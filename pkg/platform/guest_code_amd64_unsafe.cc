@@ -1,12 +1,12 @@
 #include "pkg/platform/guest_code_amd64_unsafe.h"
 
 // SAFETY: data to this program; only guests execute it.
-#define GUEST_CODE(name, code)                                                                          \
+#define GUEST_CODE(name, code)                                                                                \
   asm(".pushsection .rodata\nguest_code_" #name "_start:\n" code "\nguest_code_" #name "_end:\n.popsection"); \
-  extern "C" const std::byte guest_code_##name##_start[];                                               \
-  extern "C" const std::byte guest_code_##name##_end[];                                                 \
-  std::span<const std::byte> redoubt::platform::guest::name() {                                         \
-    return {guest_code_##name##_start, guest_code_##name##_end};                                        \
+  extern "C" const std::byte guest_code_##name##_start[];                                                     \
+  extern "C" const std::byte guest_code_##name##_end[];                                                       \
+  std::span<const std::byte> redoubt::platform::guest::name() {                                               \
+    return {guest_code_##name##_start, guest_code_##name##_end};                                              \
   }
 
 GUEST_CODE(SyscallLoop, "1: syscall\njmp 1b")

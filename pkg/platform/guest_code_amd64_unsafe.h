@@ -29,7 +29,8 @@ std::span<const std::byte> Privileged();
 std::span<const std::byte> Int80();
 // Three nops, then a syscall.
 std::span<const std::byte> Nops();
-// Loads xmm0-15 from (%rdi), MXCSR and the x87 control word behind them; then for ever: a syscall, a dump of the same to (%rsi).
+// Loads xmm0-15 from (%rdi), MXCSR and the x87 control word behind them; then for ever: a syscall, a dump of the same
+// to (%rsi).
 std::span<const std::byte> Sse();
 inline constexpr size_t kSseBytes = 16 * 16 + 4 + 2;
 // As Sse for ymm0-15 alone.

@@ -20,12 +20,12 @@
 namespace redoubt::platform {
 
 // The general registers of a guest thread, as ptrace(2) PTRACE_GETREGS lays them out; fs_base and gs_base included.
-// After a syscall rax is -ENOSYS and orig_rax the number, as at a Linux syscall-entry stop; rcx and r11 are clobbered. Switch
-// ignores orig_rax and never restarts anything by itself.
+// After a syscall rax is -ENOSYS and orig_rax the number, as at a Linux syscall-entry stop; rcx and r11 are clobbered.
+// Switch ignores orig_rax and never restarts anything by itself.
 using Registers = user_regs_struct;
 
-// The extended (x87, SSE, AVX, ...) state in XSAVE's standard format (SDM vol. 1, 13.4). `bytes` is empty for the initial
-// state. Valid in the Sentry only after Context::PullFpState; a change is seen by the guest after PushFpState.
+// The extended (x87, SSE, AVX, ...) state in XSAVE's standard format (SDM vol. 1, 13.4). `bytes` is empty for the
+// initial state. Valid in the Sentry only after Context::PullFpState; a change is seen by the guest after PushFpState.
 struct FpState {
   std::vector<std::byte> bytes;
 };
@@ -38,7 +38,8 @@ uint64_t FpStateFeatures();
 uint32_t FpStateMxcsrMask();
 // The state of a fresh process (fninit, MXCSR 0x1f80) as an XSAVE area of FpStateSize() bytes.
 FpState InitialFpState();
-// Makes any bytes a state that xrstor accepts: sized, unsupported features and reserved bits cleared. Empty stays empty.
+// Makes any bytes a state that xrstor accepts: sized, unsupported features and reserved bits cleared. Empty stays
+// empty.
 void SanitizeFpState(FpState& state);
 
 enum class Trap {
@@ -62,8 +63,8 @@ struct TrapInfo {
   Trap trap = Trap::kInterrupted;
   // For kFault: the signal Linux would send (SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP) with si_code and si_addr.
   siginfo_t signal{};
-  // For page faults (trapno == kTrapPageFault): what the access was. If !access_known the platform could not tell a read from a
-  // write and `access` says read; the memory manager then takes it for a write where the VMA is writable.
+  // For page faults (trapno == kTrapPageFault): what the access was. If !access_known the platform could not tell a
+  // read from a write and `access` says read; the memory manager then takes it for a write where the VMA is writable.
   AccessType access{};
   bool access_known = true;
   // x86 exception vector and page-fault error code, for the signal frame (sigcontext trapno, err).
@@ -76,10 +77,11 @@ struct TrapInfo {
 // The memory of a guest process as the platform sees it. Thread-safe.
 class AddressSpace : public RefCounted {
  public:
-  // Maps [addr, addr + length) of the guest onto `fd` at `offset`, shared, with `access`, replacing what was there. All page
-  // aligned. `populate`: make page-table entries now. ENOMEM if the host has none. An access of none maps nothing.
-  // EINVAL for a range outside the platform's usable addresses or an fd that the platform was not created with. Bounded work in
-  // the host, but it does not park, so mm may hold its locks. ESRCH if the host process was killed from outside.
+  // Maps [addr, addr + length) of the guest onto `fd` at `offset`, shared, with `access`, replacing what was there. All
+  // page aligned. `populate`: make page-table entries now. ENOMEM if the host has none. An access of none maps nothing.
+  // EINVAL for a range outside the platform's usable addresses or an fd that the platform was not created with. Bounded
+  // work in the host, but it does not park, so mm may hold its locks. ESRCH if the host process was killed from
+  // outside.
   virtual Result<> MapFile(Addr addr, int fd, uint64_t offset, uint64_t length, AccessType access, bool populate) = 0;
   // Nothing mapped in the range is fine.
   virtual Result<> Unmap(Addr addr, uint64_t length) = 0;
@@ -92,15 +94,17 @@ class Context {
  public:
   virtual ~Context() = default;
 
-  // Runs the guest from `regs` in `as` until it traps; `regs` then holds its state. Called from a fiber; blocks the fiber.
-  // An error is the platform's (a stub was killed from outside: ESRCH; the host is out of memory: ENOMEM), never the
-  // guest's, and the guest process cannot go on.
+  // Runs the guest from `regs` in `as` until it traps; `regs` then holds its state. Called from a fiber; blocks the
+  // fiber. An error is the platform's (a stub was killed from outside: ESRCH; the host is out of memory: ENOMEM), never
+  // the guest's, and the guest process cannot go on.
   virtual Result<TrapInfo> Switch(AddressSpace& as, Registers& regs) = 0;
 
-  // Makes the current or next Switch return kInterrupted soon. Any thread; not lost if it comes before Switch; several make one.
+  // Makes the current or next Switch return kInterrupted soon. Any thread; not lost if it comes before Switch; several
+  // make one.
   virtual void Interrupt() = 0;
 
-  // Extended state, needed by signal frames, clone and core dumps only. Called from the context's own fiber outside Switch.
+  // Extended state, needed by signal frames, clone and core dumps only. Called from the context's own fiber outside
+  // Switch.
   virtual Result<FpState> PullFpState() = 0;
   virtual Result<> PushFpState(const FpState& state) = 0;
 };

@@ -1,7 +1,8 @@
+#include "pkg/platform/platform.h"
+
 #include <gtest/gtest.h>
 #include <string.h>
 
-#include "pkg/platform/platform.h"
 #include "pkg/platform/registers_amd64.h"
 
 namespace redoubt::platform {
@@ -37,8 +38,8 @@ TEST(FpState, SanitizeClearsWhatXrstorRefuses) {
 }
 
 TEST(FpState, SanitizeTakesAnySize) {
-  for (size_t size : {size_t{0}, size_t{1}, size_t{511}, size_t{512}, size_t{519}, size_t{520}, size_t{576}, FpStateSize() - 1,
-                      FpStateSize(), FpStateSize() + 1000}) {
+  for (size_t size : {size_t{0}, size_t{1}, size_t{511}, size_t{512}, size_t{519}, size_t{520}, size_t{576},
+                      FpStateSize() - 1, FpStateSize(), FpStateSize() + 1000}) {
     FpState s;
     s.bytes.assign(size, std::byte{0xff});
     SanitizeFpState(s);

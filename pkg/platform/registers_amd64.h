@@ -26,8 +26,8 @@ inline constexpr Addr kTaskSize = 0x7ffffffff000;
 // Forces selectors and flags to values that user mode may have. Addresses are not touched.
 void SanitizeRegisters(Registers& regs);
 
-// The fault that running with these (sanitized) registers would be for addresses that no user code can have: rip outside the
-// lower half, a segment base there. Nothing if they are fine.
+// The fault that running with these (sanitized) registers would be for addresses that no user code can have: rip
+// outside the lower half, a segment base there. Nothing if they are fine.
 std::optional<TrapInfo> CheckRegisters(const Registers& regs);
 
 // A general protection fault: SIGSEGV with SI_KERNEL and no address.

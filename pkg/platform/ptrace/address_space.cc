@@ -19,11 +19,13 @@ Result<> CheckRange(Addr addr, uint64_t length) {
 
 }  // namespace
 
-Result<> PtraceAddressSpace::MapFile(Addr addr, int fd, uint64_t offset, uint64_t length, AccessType access, bool populate) {
+Result<> PtraceAddressSpace::MapFile(Addr addr, int fd, uint64_t offset, uint64_t length, AccessType access,
+                                     bool populate) {
   if (!access.any()) return Unmap(addr, length);
   if (fd != memory_fd_ || !IsPageAligned(offset) || addr < kMinUserAddress) return Err(EINVAL);
   TRY(CheckRange(addr, length));
-  // Always readable, as on x86-64 without protection keys: an access to a mapped page then faults only if it writes or fetches.
+  // Always readable, as on x86-64 without protection keys: an access to a mapped page then faults only if it writes or
+  // fetches.
   int protection = PROT_READ | (access.write ? PROT_WRITE : 0) | (access.execute ? PROT_EXEC : 0);
   return process_->MapMemory(addr, offset, length, protection, populate);
 }

@@ -12,7 +12,8 @@ namespace redoubt::platform::ptrace {
 // Owned by the guest's memory manager. Thread-safe.
 class PtraceAddressSpace final : public AddressSpace {
  public:
-  PtraceAddressSpace(RefPtr<StubProcess> process, int memory_fd) : process_(std::move(process)), memory_fd_(memory_fd) {}
+  PtraceAddressSpace(RefPtr<StubProcess> process, int memory_fd)
+      : process_(std::move(process)), memory_fd_(memory_fd) {}
   ~PtraceAddressSpace() override { Release(); }
 
   Result<> MapFile(Addr addr, int fd, uint64_t offset, uint64_t length, AccessType access, bool populate) override;

@@ -133,8 +133,8 @@ void PtraceContext::Interrupt() {
   sync::MutexLock lock(mu_);
   if (pending_) return;
   pending_ = true;
-  // Under the lock, so that the thread cannot have begun to serve another context. If it stops for a reason of its own first, the
-  // signal stays pending in it and is dropped by whoever runs it next; pending_ stays with this context.
+  // Under the lock, so that the thread cannot have begun to serve another context. If it stops for a reason of its own
+  // first, the signal stays pending in it and is dropped by whoever runs it next; pending_ stays with this context.
   if (running_tid_ != 0) syscall(SYS_tgkill, running_pid_, running_tid_, kInterruptSignal);
 }
 

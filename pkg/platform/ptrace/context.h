@@ -15,8 +15,9 @@ namespace redoubt::platform::ptrace {
 
 // Owned by the guest's task; used by the task's fiber, save Interrupt, which is for any thread.
 //
-// Extended state: the next Switch may be on another OS thread, which could not ask this one's traced thread for it, so every
-// Switch saves it (a host call of a microsecond) and only loads it if the traced thread has served another context since.
+// Extended state: the next Switch may be on another OS thread, which could not ask this one's traced thread for it, so
+// every Switch saves it (a host call of a microsecond) and only loads it if the traced thread has served another
+// context since.
 class PtraceContext final : public Context {
  public:
   PtraceContext();

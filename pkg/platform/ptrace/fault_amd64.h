@@ -6,8 +6,9 @@
 
 namespace redoubt::platform::ptrace {
 
-// Fills trapno, error_code, access and access_known of `info`, whose signal is the host's, for an exception at `regs`. ptrace(2)
-// shows no error code, so it is rebuilt: see address_space.cc for why a mapped page tells writes and fetches from reads.
+// Fills trapno, error_code, access and access_known of `info`, whose signal is the host's, for an exception at `regs`.
+// ptrace(2) shows no error code, so it is rebuilt: see address_space.cc for why a mapped page tells writes and fetches
+// from reads.
 void DescribeFault(const Registers& regs, TrapInfo& info);
 
 }  // namespace redoubt::platform::ptrace

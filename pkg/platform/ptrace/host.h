@@ -1,5 +1,5 @@
-// What all stub processes of one platform share: the template they are cloned from and the thread that collects their dead
-// and watches over placement.h.
+// What all stub processes of one platform share: the template they are cloned from and the thread that collects their
+// dead and watches over placement.h.
 #ifndef REDOUBT_PKG_PLATFORM_PTRACE_HOST_H_
 #define REDOUBT_PKG_PLATFORM_PTRACE_HOST_H_
 
@@ -25,15 +25,16 @@ class Host final {
   Host(const Host&) = delete;
   Host& operator=(const Host&) = delete;
 
-  // A new stub process, a child of this one, traced by the calling OS thread and stopped. ESRCH if the template was killed.
+  // A new stub process, a child of this one, traced by the calling OS thread and stopped. ESRCH if the template was
+  // killed.
   struct Cloned {
     pid_t pid = 0;
     int cpu = -1;  // that it is tied to (placement.h)
   };
   Result<Cloned> CloneProcess();
 
-  // Waits, in the background, for a process that was sent SIGKILL and for the given traced threads of it. A group leader
-  // becomes waitable only after its threads were waited for, and any thread may wait, whoever traces.
+  // Waits, in the background, for a process that was sent SIGKILL and for the given traced threads of it. A group
+  // leader becomes waitable only after its threads were waited for, and any thread may wait, whoever traces.
   void Bury(pid_t pid, std::vector<pid_t> threads);
 
   // Has the background thread make the rounds of Placement::Watch until they are no more needed.
@@ -58,7 +59,8 @@ class Host final {
   sync::Mutex template_mu_{sync::Rank::kAddressSpace};
   pid_t template_pid_ GUARDED_BY(template_mu_) = -1;
 
-  // The reaper: parent of the template, so that the parent-death signal of every stub names a thread that lives long enough.
+  // The reaper: parent of the template, so that the parent-death signal of every stub names a thread that lives long
+  // enough.
   Result<> template_result_;  // written before started_ is released
   std::binary_semaphore started_{0};
   std::counting_semaphore<> work_{0};

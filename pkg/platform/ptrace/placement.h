@@ -1,9 +1,9 @@
 // Keeps a tracer and its traced thread on one processor while they take turns, and only then.
 //
-// Of the two, one runs at a time. Woken on another, idle processor each turn costs an interprocessor interrupt and a wake-up from
-// idle: 50 us and more in a virtual machine, against 10 us on one processor. But a pair that is tied to a processor must not
-// share it with others while one stands idle. So: a pair is tied after a short turn; untied for one turn every kRefresh, to
-// let the host place both anew; and a watchdog unties what runs, or rests, for long.
+// Of the two, one runs at a time. Woken on another, idle processor each turn costs an interprocessor interrupt and a
+// wake-up from idle: 50 us and more in a virtual machine, against 10 us on one processor. But a pair that is tied to a
+// processor must not share it with others while one stands idle. So: a pair is tied after a short turn; untied for one
+// turn every kRefresh, to let the host place both anew; and a watchdog unties what runs, or rests, for long.
 //
 // A thread that a tied OS thread starts inherits the tie: ThreadedExecutor's threads undo that as they begin.
 #ifndef REDOUBT_PKG_PLATFORM_PTRACE_PLACEMENT_H_
@@ -35,8 +35,8 @@ class Placement final {
   // Around one turn of `thread`, which begins and ends on this OS thread.
   void Before(TracedThread& thread, Host& host);
   void After(TracedThread& thread);
-  // Ties the caller now and `tid`, a stopped or sleeping stub thread, with it: for exchanges with stub code, which are always short. The
-  // processor, or -1 if none; what `tid` clones inherits the tie.
+  // Ties the caller now and `tid`, a stopped or sleeping stub thread, with it: for exchanges with stub code, which are
+  // always short. The processor, or -1 if none; what `tid` clones inherits the tie.
   int TieWith(pid_t tid, Host& host);
 
   // The watchdog's round. False: nothing is tied, so no more rounds are needed until it is poked.

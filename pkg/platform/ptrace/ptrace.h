@@ -1,8 +1,8 @@
-// The ptrace platform: guest code in stub processes, its system calls trapped with PTRACE_SYSEMU. Runs wherever ptrace(2)
-// does; each trap costs two context switches of the host.
+// The ptrace platform: guest code in stub processes, its system calls trapped with PTRACE_SYSEMU. Runs wherever
+// ptrace(2) does; each trap costs two context switches of the host.
 //
-// Who may wait for what: Switch waits for guest code inside a fiber::BlockingRegion. Everything else waits only for stub code,
-// some tens of microseconds, and blocks its OS thread meanwhile, so that memory can be mapped under locks.
+// Who may wait for what: Switch waits for guest code inside a fiber::BlockingRegion. Everything else waits only for
+// stub code, some tens of microseconds, and blocks its OS thread meanwhile, so that memory can be mapped under locks.
 //
 // Differences from hardware that guests can see:
 // - Reads and writes of unmapped pages cannot be told apart (TrapInfo::access_known).
@@ -20,7 +20,8 @@
 
 namespace redoubt::platform::ptrace {
 
-// Forks the stub template, so call it early and while nothing of the caller's is worth hiding. EBADF without a memory file.
+// Forks the stub template, so call it early and while nothing of the caller's is worth hiding. EBADF without a memory
+// file.
 Result<std::unique_ptr<Platform>> Create(const Requirements& requirements);
 
 }  // namespace redoubt::platform::ptrace

@@ -3,8 +3,8 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 
-// SAFETY: never executed in place; copied to kStubPage of a stub process, where rip-relative jumps stay inside the page.
-// 34 is pause, 11 munmap, 157 prctl (1 PR_SET_PDEATHSIG, 9 SIGKILL), 56 clone (0x10f00: kThreadCloneFlags).
+// SAFETY: never executed in place; copied to kStubPage of a stub process, where rip-relative jumps stay inside the
+// page. 34 is pause, 11 munmap, 157 prctl (1 PR_SET_PDEATHSIG, 9 SIGKILL), 56 clone (0x10f00: kThreadCloneFlags).
 asm(R"(
   .pushsection .rodata
   .balign 16
@@ -83,7 +83,8 @@ Addr StubBecomeLeader() { return InPage(redoubt_ptrace_stub_become_leader); }
 
 bool MapStubPage() {
   long page = static_cast<long>(kStubPage);
-  long r = RawSyscall(SYS_mmap, page, kPageSize, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+  long r =
+      RawSyscall(SYS_mmap, page, kPageSize, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
   if (r != page) return false;
   // SAFETY: the page was just mapped writable and the code is far smaller. A loop, since memcpy may be intercepted.
   volatile char* to = reinterpret_cast<volatile char*>(kStubPage);

@@ -1,5 +1,5 @@
-// The page of code in every stub process: position-independent, uses no memory, so guest threads in the same address space can
-// neither change nor misuse it. The guest may jump into it; its system calls are trapped there as anywhere.
+// The page of code in every stub process: position-independent, uses no memory, so guest threads in the same address
+// space can neither change nor misuse it. The guest may jump into it; its system calls are trapped there as anywhere.
 #ifndef REDOUBT_PKG_PLATFORM_PTRACE_STUB_AMD64_UNSAFE_H_
 #define REDOUBT_PKG_PLATFORM_PTRACE_STUB_AMD64_UNSAFE_H_
 

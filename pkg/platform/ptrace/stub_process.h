@@ -1,8 +1,8 @@
 // One stub process: the host's side of a guest address space.
 //
-// Its leader idles, untraced. Each OS thread of the Sentry that runs or changes the guest has one thread of the stub that it
-// traces, since ptrace(2) obeys only the tracer's own thread: made when first needed (the OS thread attaches to the leader for
-// as long as a clone takes), made to exit when the OS thread ends.
+// Its leader idles, untraced. Each OS thread of the Sentry that runs or changes the guest has one thread of the stub
+// that it traces, since ptrace(2) obeys only the tracer's own thread: made when first needed (the OS thread attaches to
+// the leader for as long as a clone takes), made to exit when the OS thread ends.
 //
 // Death: SIGKILL by Kill; when the Sentry dies, EXITKILL of the traced threads, and the leader's parent-death signal.
 #ifndef REDOUBT_PKG_PLATFORM_PTRACE_STUB_PROCESS_H_
@@ -39,14 +39,15 @@ class StubProcess final : public RefCounted {
   static Result<RefPtr<StubProcess>> Create(std::shared_ptr<Host> host);
   ~StubProcess() override;
 
-  // The calling OS thread's traced thread; valid until it ends or the process is killed. ESRCH after death, EAGAIN or ENOMEM
-  // if the host has no more threads.
+  // The calling OS thread's traced thread; valid until it ends or the process is killed. ESRCH after death, EAGAIN or
+  // ENOMEM if the host has no more threads.
   Result<TracedThread*> ThreadOfCaller();
 
   Result<> MapMemory(Addr addr, uint64_t offset, uint64_t length, int protection, bool populate);
   Result<> UnmapMemory(Addr addr, uint64_t length);
 
-  // Kills and buries it. Idempotent; the address space is gone at return or soon after. No thread may be running a guest.
+  // Kills and buries it. Idempotent; the address space is gone at return or soon after. No thread may be running a
+  // guest.
   void Kill();
   bool killed() const { return killed_.load(std::memory_order_acquire); }
   pid_t pid() const { return pid_; }

@@ -19,8 +19,8 @@
 namespace redoubt::platform::ptrace {
 namespace {
 
-// Second line of defence: guest system calls are never executed, and these are all that stub code needs. gettimeofday, time and
-// getcpu are what the host's vsyscall page does for guest code that calls it.
+// Second line of defence: guest system calls are never executed, and these are all that stub code needs. gettimeofday,
+// time and getcpu are what the host's vsyscall page does for guest code that calls it.
 constexpr int kFilterNr = offsetof(seccomp_data, nr);
 constexpr int kFilterArch = offsetof(seccomp_data, arch);
 #define ALLOW(number) BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, number, 0, 1), BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)
@@ -51,9 +51,8 @@ struct KernelSigaction {
   uint64_t mask = 0;
 };
 
-// SAFETY: runs in the child of a fork of a program with threads: raw system calls only, no lock, no allocation. What it leaves
-// (stack, libc) is unmapped at its end.
-// The sanitizers would make calls that the filter kills.
+// SAFETY: runs in the child of a fork of a program with threads: raw system calls only, no lock, no allocation. What it
+// leaves (stack, libc) is unmapped at its end. The sanitizers would make calls that the filter kills.
 [[noreturn, gnu::no_sanitize("address", "undefined")]] void TemplateMain(int memory_fd, int go_fd, pid_t parent) {
   char byte = 0;
   // The parent has attached once the byte comes; end of file says it gave up.
@@ -62,8 +61,8 @@ struct KernelSigaction {
   if (syscall(SYS_getppid) != parent) syscall(SYS_exit_group, 3);
   syscall(SYS_prctl, PR_SET_NAME, "redoubt-stub", 0, 0, 0);
   syscall(SYS_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
-  // Signals sent from outside are to do nothing. The default action would kill: the host asks only whether the leader is
-  // traced before it takes the short way. Exceptions are forced through all the same.
+  // Signals sent from outside are to do nothing. The default action would kill: the host asks only whether the leader
+  // is traced before it takes the short way. Exceptions are forced through all the same.
   uint64_t blocked = ~uint64_t{0};
   syscall(SYS_rt_sigprocmask, SIG_SETMASK, &blocked, nullptr, sizeof(blocked));
   KernelSigaction action;
@@ -88,7 +87,8 @@ struct KernelSigaction {
     char* area = static_cast<char*>(__builtin_thread_pointer()) + __rseq_offset;
     constexpr int kUnregister = 1;
     // glibc registers the ABI's first 32 bytes whatever size it advertises.
-    if (syscall(SYS_rseq, area, 32, kUnregister, RSEQ_SIG) < 0) syscall(SYS_rseq, area, __rseq_size, kUnregister, RSEQ_SIG);
+    if (syscall(SYS_rseq, area, 32, kUnregister, RSEQ_SIG) < 0)
+      syscall(SYS_rseq, area, __rseq_size, kUnregister, RSEQ_SIG);
   }
   if (!MapStubPage()) syscall(SYS_exit_group, 5);
   sock_fprog program{sizeof(g_filter) / sizeof(g_filter[0]), g_filter};

@@ -1,5 +1,5 @@
-// The template: one pristine stub process per platform, from which the others are cloned, so that the Sentry's page tables are
-// copied once, while they are small, and no stub ever holds anything of the Sentry's.
+// The template: one pristine stub process per platform, from which the others are cloned, so that the Sentry's page
+// tables are copied once, while they are small, and no stub ever holds anything of the Sentry's.
 #ifndef REDOUBT_PKG_PLATFORM_PTRACE_TEMPLATE_UNSAFE_H_
 #define REDOUBT_PKG_PLATFORM_PTRACE_TEMPLATE_UNSAFE_H_
 

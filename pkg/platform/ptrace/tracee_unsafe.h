@@ -1,4 +1,5 @@
-// ptrace(2) requests on one stopped thread, with errors as errnos. All but Reap must come from the OS thread that traces it.
+// ptrace(2) requests on one stopped thread, with errors as errnos. All but Reap must come from the OS thread that
+// traces it.
 #ifndef REDOUBT_PKG_PLATFORM_PTRACE_TRACEE_UNSAFE_H_
 #define REDOUBT_PKG_PLATFORM_PTRACE_TRACEE_UNSAFE_H_
 
@@ -56,7 +57,8 @@ Result<> ContinueEmulated(pid_t tid);
 
 // Waits for it to stop. ESRCH if it has died, which also reaps it.
 Result<Stop> WaitStop(pid_t tid);
-// Waits for the death of a child or tracee that was sent SIGKILL, from any OS thread. Fine if someone else reaps it meanwhile.
+// Waits for the death of a child or tracee that was sent SIGKILL, from any OS thread. Fine if someone else reaps it
+// meanwhile.
 void Reap(pid_t tid);
 
 // Executes a system call in it; it must be stopped, and its registers are lost. The call's own errno, or ESRCH if the
@@ -67,8 +69,8 @@ struct SyscallArguments {
 };
 Result<uint64_t> InjectSyscall(pid_t tid, const SyscallArguments& call);
 
-// Runs stub code at `rip` up to the clone in it: the new thread or process, traced by the caller, stopped. `tid` is left at the clone's
-// event stop, from where it may be detached or continued.
+// Runs stub code at `rip` up to the clone in it: the new thread or process, traced by the caller, stopped. `tid` is
+// left at the clone's event stop, from where it may be detached or continued.
 Result<pid_t> RunToClone(pid_t tid, const Registers& regs);
 
 }  // namespace redoubt::platform::ptrace

@@ -59,8 +59,8 @@ class Pusher final {
 
 uint64_t InitialStackSize(const InitialStackArgs& args) {
   uint64_t words = args.argv.size() + args.envv.size() + 3 + 2 * (args.auxv.size() + 4);
-  return 8 + args.filename.size() + 1 + StringBytes(args.argv) + StringBytes(args.envv) + args.skip + sizeof(kPlatform) +
-         args.random.size() + words * 8 + 64;
+  return 8 + args.filename.size() + 1 + StringBytes(args.argv) + StringBytes(args.envv) + args.skip +
+         sizeof(kPlatform) + args.random.size() + words * 8 + 64;
 }
 
 Result<InitialStack> BuildInitialStack(MemoryIo& memory, const InitialStackArgs& args) {

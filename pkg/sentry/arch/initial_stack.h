@@ -1,5 +1,5 @@
-// What a program finds on its stack when it starts: argc, argv, envp, the auxiliary vector and the strings they point to, laid out as
-// Linux lays them out (binfmt_elf.c; getauxval(3)).
+// What a program finds on its stack when it starts: argc, argv, envp, the auxiliary vector and the strings they point
+// to, laid out as Linux lays them out (binfmt_elf.c; getauxval(3)).
 #ifndef REDOUBT_PKG_SENTRY_ARCH_INITIAL_STACK_H_
 #define REDOUBT_PKG_SENTRY_ARCH_INITIAL_STACK_H_
 
@@ -26,9 +26,9 @@ struct InitialStackArgs {
   Addr top = 0;  // end of the stack's mapping
   std::span<const std::string> argv;
   std::span<const std::string> envv;
-  std::string filename;                   // AT_EXECFN
-  std::array<std::byte, 16> random{};     // AT_RANDOM
-  uint64_t skip = 0;                      // bytes left free between strings and vectors, to vary addresses
+  std::string filename;                // AT_EXECFN
+  std::array<std::byte, 16> random{};  // AT_RANDOM
+  uint64_t skip = 0;                   // bytes left free between strings and vectors, to vary addresses
   // In order, without AT_RANDOM, AT_EXECFN, AT_PLATFORM and AT_NULL, which are added.
   std::vector<AuxEntry> auxv;
 };

@@ -61,15 +61,13 @@ constexpr uint64_t kHasXstate = 1;
 constexpr uint64_t kHasSs = 2;
 constexpr uint64_t kStrictSs = 4;
 
-constexpr uint64_t kRestorer = 0x04000000;        // SA_RESTORER
-constexpr int32_t kAutodisarm = INT32_MIN;        // SS_AUTODISARM
+constexpr uint64_t kRestorer = 0x04000000;  // SA_RESTORER
+constexpr int32_t kAutodisarm = INT32_MIN;  // SS_AUTODISARM
 constexpr uint64_t kRedZone = 128;
 constexpr uint64_t kXsaveAlignment = 64;
 
 // SS_AUTODISARM: while a handler runs the stack counts as unused.
-bool OnStack(const SignalStack& stack, Addr sp) {
-  return (stack.flags & kAutodisarm) == 0 && stack.Contains(sp);
-}
+bool OnStack(const SignalStack& stack, Addr sp) { return (stack.flags & kAutodisarm) == 0 && stack.Contains(sp); }
 
 template <typename T>
 T Load(const std::vector<std::byte>& bytes, size_t offset) {
@@ -126,8 +124,8 @@ Result<platform::FpState> ReadXstate(Addr addr, MemoryIo& memory) {
     if ((present & ~platform::FpStateFeatures()) != 0) return Err(EFAULT);
     Store(area, kXsaveHeader, present & software.features);
   }
-  // Without the marks only the legacy part is restored and the rest is initial: SanitizeFpState's rule for a short area. It also
-  // checks the rest again: the guest may have written between the two copies.
+  // Without the marks only the legacy part is restored and the rest is initial: SanitizeFpState's rule for a short
+  // area. It also checks the rest again: the guest may have written between the two copies.
   fp.bytes = std::move(area);
   platform::SanitizeFpState(fp);
   return fp;

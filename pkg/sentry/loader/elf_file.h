@@ -18,8 +18,8 @@ namespace redoubt::loader {
 // Reads at an offset; fewer bytes only at the end of the file.
 using ReadAt = std::function<Result<size_t>(uint64_t offset, std::span<std::byte> dst)>;
 
-// A PT_LOAD of nonzero size. No sum of its fields wraps, addresses are below kMaxElfAddress, file_size <= memory_size, and
-// address and offset agree modulo the page size.
+// A PT_LOAD of nonzero size. No sum of its fields wraps, addresses are below kMaxElfAddress, file_size <= memory_size,
+// and address and offset agree modulo the page size.
 struct ElfSegment {
   Addr address = 0;  // before relocation
   uint64_t offset = 0;

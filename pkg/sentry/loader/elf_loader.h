@@ -23,8 +23,8 @@ struct LoadedElf {
 // Makes an mmap of the file possible: fills mappable, identity, max_access (FileDescription::ConfigureMMap).
 using ConfigureFile = std::function<Result<>(mm::MMapOptions& options)>;
 
-// Position-independent files go to `base`, made a multiple of their alignment, or anywhere if that is 0; others to the addresses
-// they name. ENOEXEC if those cannot be had, otherwise mmap's errors.
+// Position-independent files go to `base`, made a multiple of their alignment, or anywhere if that is 0; others to the
+// addresses they name. ENOEXEC if those cannot be had, otherwise mmap's errors.
 Result<LoadedElf> LoadElf(const ElfFile& elf, Addr base, const ConfigureFile& configure, ProgramMemory& memory);
 
 }  // namespace redoubt::loader

@@ -137,7 +137,8 @@ TEST(ElfFile, ReadsAStaticProgram) {
 TEST(ElfFile, ReadsTheInterpretersName) {
   Builder b;
   std::string name = "/lib64/ld-linux-x86-64.so.2";
-  b.phdrs.push_back({PT_INTERP, PF_R, sizeof(Elf64_Ehdr) + 4 * sizeof(Elf64_Phdr), 0, 0, name.size() + 1, name.size() + 1, 1});
+  b.phdrs.push_back(
+      {PT_INTERP, PF_R, sizeof(Elf64_Ehdr) + 4 * sizeof(Elf64_Phdr), 0, 0, name.size() + 1, name.size() + 1, 1});
   b.tail = name + '\0';
   ASSERT_TRUE(Parse(b.Bytes()).has_value());
   EXPECT_EQ(Parse(b.Bytes())->interpreter, name);
@@ -180,7 +181,10 @@ TEST(ElfFile, CorruptionIsEnoexec) {
     EXPECT_EQ(elf.error(), Errno(ENOEXEC)) << name;
   }
   EXPECT_EQ(Parse("").error(), Errno(ENOEXEC));
-  EXPECT_EQ(Parse("\x7f" "ELF").error(), Errno(ENOEXEC));
+  EXPECT_EQ(Parse("\x7f"
+                  "ELF")
+                .error(),
+            Errno(ENOEXEC));
 }
 
 TEST(ElfLoader, MapsStaticProgram) {
@@ -243,8 +247,20 @@ TEST(ElfLoader, ImpossibleAddressesAreEnoexec) {
 // Whatever is done to the headers: an error or mappings inside the address space, and no crash.
 TEST(ElfLoader, MutatedHeadersAreSafe) {
   std::mt19937_64 random(7);
-  const uint64_t interesting[] = {0, 1, 0xfff, 0x1000, 0x7fff, 0xffff, 0x7fffffff, 0xffffffff, 0x7ffffffff000, 0x800000000000,
-                                  0x7fffffffffffffff, 0x8000000000000000, ~0ull, ~0xfffull};
+  const uint64_t interesting[] = {0,
+                                  1,
+                                  0xfff,
+                                  0x1000,
+                                  0x7fff,
+                                  0xffff,
+                                  0x7fffffff,
+                                  0xffffffff,
+                                  0x7ffffffff000,
+                                  0x800000000000,
+                                  0x7fffffffffffffff,
+                                  0x8000000000000000,
+                                  ~0ull,
+                                  ~0xfffull};
   int loaded = 0;
   for (int i = 0; i < 30000; i++) {
     Builder b;

@@ -146,7 +146,8 @@ Result<Image> Load(const Args& args, mm::MemoryManager& mm) {
     interpreter = TRY(ReadInterpreterElf(*interpreter_file));
   }
 
-  // An interpreter that is run as a program, and a static PIE, go where mappings go: the base is for what has a heap above it.
+  // An interpreter that is run as a program, and a static PIE, go where mappings go: the base is for what has a heap
+  // above it.
   Addr base = interpreter ? kProgramBase + Random(args, kProgramRandomPages) * kPageSize : 0;
   LoadedElf loaded = TRY(LoadElf(elf, base, Configurer(*program.file), memory));
   Addr entry = loaded.Relocate(elf.entry);

@@ -20,8 +20,8 @@ namespace redoubt::loader {
 class Vdso;
 
 struct Args {
-  // Opens a program or interpreter by name as the caller would (for exec permission: EACCES for directories, non-regular files, missing
-  // x bits, noexec mounts).
+  // Opens a program or interpreter by name as the caller would (for exec permission: EACCES for directories,
+  // non-regular files, missing x bits, noexec mounts).
   std::function<Result<RefPtr<vfs::FileDescription>>(const std::string& name)> open;
   RefPtr<vfs::FileDescription> file;  // the program, opened already
   std::string filename;               // as execve was given it: AT_EXECFN and a script's argument
@@ -34,16 +34,17 @@ struct Args {
 };
 
 struct Image {
-  platform::Registers regs{};  // as the program starts
-  std::string name;            // comm: the last component of the executed file
+  platform::Registers regs{};               // as the program starts
+  std::string name;                         // comm: the last component of the executed file
   RefPtr<vfs::FileDescription> executable;  // the ELF file (for a script, its interpreter): /proc/PID/exe
 };
 
-// Builds the program in `mm`, a fresh address space. ENOEXEC for what is no program, ELIBBAD for a broken interpreter, E2BIG for too
-// large arguments, ENOENT for a missing interpreter, ... On failure `mm` is to be thrown away.
+// Builds the program in `mm`, a fresh address space. ENOEXEC for what is no program, ELIBBAD for a broken interpreter,
+// E2BIG for too large arguments, ENOENT for a missing interpreter, ... On failure `mm` is to be thrown away.
 Result<Image> Load(const Args& args, mm::MemoryManager& mm);
 
-// Total bytes of argv and envv strings and pointers that a program may be given (execve(2), "Limits on size of arguments").
+// Total bytes of argv and envv strings and pointers that a program may be given (execve(2), "Limits on size of
+// arguments").
 uint64_t ArgumentLimit(uint64_t stack_limit);
 
 }  // namespace redoubt::loader

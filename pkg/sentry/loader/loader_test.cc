@@ -21,7 +21,8 @@ namespace {
 // A file in pages of the memory file.
 class TestFile final : public vfs::FileDescription, public memmap::Mappable {
  public:
-  TestFile(pgalloc::MemoryFile& mf, std::string bytes) : FileDescription({}, O_RDONLY), mf_(mf), bytes_(std::move(bytes)) {
+  TestFile(pgalloc::MemoryFile& mf, std::string bytes)
+      : FileDescription({}, O_RDONLY), mf_(mf), bytes_(std::move(bytes)) {
     pages_ = *mf_.Allocate(MustPageRoundUp(std::max<size_t>(bytes_.size(), 1)));
     memcpy(mf_.At(pages_.start), bytes_.data(), bytes_.size());
   }
@@ -128,7 +129,8 @@ class LoaderTest : public testing::Test {
       s.argv.push_back(TRY(mm.CopyInString(TRY(mm.CopyInObject<uint64_t>(p)), 1 << 20)));
     }
     p += 8;
-    for (uint64_t a; (a = TRY(mm.CopyInObject<uint64_t>(p))) != 0; p += 8) s.envv.push_back(TRY(mm.CopyInString(a, 4096)));
+    for (uint64_t a; (a = TRY(mm.CopyInObject<uint64_t>(p))) != 0; p += 8)
+      s.envv.push_back(TRY(mm.CopyInString(a, 4096)));
     p += 8;
     for (uint64_t a; (a = TRY(mm.CopyInObject<uint64_t>(p))) != AT_NULL; p += 16) {
       s.auxv[a] = TRY(mm.CopyInObject<uint64_t>(p + 8));

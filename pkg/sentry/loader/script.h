@@ -18,8 +18,8 @@ struct ScriptLine {
   std::optional<std::string> argument;  // one, however many words
 };
 
-// `start`: the file's first kMaxScriptLine bytes, or all if it has fewer. Nothing if it is no script; ENOEXEC if it names no
-// interpreter or the name is cut off.
+// `start`: the file's first kMaxScriptLine bytes, or all if it has fewer. Nothing if it is no script; ENOEXEC if it
+// names no interpreter or the name is cut off.
 Result<std::optional<ScriptLine>> ParseScript(std::string_view start);
 
 }  // namespace redoubt::loader

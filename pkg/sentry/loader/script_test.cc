@@ -25,7 +25,10 @@ TEST(Script, NameAndArgument) {
 }
 
 TEST(Script, OthersAreNoScripts) {
-  for (std::string_view s : {"", "#", "!#", "\x7f" "ELF", " #!/bin/sh\n"}) {
+  for (std::string_view s : {"", "#", "!#",
+                             "\x7f"
+                             "ELF",
+                             " #!/bin/sh\n"}) {
     Result<std::optional<ScriptLine>> r = ParseScript(s);
     ASSERT_TRUE(r.has_value()) << s;
     EXPECT_FALSE(r->has_value()) << s;

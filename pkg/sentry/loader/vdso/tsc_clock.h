@@ -26,15 +26,15 @@ struct ClockParameters {
   int64_t MonotonicAt(uint64_t tsc) const;
 };
 
-// Fed about every kInterval. What it publishes never lets monotonic time go back: an error found at a sample is worked off
-// until the next one by a steeper or flatter line. No locking.
+// Fed about every kInterval. What it publishes never lets monotonic time go back: an error found at a sample is worked
+// off until the next one by a steeper or flatter line. No locking.
 class TscClock final {
  public:
   static constexpr int64_t kInterval = 1'000'000'000;  // ns
   static constexpr int64_t kMinimumBaseline = 1'000'000;
 
-  // The parameters to publish from now on. Not usable: after the first sample, and after one that contradicts the rest (the
-  // counter stopped or jumped); the next good ones repair it.
+  // The parameters to publish from now on. Not usable: after the first sample, and after one that contradicts the rest
+  // (the counter stopped or jumped); the next good ones repair it.
   const ClockParameters& Add(const ClockSample& sample);
   const ClockParameters& parameters() const { return parameters_; }
 

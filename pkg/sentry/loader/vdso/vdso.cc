@@ -96,7 +96,8 @@ void Vdso::Publish(const ClockParameters& p) {
   sequence.store(s + 1, std::memory_order_relaxed);
   std::atomic_thread_fence(std::memory_order_release);
   auto store = [](auto& field, auto value) {
-    std::atomic_ref(field).store(static_cast<std::remove_reference_t<decltype(field)>>(value), std::memory_order_relaxed);
+    std::atomic_ref(field).store(static_cast<std::remove_reference_t<decltype(field)>>(value),
+                                 std::memory_order_relaxed);
   };
   store(vvar_->usable, p.usable);
   store(vvar_->base_tsc, p.base_tsc);

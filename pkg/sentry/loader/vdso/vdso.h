@@ -17,8 +17,8 @@ namespace redoubt::loader {
 
 class SharedPages;
 
-// One per sandbox, owned by whoever builds it; the memory file, which is borrowed, must outlive it and every address space that
-// it was mapped into. Map is thread-safe.
+// One per sandbox, owned by whoever builds it; the memory file, which is borrowed, must outlive it and every address
+// space that it was mapped into. Map is thread-safe.
 class Vdso final {
  public:
   static Result<std::unique_ptr<Vdso>> Create(pgalloc::MemoryFile& memory_file);
@@ -26,8 +26,8 @@ class Vdso final {
   Vdso(const Vdso&) = delete;
   Vdso& operator=(const Vdso&) = delete;
 
-  // Publishes the time from now on, by a timer of `executor` that keeps the clock true, unless the host's counter is of no use.
-  // Until then, and for deterministic executors always, the vDSO's functions make system calls.
+  // Publishes the time from now on, by a timer of `executor` that keeps the clock true, unless the host's counter is of
+  // no use. Until then, and for deterministic executors always, the vDSO's functions make system calls.
   void StartClock(fiber::Executor& executor);
 
   // Maps the time page and the code; the code's address, for AT_SYSINFO_EHDR.

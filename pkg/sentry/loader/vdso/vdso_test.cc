@@ -145,7 +145,12 @@ TEST_F(VdsoTest, PublishedTimeIsTheHosts) {
 
 TEST_F(VdsoTest, PublishedTimeDoesNotTrap) {
   // A page whose numbers say 1,000 s plus nothing: only a function that reads it can answer that.
-  *vvar_ = {.sequence = 0, .usable = 1, .base_tsc = ~0ull, .mult = 1, .monotonic_base = 1000'000'000'005, .realtime_offset = 1};
+  *vvar_ = {.sequence = 0,
+            .usable = 1,
+            .base_tsc = ~0ull,
+            .mult = 1,
+            .monotonic_base = 1000'000'000'005,
+            .realtime_offset = 1};
   timespec ts;
   ASSERT_EQ(Function<ClockGettime>("__vdso_clock_gettime")(CLOCK_MONOTONIC, &ts), 0);
   EXPECT_EQ(Nanos(ts), 1000'000'000'005);

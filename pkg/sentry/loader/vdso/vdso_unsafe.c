@@ -1,5 +1,5 @@
-// The guest's vDSO (vdso(7)): clock calls that do not trap. Freestanding and position-independent; runs in the guest and may
-// touch nothing but its arguments and the vvar page below it.
+// The guest's vDSO (vdso(7)): clock calls that do not trap. Freestanding and position-independent; runs in the guest
+// and may touch nothing but its arguments and the vvar page below it.
 #include "vvar.h"
 
 #define EXPORT __attribute__((visibility("default")))
