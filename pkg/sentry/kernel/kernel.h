@@ -92,6 +92,10 @@ class Kernel final {
   RefPtr<Task> FindTask(int tid) EXCLUDES(mu);
   RefPtr<ThreadGroup> FindGroup(int tgid) EXCLUDES(mu);
   RefPtr<ProcessGroup> FindProcessGroupLocked(int pgid) REQUIRES(mu);
+  template <typename F>
+  void ForEachProcessGroupLocked(F&& f) REQUIRES(mu) {
+    for (auto& [id, pg] : process_groups_) f(*pg);
+  }
   std::vector<RefPtr<ThreadGroup>> Groups() EXCLUDES(mu);
   std::vector<RefPtr<Task>> TasksOf(ThreadGroup& group) EXCLUDES(mu);
   size_t TaskCount() EXCLUDES(mu);

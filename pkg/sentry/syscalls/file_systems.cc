@@ -17,7 +17,7 @@ void RegisterFilesystem(std::string type, FilesystemFactory factory) {
   Factories()[std::move(type)] = std::move(factory);
 }
 
-Result<RefPtr<vfs::Filesystem>> MakeFilesystem(kernel::Task& task, const std::string& type, std::string_view source,
+Result<RefPtr<vfs::Filesystem>> MakeFilesystem(const std::string& type, std::string_view source,
                                                std::string_view options) {
   auto it = Factories().find(type);
   if (it == Factories().end()) return Err(ENODEV);

@@ -9,7 +9,6 @@
 
 #include "pkg/errors/errors.h"
 #include "pkg/refs/refs.h"
-#include "pkg/sentry/kernel/task.h"
 #include "pkg/sentry/vfs/inode.h"
 
 namespace redoubt::syscalls {
@@ -20,7 +19,7 @@ using FilesystemFactory =
 // Before any task runs.
 void RegisterFilesystem(std::string type, FilesystemFactory factory);
 // ENODEV for an unknown type (mount(2)).
-Result<RefPtr<vfs::Filesystem>> MakeFilesystem(kernel::Task& task, const std::string& type, std::string_view source,
+Result<RefPtr<vfs::Filesystem>> MakeFilesystem(const std::string& type, std::string_view source,
                                                std::string_view options);
 std::vector<std::string> RegisteredFilesystems();
 

@@ -421,7 +421,7 @@ Result<uint64_t> Mount(Task& task, const SyscallArgs& a) {
   if (a.Pointer(0) != 0) source = TRY(task.mm().CopyInString(a.Pointer(0), kPathMax));
   std::string data;
   if (a.Pointer(4) != 0) data = TRY(task.mm().CopyInString(a.Pointer(4), kPageSize));
-  RefPtr<vfs::Filesystem> fs = TRY(MakeFilesystem(task, type, source, data));
+  RefPtr<vfs::Filesystem> fs = TRY(MakeFilesystem(type, source, data));
   TRY(ns->MountAt(target.walker(), target.at(), std::move(fs), flags, source));
   return 0;
 }

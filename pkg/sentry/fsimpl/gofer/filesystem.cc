@@ -38,16 +38,27 @@ Result<struct statfs> GoferFilesystem::Statfs() {
   return out;
 }
 
-RefPtr<GoferInode> GoferFilesystem::InodeFor(RefPtr<p9::File> file, const p9::Attributes& attributes) {
-  sync::MutexLock lock(mu_);
-  GoferInode*& slot = inodes_[attributes.qid.path];
+RefPtr<GoferInode> GoferFilesystem::FindLocked(const p9::Attributes& attributes) {
+  auto it = inodes_.find(attributes.qid.path);
   // The number of a deleted file may be used again by one of another type.
-  if (slot != nullptr && slot->type() == (attributes.mode & S_IFMT) && slot->TryIncRef()) {
-    return RefPtr<GoferInode>::Adopt(slot);
+  if (it == inodes_.end() || it->second->type() != (attributes.mode & S_IFMT) || !it->second->TryIncRef()) return nullptr;
+  return RefPtr<GoferInode>::Adopt(it->second);
+}
+
+RefPtr<GoferInode> GoferFilesystem::InodeFor(RefPtr<p9::File> file, const p9::Attributes& attributes) {
+  {
+    sync::MutexLock lock(mu_);
+    if (RefPtr<GoferInode> inode = FindLocked(attributes); inode) return inode;
   }
-  RefPtr<GoferInode> inode = MakeRef<GoferInode>(*this, std::move(file), attributes);
-  slot = inode.get();
-  return inode;
+  // Made, and if another lookup was faster dropped, without the lock: both take locks of their own.
+  RefPtr<GoferInode> fresh = MakeRef<GoferInode>(*this, std::move(file), attributes);
+  RefPtr<GoferInode> other;
+  {
+    sync::MutexLock lock(mu_);
+    other = FindLocked(attributes);
+    if (!other) inodes_[attributes.qid.path] = fresh.get();
+  }
+  return other ? other : fresh;
 }
 
 void GoferFilesystem::Forget(uint64_t path, GoferInode* inode) {

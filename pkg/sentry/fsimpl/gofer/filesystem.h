@@ -34,6 +34,8 @@ class GoferFilesystem final : public vfs::Filesystem {
   void SetBoundSocket(uint64_t path, RefPtr<RefCounted> socket) EXCLUDES(mu_);
 
  private:
+  RefPtr<GoferInode> FindLocked(const p9::Attributes& attributes) REQUIRES(mu_);
+
   const RefPtr<p9::Client> client_;
   pgalloc::MemoryFile& memory_file_;
   RefPtr<GoferInode> root_;  // keeps itself alive through the file system: dropped in Unmounted

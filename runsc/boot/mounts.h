@@ -1,0 +1,26 @@
+// The container's tree: root, the mounts of the specification, and what every container needs.
+#ifndef REDOUBT_RUNSC_BOOT_MOUNTS_H_
+#define REDOUBT_RUNSC_BOOT_MOUNTS_H_
+
+#include <string>
+#include <vector>
+
+#include "pkg/errors/errors.h"
+#include "pkg/refs/refs.h"
+#include "pkg/sentry/kernel/kernel.h"
+#include "pkg/sentry/vfs/vfs.h"
+#include "runsc/specutils/spec.h"
+
+namespace redoubt::boot {
+
+// Every type mount(2) knows. Once.
+void RegisterFilesystems(kernel::Kernel& kernel);
+
+// From a fiber. `gofers`: sockets, the root's first, then the bind mounts' in order; taken over. On failure the message says what could not be
+// mounted and why.
+specutils::Expected<RefPtr<vfs::MountNamespace>> MakeMounts(kernel::Kernel& kernel, const specutils::Spec& spec,
+                                                            const std::vector<int>& gofers);
+
+}  // namespace redoubt::boot
+
+#endif  // REDOUBT_RUNSC_BOOT_MOUNTS_H_
