@@ -105,7 +105,7 @@ class Inode : public RefCounted {
   virtual Result<Path> FollowMagicLink() { return Err(ENOSYS); }
 
   // A new open file. `flags` are open(2)'s; O_CREAT, O_EXCL, O_TRUNC, O_NOFOLLOW, O_DIRECTORY, permissions and O_PATH have been dealt
-  // with by the VFS. May block the fiber interruptibly (FIFOs).
+  // with by the VFS (O_TRUNC is left in for regular files that will be truncated, as a hint). May block the fiber interruptibly (FIFOs).
   virtual Result<RefPtr<FileDescription>> Open(const Path& path, int flags) = 0;
 
   // xattr(7). Values of at most 64 KiB.

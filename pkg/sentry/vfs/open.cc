@@ -76,7 +76,10 @@ Result<RefPtr<FileDescription>> OpenFound(const Walker& walker, const Path& path
     }
   }
   if (type == S_IFSOCK) return Err(ENXIO);
-  RefPtr<FileDescription> file = TRY(inode.Open(path, flags & ~(O_CREAT | O_EXCL | O_TRUNC)));
+  // O_TRUNC is passed on as a hint only: what is truncated need not be copied up first.
+  int open_flags = flags & ~(O_CREAT | O_EXCL);
+  if (type != S_IFREG || created == Created::kYes) open_flags &= ~O_TRUNC;
+  RefPtr<FileDescription> file = TRY(inode.Open(path, open_flags));
   if ((flags & O_TRUNC) && type == S_IFREG && created == Created::kNo) {
     TRY(FTruncate(walker.creds, *file, 0));
   }
