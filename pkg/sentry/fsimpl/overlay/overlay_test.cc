@@ -2,6 +2,7 @@
 #include "pkg/sentry/fsimpl/overlay/overlay.h"
 
 #include <fcntl.h>
+#include <dirent.h>
 #include <linux/fs.h>
 #include <linux/magic.h>
 
@@ -138,8 +139,6 @@ TEST(Overlay, AMappingFromBeforeKeepsTheLowerFile) {
 TEST(Overlay, TruncatingCopiesOnlyWhatIsKept) {
   InFiber([] {
     Layers l;
-    const uint64_t blocks = l.upper->Statfs()->f_bfree;
-    (void)blocks;
     auto f = l.w->Open("/a/f", O_WRONLY | O_TRUNC);
     ASSERT_TRUE(f);
     EXPECT_EQ(l.w->Stat("/a/f")->size, 0u);
@@ -226,13 +225,13 @@ TEST(Overlay, RemovedFilesLiveWhileOpen) {
 TEST(Overlay, CopiesOfFilesWithoutNamesAreFreed) {
   InFiber([] {
     Layers l;
-    const uint64_t free_before = l.lower.memory->AllocatedBytes();
+    const uint64_t free_before = l.lower.memory->usage();
     for (const char* name : {"/a/f", "/b/g", "/b/c"}) {
       ASSERT_TRUE(vfs::Chmod(l.w->walker(), *l.w->Lookup(name), 0600));
       ASSERT_EQ(l.w->Unlink(name), 0);
     }
     vfs::DentryCache::Get().Clear();
-    EXPECT_EQ(l.lower.memory->AllocatedBytes(), free_before);
+    EXPECT_EQ(l.lower.memory->usage(), free_before);
   });
 }
 
