@@ -185,21 +185,34 @@ int RunContainer(kernel::Kernel& kernel, const specutils::Spec& spec, const std:
       at = colon + 1;
     }
   }
-  Result<RefPtr<kernel::ThreadGroup>> init = Err(ENOENT);
-  bool denied = false;
+  // Looked for first and started once, as the first process is to be number 1.
+  vfs::Path root = (*mounts)->root();
+  vfs::Walker walker{*args.creds, root};
+  Errno failure{ENOENT};
   for (const std::string& candidate : candidates) {
-    args.filename = candidate;
-    init = kernel.CreateProcess(args);
-    if (init) break;
-    if (init.error() == Errno(EACCES)) denied = true;
-    if (init.error() != Errno(ENOENT) && init.error() != Errno(ENOTDIR) && init.error() != Errno(EACCES)) break;
+    Result<vfs::Path> cwd = vfs::Lookup(walker, {.start = root, .name = p.cwd});
+    if (!cwd) {
+      (*mounts)->DropUser();
+      return Fail(sandbox::kSetupFailed, fmt::format("working directory {}: {}", p.cwd, strerror(cwd.error().value())));
+    }
+    Result<vfs::Path> found = vfs::Lookup(walker, {.start = *cwd, .name = candidate});
+    if (found && !found->inode().IsRegular()) found = Err(EACCES);
+    if (found) {
+      if (Result<> r = found->inode().CheckPermission(*args.creds, X_OK); !r) found = Err(r.error());
+    }
+    if (found) {
+      args.filename = candidate;
+      break;
+    }
+    if (found.error() != Errno(ENOENT) && found.error() != Errno(ENOTDIR)) failure = found.error();
   }
+  Result<RefPtr<kernel::ThreadGroup>> init = Err(failure);
+  if (!args.filename.empty()) init = kernel.CreateProcess(args);
   if (!init) {
-    Errno e = denied ? Errno(EACCES) : init.error();
+    Errno e = init.error();
     (*mounts)->DropUser();
     if (e == Errno(ENOENT) || e == Errno(ENOTDIR)) {
       bool searched = p.args[0].find('/') == std::string::npos;
-      // Tell a missing program from a missing working directory.
       return Fail(kNotFound, searched ? fmt::format("\"{}\": executable file not found in $PATH", p.args[0])
                                       : fmt::format("\"{}\": no such file or directory", p.args[0]));
     }

@@ -39,7 +39,7 @@ Result<> SetRange(vfs::FileDescription& file, const struct flock& lock, vfs::Rec
   int64_t base = 0;
   switch (lock.l_whence) {
     case SEEK_SET: break;
-    case SEEK_CUR: base = static_cast<int64_t>(file.offset()); break;
+    case SEEK_CUR: base = static_cast<int64_t>(TRY(file.Seek(0, SEEK_CUR))); break;
     case SEEK_END: base = static_cast<int64_t>(TRY(file.GetAttributes()).size); break;
     default: return Err(EINVAL);
   }
@@ -258,7 +258,7 @@ Result<uint64_t> Ioctl(Task& task, const SyscallArgs& a) {
     }
     case FIONREAD:
       if (file->path() && file->inode().IsRegular()) {
-        int64_t left = static_cast<int64_t>(TRY(file->GetAttributes()).size) - static_cast<int64_t>(file->offset());
+        int64_t left = static_cast<int64_t>(TRY(file->GetAttributes()).size) - static_cast<int64_t>(TRY(file->Seek(0, SEEK_CUR)));
         TRY(task.mm().CopyOutObject<int32_t>(a.Pointer(2), static_cast<int32_t>(left)));
         return 0;
       }

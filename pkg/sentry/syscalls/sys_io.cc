@@ -41,7 +41,7 @@ Result<> ApplyFileSizeLimit(Task& task, vfs::FileDescription& file, IoSequence& 
 
 Result<uint64_t> DoWrite(Task& task, vfs::FileDescription& file, IoSequence src, vfs::IoFlags flags) {
   if (task.GetLimit(RLIMIT_FSIZE).soft != RLIM64_INFINITY && file.path() && file.inode().IsRegular()) {
-    uint64_t offset = file.offset();
+    uint64_t offset = TRY(file.Seek(0, SEEK_CUR));
     if ((file.flags() & O_APPEND) != 0) offset = TRY(file.GetAttributes()).size;
     TRY(ApplyFileSizeLimit(task, file, src, offset));
   }
@@ -281,8 +281,9 @@ Result<uint64_t> CopyFileRange(Task& task, const SyscallArgs& a) {
   if (in->inode().IsDirectory() || out->inode().IsDirectory()) return Err(EISDIR);
   if (!in->inode().IsRegular() || !out->inode().IsRegular()) return Err(EINVAL);
   if ((out->flags() & O_APPEND) != 0) return Err(EBADF);
-  int64_t in_offset = static_cast<int64_t>(in->offset());
-  int64_t out_offset = static_cast<int64_t>(out->offset());
+  // Asked for, not read from the description: a host file's offset is the host's.
+  int64_t in_offset = static_cast<int64_t>(TRY(in->Seek(0, SEEK_CUR)));
+  int64_t out_offset = static_cast<int64_t>(TRY(out->Seek(0, SEEK_CUR)));
   if (a.Pointer(1) != 0) in_offset = TRY(task.mm().CopyInObject<int64_t>(a.Pointer(1)));
   if (a.Pointer(3) != 0) out_offset = TRY(task.mm().CopyInObject<int64_t>(a.Pointer(3)));
   if (in_offset < 0 || out_offset < 0) return Err(EINVAL);
