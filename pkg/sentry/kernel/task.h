@@ -131,6 +131,8 @@ class Task final : public RefCounted, public wait::Sleeper, public futex::Target
   // Takes a pending signal of the set without waiting (signalfd): EAGAIN.
   Result<siginfo_t> TakeSignal(SignalSet set);
   SignalSet PendingSet() const;
+  // Of this task alone; with Kernel::mu held.
+  SignalSet PendingLocked() const { return pending_.set(); }
   // The task's own fault: cannot be blocked or ignored.
   void ForceSignal(siginfo_t info);
   // rt_sigreturn(2): registers, mask and extended state from the frame at rsp.

@@ -1,0 +1,184 @@
+#include "pkg/sentry/kernel/proc_view.h"
+
+#include <linux/capability.h>
+
+#include <algorithm>
+
+#include "pkg/sentry/kernel/process_timers.h"
+#include "pkg/sentry/time/clock.h"
+#include "pkg/sentry/tty/job_control.h"
+
+namespace redoubt::kernel {
+namespace {
+
+// Handles are tasks that Find and Current gave out.
+Task& ToTask(RefCounted& handle) { return static_cast<Task&>(handle); }
+
+}  // namespace
+
+std::vector<int> ProcView::Processes() {
+  std::vector<int> ids;
+  for (const RefPtr<ThreadGroup>& group : kernel_.Groups()) ids.push_back(group->id);
+  return ids;  // the kernel's map is in order
+}
+
+std::vector<int> ProcView::Threads(int tgid) {
+  std::vector<int> ids;
+  RefPtr<ThreadGroup> group = kernel_.FindGroup(tgid);
+  if (!group) return ids;
+  for (const RefPtr<Task>& task : kernel_.TasksOf(*group)) ids.push_back(task->tid());
+  std::sort(ids.begin(), ids.end());
+  return ids;
+}
+
+proc::TaskHandle ProcView::Find(int tid) { return kernel_.FindTask(tid); }
+
+proc::TaskHandle ProcView::Current() { return RefPtr<Task>(Task::Current()); }
+
+bool ProcView::GetInfo(RefCounted& handle, bool whole_process, proc::TaskInfo* info) {
+  Task& task = ToTask(handle);
+  ThreadGroup& group = task.group();
+  info->name = task.GetName();
+  info->state = task.GetState();
+  info->creds = task.GetCreds();
+  if (RefPtr<FsContext> fs = task.GetFs(); fs) info->umask = fs->umask();
+  std::vector<RefPtr<Task>> tasks;
+  RefPtr<RefCounted> terminal;
+  Usage usage;
+  {
+    sync::MutexLock lock(kernel_.mu);
+    if (group.reaped) return false;
+    info->tid = task.tid();
+    info->tgid = group.id;
+    info->ppid = group.parent != nullptr ? group.parent->id : 0;
+    if (group.process_group) {
+      info->process_group = group.process_group->id;
+      info->session = group.process_group->session->id;
+      terminal = group.process_group->session->controlling_tty;
+    }
+    info->exit_signal = group.exit_signal;
+    info->exit_code = group.zombie ? group.exit_status : 0;
+    info->threads = std::max<int>(1, static_cast<int>(group.tasks.size()));
+    info->start_time = group.start_time;
+    info->shared_pending = group.pending.set();
+    info->pending = task.PendingLocked();
+    info->queued_signals = group.pending.queued();
+    for (int sig = 1; sig <= kMaxSignal; sig++) {
+      const SignalAction& action = (*group.handlers)[sig];
+      if (action.is_ignored()) info->ignored |= SignalBit(sig);
+      if (action.has_handler()) info->caught |= SignalBit(sig);
+    }
+    if (whole_process) {
+      usage = group.usage;
+      for (Task* t : group.tasks) tasks.emplace_back(t);
+    } else {
+      tasks.emplace_back(&task);
+    }
+    info->children_user_ns = group.children_usage.cpu.user;
+    info->children_system_ns = group.children_usage.cpu.system;
+    info->children_minor_faults = group.children_usage.minor_faults;
+  }
+  for (const RefPtr<Task>& t : tasks) {
+    Usage u = t->GetUsage();
+    usage.cpu += u.cpu;
+    usage.minor_faults += u.minor_faults;
+    usage.voluntary_switches += u.voluntary_switches;
+  }
+  info->user_ns = usage.cpu.user;
+  info->system_ns = usage.cpu.system;
+  info->minor_faults = usage.minor_faults;
+  info->voluntary_switches = usage.voluntary_switches;
+  info->blocked = task.signal_mask();
+  info->nice = task.nice.load();
+  info->cpu_mask = task.cpu_mask.load();
+  info->personality = task.personality;
+  info->dumpable = group.dumpable.load();
+  info->oom_score_adj = group.oom_score_adj.load();
+  info->timer_slack = task.timer_slack;
+  if (auto* t = dynamic_cast<tty::Terminal*>(terminal.get()); t != nullptr) {
+    info->terminal_foreground = t->foreground_process_group();
+  }
+  return info->creds != nullptr;
+}
+
+RefPtr<mm::MemoryManager> ProcView::GetMemory(RefCounted& task) { return ToTask(task).GetMm(); }
+RefPtr<FdTable> ProcView::GetFds(RefCounted& task) { return ToTask(task).GetFds(); }
+
+proc::TaskPlaces ProcView::GetPlaces(RefCounted& task) {
+  RefPtr<FsContext> fs = ToTask(task).GetFs();
+  if (!fs) return {};
+  return {.root = fs->root(), .cwd = fs->cwd(), .mounts = ToTask(task).GetMountNamespace()};
+}
+
+std::array<limits::Limit, RLIM_NLIMITS> ProcView::GetLimits(RefCounted& task) {
+  return ToTask(task).group().limits.All();
+}
+
+// ptrace(2), "Ptrace access mode checking", PTRACE_MODE_FSCREDS.
+Result<> ProcView::CheckAccess(RefCounted& handle) {
+  Task* caller = Task::Current();
+  Task& task = ToTask(handle);
+  if (caller == nullptr || &caller->group() == &task.group()) return {};
+  const auth::Credentials& c = caller->creds();
+  RefPtr<const auth::Credentials> t = task.GetCreds();
+  if (!t) return Err(EACCES);
+  bool same = c.fsuid == t->euid && c.fsuid == t->suid && c.fsuid == t->ruid && c.fsgid == t->egid &&
+              c.fsgid == t->sgid && c.fsgid == t->rgid;
+  if (c.HasCapability(CAP_SYS_PTRACE)) return {};
+  if (!same || !task.group().dumpable.load()) return Err(EACCES);
+  return {};
+}
+
+Result<> ProcView::SetName(RefCounted& task, std::string name) {
+  ToTask(task).SetName(std::move(name));
+  return {};
+}
+
+Result<> ProcView::SetOomScoreAdj(RefCounted& task, int value) {
+  ToTask(task).group().oom_score_adj.store(value);
+  return {};
+}
+
+proc::SystemInfo ProcView::GetSystemInfo() {
+  proc::SystemInfo info;
+  info.memory_total = kernel_.memory_size();
+  info.memory_free = info.memory_total - std::min(info.memory_total, kernel_.memory_file().usage());
+  info.cpus = kernel_.cpus();
+  info.boot_time = kernel_.boot_time();
+  info.uptime = clock::Realtime() - kernel_.boot_time();
+  info.forks = kernel_.forks.load();
+  info.last_pid = kernel_.last_pid();
+  info.tasks = 0;
+  info.running = 0;
+  for (const RefPtr<ThreadGroup>& group : kernel_.Groups()) {
+    for (const RefPtr<Task>& task : kernel_.TasksOf(*group)) {
+      Usage u = task->GetUsage();
+      info.user_ns += u.cpu.user;
+      info.system_ns += u.cpu.system;
+      info.tasks++;
+      if (task->GetState() == 'R') info.running++;
+    }
+  }
+  uint64_t total = static_cast<uint64_t>(std::max<int64_t>(info.uptime, 0)) * static_cast<uint64_t>(info.cpus);
+  info.idle_ns = total - std::min(total, info.user_ns + info.system_ns);
+  return info;
+}
+
+Result<> ProcView::SetHostname(std::string name) {
+  kernel_.SetHostname(std::move(name));
+  return {};
+}
+
+Result<> ProcView::SetDomainname(std::string name) {
+  kernel_.SetDomainname(std::move(name));
+  return {};
+}
+
+// None of them lies on a block device.
+std::vector<std::string> ProcView::Filesystems() {
+  std::vector<std::string> types;
+  for (const std::string& type : filesystems_()) types.push_back("nodev\t" + type);
+  return types;
+}
+
+}  // namespace redoubt::kernel

@@ -1,0 +1,48 @@
+// The process tree as procfs sees it: proc::KernelView for one Kernel.
+#ifndef REDOUBT_PKG_SENTRY_KERNEL_PROC_VIEW_H_
+#define REDOUBT_PKG_SENTRY_KERNEL_PROC_VIEW_H_
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "pkg/sentry/fsimpl/proc/kernel_view.h"
+#include "pkg/sentry/kernel/kernel.h"
+
+namespace redoubt::kernel {
+
+class ProcView final : public proc::KernelView {
+ public:
+  // `filesystems`: the types that mount(2) knows.
+  ProcView(Kernel& kernel, std::function<std::vector<std::string>()> filesystems)
+      : kernel_(kernel), filesystems_(std::move(filesystems)) {}
+
+  std::vector<int> Processes() override;
+  std::vector<int> Threads(int tgid) override;
+  proc::TaskHandle Find(int tid) override;
+  proc::TaskHandle Current() override;
+  bool GetInfo(RefCounted& task, bool whole_process, proc::TaskInfo* info) override;
+  RefPtr<mm::MemoryManager> GetMemory(RefCounted& task) override;
+  RefPtr<FdTable> GetFds(RefCounted& task) override;
+  proc::TaskPlaces GetPlaces(RefCounted& task) override;
+  std::array<limits::Limit, RLIM_NLIMITS> GetLimits(RefCounted& task) override;
+  Result<> CheckAccess(RefCounted& task) override;
+  Result<> SetName(RefCounted& task, std::string name) override;
+  Result<> SetOomScoreAdj(RefCounted& task, int value) override;
+  proc::SystemInfo GetSystemInfo() override;
+  std::string Release() override { return std::string(kRelease); }
+  std::string Version() override { return std::string(kVersion); }
+  std::string Hostname() override { return kernel_.hostname(); }
+  std::string Domainname() override { return kernel_.domainname(); }
+  Result<> SetHostname(std::string name) override;
+  Result<> SetDomainname(std::string name) override;
+  std::vector<std::string> Filesystems() override;
+
+ private:
+  Kernel& kernel_;
+  const std::function<std::vector<std::string>()> filesystems_;
+};
+
+}  // namespace redoubt::kernel
+
+#endif  // REDOUBT_PKG_SENTRY_KERNEL_PROC_VIEW_H_
