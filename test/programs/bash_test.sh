@@ -1,0 +1,28 @@
+. "$(dirname "$0")/lib.sh"
+cat >"$SCRATCH/script.sh" <<'SCRIPT'
+echo "pipes: $(seq 1 1000 | grep 7 | sort -r | head -3 | tr '\n' ' ')"
+cat <<HERE
+here-document: $((6 * 7)) ${BASH_VERSION%%.*}
+HERE
+cat <<<"here-string"
+trap 'echo "trapped USR1"' USR1
+kill -USR1 $$
+trap 'echo "bye"' EXIT
+(exit 3); echo "status $?"
+sleep 0.2 & wait $!; echo "waited $?"
+sh -c 'kill -TERM $$'; echo "killed $?"
+f() { local x=$1; echo "function $x"; }; f a; f b | cat
+for i in a b c; do echo -n "$i "; done; echo
+while read -r line; do echo "line $line"; done < <(printf '1\n2\n')
+mkfifo fifo; (echo through a fifo > fifo) & cat fifo; wait
+coproc cat; echo coprocess >&"${COPROC[1]}"; exec {COPROC[1]}>&-; cat <&"${COPROC[0]}"
+set -m
+sleep 5 & jobs %1 | sed 's/ *sleep.*//'; kill -STOP %1; sleep 0.1; jobs %1 | grep -c Stopped; kill -KILL %1; wait %1 2>/dev/null; echo "job gone $?"
+(ulimit -n 64; ulimit -n)
+shopt -s extglob; echo "$(printf '%s ' /etc/pass@(wd|word))"
+umask 077; touch made; stat -c %a made
+test -d /proc/self/fd && echo "fd $(ls /proc/self/fd | wc -w)"
+SCRIPT
+cd "$SCRATCH" && mkdir native && cd native
+same_as_native "bash script" bash "$SCRATCH/script.sh"
+finish
