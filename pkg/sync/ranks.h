@@ -27,7 +27,8 @@ enum class Rank : int {
   // descriptors
   kEpollRegistry = 255,  // which epolls watch which description; every change of an interest list
   kEpoll = 260,
-  kSocket = 270,
+  kInFlight = 265,       // descriptors on their way through AF_UNIX sockets
+  kSocket = 270,         // equals nest in the order of their addresses
   kPipe = 280,
   kTty = 285,
   kTimer = 290,

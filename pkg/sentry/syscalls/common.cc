@@ -10,6 +10,14 @@ namespace {
 // Addresses at and above this are the kernel's (Linux's TASK_SIZE_MAX, one page short of 2^47).
 constexpr Addr kTaskSize = 0x7ffffffff000;
 
+// signal(7): a call on a socket with a time-out is EAGAIN when that passes, and does not restart when interrupted.
+Result<uint64_t> AtDeadline(fiber::Time deadline, Result<uint64_t> result) {
+  if (result || deadline == fiber::kForever) return result;
+  if (result.error() == Errno(ETIMEDOUT)) return Err(EAGAIN);
+  if (result.error() == kErestartsys) return Err(EINTR);
+  return result;
+}
+
 }  // namespace
 
 Result<std::string> CopyInPath(Task& task, Addr addr) { return task.mm().CopyInString(addr, kPathMax); }
@@ -65,17 +73,21 @@ fiber::Time DeadlineAfter(clock::Nanoseconds duration) {
 }
 
 Result<uint64_t> ReadFile(Task& task, vfs::FileDescription& file, IoSequence& dst, vfs::IoFlags flags) {
-  return RunBlocking(file, waiter::kIn, fiber::kForever, [&]() -> Result<uint64_t> { return file.Read(dst, flags); });
+  const fiber::Time deadline = file.ReadDeadline();
+  return AtDeadline(deadline, RunBlocking(file, waiter::kIn, deadline,
+                                          [&]() -> Result<uint64_t> { return file.Read(dst, flags); }));
 }
 
 Result<uint64_t> WriteFile(Task& task, vfs::FileDescription& file, IoSequence& src, vfs::IoFlags flags) {
   uint64_t total = 0;
   Errno failure{EAGAIN};
   bool once = false;
+  const fiber::Time deadline = file.WriteDeadline();
   while (!once || !src.empty()) {
     once = true;
-    Result<uint64_t> n = RunBlocking(file, waiter::kOut, fiber::kForever,
-                                     [&]() -> Result<uint64_t> { return file.Write(src, flags); });
+    Result<uint64_t> n = AtDeadline(deadline, RunBlocking(file, waiter::kOut, deadline, [&]() -> Result<uint64_t> {
+                                      return file.Write(src, flags);
+                                    }));
     if (!n) {
       failure = n.error();
       break;

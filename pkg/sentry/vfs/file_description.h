@@ -84,6 +84,9 @@ class FileDescription : public memmap::MappingIdentity {
   virtual waiter::EventMask Readiness(waiter::EventMask mask);
   virtual void RegisterWaiter(waiter::Entry& entry) {}
   virtual void UnregisterWaiter(waiter::Entry& entry) {}
+  // Until when read(2) and write(2) wait where they block: SO_RCVTIMEO and SO_SNDTIMEO. A deadline that passes is EAGAIN.
+  virtual fiber::Time ReadDeadline() const { return fiber::kForever; }
+  virtual fiber::Time WriteDeadline() const { return fiber::kForever; }
   // False where epoll_ctl answers EPERM (regular files, directories).
   virtual bool SupportsEpoll() const { return false; }
 

@@ -1,0 +1,163 @@
+// Sockets of every family, as the socket calls see them: socket(2), socket(7). A family (unix, inet, netlink) implements Socket and
+// registers a Family; the syscall layer knows no family.
+#ifndef REDOUBT_PKG_SENTRY_SOCKET_SOCKET_H_
+#define REDOUBT_PKG_SENTRY_SOCKET_SOCKET_H_
+
+#include <sys/socket.h>
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <optional>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "pkg/errors/errors.h"
+#include "pkg/fiber/fiber.h"
+#include "pkg/refs/refs.h"
+#include "pkg/sentry/auth/credentials.h"
+#include "pkg/sentry/usermem/usermem.h"
+#include "pkg/sentry/vfs/file_description.h"
+#include "pkg/sentry/vfs/vfs.h"
+#include "pkg/sentry/wait/wait.h"
+
+namespace redoubt::socket {
+
+// A socket address as the guest gave it, the family's two bytes first: at most sizeof(sockaddr_storage) bytes, hostile.
+using Address = std::span<const std::byte>;
+using AddressBytes = std::vector<std::byte>;
+
+// Who makes the call. Borrowed for the call.
+struct Caller {
+  const auth::Credentials& creds;
+  int pid = 0;  // of the process
+  const vfs::Path& root;
+  const vfs::Path& cwd;
+  uint32_t umask = 022;
+  uint64_t descriptor_limit = 1024;      // RLIMIT_NOFILE
+  const void* network_space = nullptr;   // whose abstract names, ports, ... are meant
+  vfs::Walker walker() const { return {creds, root, umask}; }
+  ucred credentials() const { return {.pid = pid, .uid = creds.euid, .gid = creds.egid}; }
+};
+
+// A deadline for calls that must not wait at all.
+inline constexpr fiber::Time kNoWait = std::numeric_limits<fiber::Time>::min();
+
+// What sendmsg(2) sends besides the data.
+struct OutMessage {
+  IoSequence data;
+  Address to;                                     // empty: none
+  std::vector<RefPtr<vfs::FileDescription>> files;  // SCM_RIGHTS; taken if anything was sent
+  std::optional<ucred> creds;                     // SCM_CREDENTIALS, already checked
+};
+
+// What recvmsg(2) gets.
+struct InMessage {
+  IoSequence data;
+  int flags = 0;  // MSG_TRUNC, MSG_EOR, ...
+  AddressBytes from;
+  std::vector<RefPtr<vfs::FileDescription>> files;
+  std::optional<ucred> creds;  // if the socket wants them
+};
+
+// An open socket. Calls with a deadline wait, interruptibly, until it has come: kNoWait gives EAGAIN at once, and so does a
+// deadline that passes. Read and Write are Receive and Send without waiting, as for any description.
+class Socket : public vfs::FileDescription {
+ public:
+  int family() const { return family_; }
+  int type() const { return type_; }  // SOCK_STREAM, ...
+  int protocol() const { return protocol_; }
+
+  virtual Result<> Bind(const Caller& caller, Address address) { return Err(EOPNOTSUPP); }
+  virtual Result<> Listen(const Caller& caller, int backlog) { return Err(EOPNOTSUPP); }
+  virtual Result<> Connect(const Caller& caller, Address address, fiber::Time deadline) { return Err(EOPNOTSUPP); }
+  // The new socket has `flags` (O_NONBLOCK).
+  virtual Result<RefPtr<Socket>> Accept(const Caller& caller, int flags, fiber::Time deadline) { return Err(EOPNOTSUPP); }
+  // `flags`: MSG_*. A stream sends all unless something comes in between, and then says how much.
+  virtual Result<size_t> Send(const Caller& caller, OutMessage& message, int flags, fiber::Time deadline) = 0;
+  virtual Result<size_t> Receive(InMessage& message, int flags, fiber::Time deadline) = 0;
+  virtual Result<> Shutdown(int how) { return Err(EOPNOTSUPP); }  // SHUT_RD, SHUT_WR, SHUT_RDWR
+  virtual Result<AddressBytes> LocalName() = 0;
+  virtual Result<AddressBytes> PeerName() = 0;  // ENOTCONN
+
+  // setsockopt(2), getsockopt(2). The base implements what socket(7) has for every family; derived ones add theirs and call it.
+  // ENOPROTOOPT, EINVAL. A value got is cut to the caller's length by the syscall.
+  virtual Result<> SetOption(const Caller& caller, int level, int name, std::span<const std::byte> value);
+  virtual Result<std::vector<std::byte>> GetOption(const Caller& caller, int level, int name);
+
+  // Deadlines of calls that start now, by O_NONBLOCK, MSG_DONTWAIT in `flags`, SO_RCVTIMEO and SO_SNDTIMEO.
+  fiber::Time ReceiveDeadline(int flags) const;
+  fiber::Time SendDeadline(int flags) const;
+
+  Result<uint64_t> Seek(int64_t, int) override { return Err(ESPIPE); }
+  bool SupportsEpoll() const override { return true; }
+  fiber::Time ReadDeadline() const override { return ReceiveDeadline(0); }
+  fiber::Time WriteDeadline() const override { return SendDeadline(0); }
+
+  static constexpr uint32_t kDefaultBuffer = 212992;  // net.core.wmem_default, rmem_default
+  static constexpr uint32_t kMaxBuffer = 212992;      // what SO_SNDBUF may ask for; it is doubled
+
+ protected:
+  Socket(vfs::Path path, int family, int type, int protocol, int flags);
+
+  uint32_t send_buffer() const { return send_buffer_.load(std::memory_order_relaxed); }
+  uint32_t receive_buffer() const { return receive_buffer_.load(std::memory_order_relaxed); }
+  // SO_ERROR: the pending error, which it clears; and SO_ACCEPTCONN.
+  virtual int TakeError() { return 0; }
+  virtual bool IsListening() const { return false; }
+  virtual void BuffersChanged() {}
+  // Whether a SOL_SOCKET option that is on or off is on.
+  bool option_on(int name) const { return options_.load(std::memory_order_relaxed) >> name & 1; }
+
+ private:
+  const int family_, type_, protocol_;
+  std::atomic<uint32_t> send_buffer_{kDefaultBuffer}, receive_buffer_{kDefaultBuffer};
+  std::atomic<int64_t> send_timeout_{0}, receive_timeout_{0};  // nanoseconds; 0: none
+  std::atomic<uint64_t> options_{0};                           // a bit for each option by its number
+  std::atomic<uint64_t> linger_{0};                            // struct linger
+};
+
+// An address family. Thread-safe.
+class Family {
+ public:
+  virtual ~Family() = default;
+  // EPROTONOSUPPORT, ESOCKTNOSUPPORT. `flags`: O_NONBLOCK.
+  virtual Result<RefPtr<Socket>> Create(const Caller& caller, int type, int protocol, int flags) = 0;
+  virtual Result<std::pair<RefPtr<Socket>, RefPtr<Socket>>> CreatePair(const Caller& caller, int type, int protocol,
+                                                                       int flags) {
+    return Err(EOPNOTSUPP);
+  }
+};
+// By the composition root, before the first socket. `family` lives for ever.
+void RegisterFamily(int number, Family& family);
+// EAFNOSUPPORT.
+Result<Family*> FindFamily(int number);
+
+// A socket's place in /proc/PID/fd: "socket:[N]".
+vfs::Path MakeSocketPath(const auth::Credentials& creds);
+
+// An option's value as an int: EINVAL if it is shorter.
+Result<int> IntOption(std::span<const std::byte> value);
+template <typename T>
+std::vector<std::byte> OptionBytes(const T& value) {
+  auto bytes = std::as_bytes(std::span<const T, 1>(&value, 1));
+  return {bytes.begin(), bytes.end()};
+}
+
+// wait::Retry as sockets do it: a deadline that passes is EAGAIN, and an interrupted call with one does not restart (signal(7)).
+template <typename Object, typename Attempt>
+auto Blocking(Object& object, waiter::EventMask mask, fiber::Time deadline, Attempt&& attempt) -> decltype(attempt()) {
+  if (deadline == kNoWait) return attempt();
+  auto result = wait::Retry(object, mask, deadline, attempt);
+  if (result) return result;
+  if (result.error() == Errno(ETIMEDOUT)) return Err(EAGAIN);
+  if (result.error() == kErestartsys && deadline != fiber::kForever) return Err(EINTR);
+  return result;
+}
+
+}  // namespace redoubt::socket
+
+#endif  // REDOUBT_PKG_SENTRY_SOCKET_SOCKET_H_
