@@ -20,6 +20,7 @@
 #include "pkg/platform/ptrace/ptrace.h"
 #include "pkg/platform/registry/registry.h"
 #include "pkg/sentry/fsimpl/dev/dev.h"
+#include "pkg/sentry/fsimpl/devpts/devpts.h"
 #include "pkg/sentry/fsimpl/host/host.h"
 #include "pkg/sentry/kernel/job_control.h"
 #include "pkg/sentry/kernel/kernel.h"
@@ -286,6 +287,7 @@ int BootMain() {
   vfs::SetSpecialNodeHooks({.open_fifo = pipe::OpenFifo, .current_credentials = CurrentCredentials});
   FdTable::SetCloseHook(ReleaseRecordLocks);
   dev::RegisterDevices({.controlling_terminal = ControllingTerminal});
+  devpts::RegisterDevices();
   RegisterFilesystems(*kernel);
   if (options.strace) syscalls::SetTracer(strace::Trace);
 

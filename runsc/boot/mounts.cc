@@ -7,9 +7,13 @@
 #include "pkg/log/log.h"
 #include "pkg/p9/client.h"
 #include "pkg/sentry/fsimpl/dev/dev.h"
+#include "pkg/sentry/fsimpl/devpts/devpts.h"
 #include "pkg/sentry/fsimpl/gofer/gofer.h"
 #include "pkg/sentry/fsimpl/overlay/overlay.h"
+#include "pkg/sentry/fsimpl/proc/proc.h"
+#include "pkg/sentry/fsimpl/sys/sys.h"
 #include "pkg/sentry/fsimpl/tmpfs/tmpfs.h"
+#include "pkg/sentry/kernel/proc_view.h"
 #include "pkg/sentry/syscalls/file_systems.h"
 
 namespace redoubt::boot {
@@ -87,6 +91,16 @@ void RegisterFilesystems(kernel::Kernel& kernel) {
   RegisterFilesystem("mqueue", [k](std::string_view, std::string_view) -> Result<RefPtr<vfs::Filesystem>> {
     return tmpfs::Create(k->memory_file(), {.type_name = "mqueue"});
   });
+  auto* view = new kernel::ProcView(kernel, [] { return syscalls::RegisteredFilesystems(); });  // lives as the kernel does
+  RegisterFilesystem("proc", [view](std::string_view, std::string_view) -> Result<RefPtr<vfs::Filesystem>> {
+    return proc::Create(*view);
+  });
+  RegisterFilesystem("sysfs", [k](std::string_view, std::string_view) -> Result<RefPtr<vfs::Filesystem>> {
+    return sys::Create({.cpus = k->cpus(), .memory = k->memory_size(), .devices = {}});
+  });
+  RegisterFilesystem("devpts", [](std::string_view, std::string_view options) -> Result<RefPtr<vfs::Filesystem>> {
+    return devpts::Create(TRY(devpts::ParseOptions(options)));
+  });
   RegisterFilesystem("devtmpfs", [k](std::string_view, std::string_view) { return dev::CreateDevtmpfs(k->memory_file()); });
 }
 
@@ -130,7 +144,6 @@ specutils::Expected<RefPtr<vfs::MountNamespace>> MakeMounts(kernel::Kernel& kern
       continue;
     } else {
       fs = syscalls::MakeFilesystem(m.type, m.source, data);
-      if (!fs && (m.type=="proc"||m.type=="sysfs"||m.type=="devpts")) continue;
     }
     if (!fs) return abandon(fail(what, fs.error()));
     if (Result<> r = MakeMountPoint(walker, root, m.destination, directory); !r) return abandon(fail(what, r.error()));

@@ -282,7 +282,7 @@ int Main(int argc, char** argv) {
   } catch (const CLI::ParseError& e) {
     return Fail(fmt::format("{}; see `runsc help`", e.what()));
   }
-  if (!app.remaining().empty() && !*do_command) {
+  if (!app.remaining().empty()) {
     return Unknown(app.remaining().front(), app, app);
   }
   if (*do_command) {

@@ -144,8 +144,9 @@ proc::SystemInfo ProcView::GetSystemInfo() {
   info.memory_total = kernel_.memory_size();
   info.memory_free = info.memory_total - std::min(info.memory_total, kernel_.memory_file().usage());
   info.cpus = kernel_.cpus();
-  info.boot_time = kernel_.boot_time();
-  info.uptime = clock::Realtime() - kernel_.boot_time();
+  // Of CLOCK_BOOTTIME, which is the host's and what start times are told in.
+  info.uptime = clock::Boottime();
+  info.boot_time = clock::Realtime() - info.uptime;
   info.forks = kernel_.forks.load();
   info.last_pid = kernel_.last_pid();
   info.tasks = 0;

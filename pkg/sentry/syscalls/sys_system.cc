@@ -70,7 +70,7 @@ Result<uint64_t> Sysinfo(Task& task, const SyscallArgs& a) {
   struct sysinfo info;
   std::memset(&info, 0, sizeof(info));
   kernel::Kernel& k = task.kernel();
-  info.uptime = (clock::Realtime() - k.boot_time()) / 1'000'000'000;
+  info.uptime = clock::Boottime() / 1'000'000'000;
   info.totalram = k.memory_size();
   info.freeram = k.memory_size() - std::min(k.memory_size(), k.memory_file().usage());
   info.procs = static_cast<uint16_t>(std::min<size_t>(k.TaskCount(), UINT16_MAX));
