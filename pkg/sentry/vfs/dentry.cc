@@ -105,6 +105,12 @@ Result<RefPtr<Dentry>> Dentry::LookupLocked(std::string_view name) {
   Result<RefPtr<Inode>> found = inode_->Lookup(name);
   if (!found) {
     if (found.error() != Errno(ENOENT)) return Err(found.error());
+    if (known) {
+      // It went by itself (a process of procfs); whoever stands there stands on something deleted.
+      known->deleted_.store(true, std::memory_order_release);
+      sync::MutexLock tree(tree_lock);
+      Unhash(*known);
+    }
     return Insert(name, nullptr);
   }
   // An uncached directory that still has the same file there: keep the dentry, since someone may stand on it or have mounted on it.

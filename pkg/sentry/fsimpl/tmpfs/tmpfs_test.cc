@@ -493,6 +493,58 @@ TEST(TmpfsFuzz, TheTreeIsAMap) {
   }
 }
 
+// One worker's random operations on a few names.
+void Work(World& w, uint32_t x, int operations) {
+  auto next = [&x](uint32_t n) {
+    x ^= x << 13, x ^= x >> 17, x ^= x << 5;
+    return x % n;
+  };
+  const char* kNames[] = {"/a/x", "/a/b/x", "/c/x", "/a/b", "/c/b", "/a/y", "/c/b/x"};
+  for (int i = 0; i < operations; i++) {
+    const char* p = kNames[next(7)];
+    const char* q = kNames[next(7)];
+    switch (next(7)) {
+      case 0:
+        w.WriteFile(p, "1");
+        break;
+      case 1:
+        w.Unlink(p);
+        break;
+      case 2:
+        w.Rename(p, q, next(3) == 0 ? RENAME_EXCHANGE : 0);
+        break;
+      case 3:
+        w.Link(p, q);
+        break;
+      case 4:
+        w.List("/a");
+        w.Mkdir(p);
+        break;
+      case 5:
+        w.Rmdir(p);
+        break;
+      case 6:
+        if (auto found = w.Lookup(p)) vfs::PathName(w.root_path, *found);
+        break;
+    }
+    fiber::Yield();
+  }
+}
+
+// Every name that is listed is there.
+void CheckTree(World& w, uint64_t seed) {
+  for (const char* d : {"/", "/a", "/c", "/a/b", "/c/b"}) {
+    for (const std::string& name : w.List(d)) {
+      if (name.starts_with("error")) continue;
+      EXPECT_EQ(Error(w.Lstat(std::string(d) + "/" + name)), 0) << seed << " " << d << " " << name;
+    }
+  }
+}
+
+void MakeStart(World& w) {
+  for (const char* d : {"/a", "/a/b", "/c"}) ASSERT_EQ(w.Mkdir(d), 0);
+}
+
 // Many fibers at work on the same names: nothing is lost, nothing hangs, and the tree is sound afterwards.
 TEST(TmpfsFuzz, ConcurrentOperations) {
   for (uint64_t seed = 0; seed < 60; seed++) {
@@ -500,55 +552,36 @@ TEST(TmpfsFuzz, ConcurrentOperations) {
     std::unique_ptr<World> w;
     executor->Spawn([&] {
       w = std::make_unique<World>();
-      for (const char* d : {"/a", "/a/b", "/c"}) ASSERT_EQ(w->Mkdir(d), 0);
+      MakeStart(*w);
       for (uint32_t worker = 1; worker <= 4; worker++) {
-        fiber::CurrentExecutor()->Spawn([&, worker] {
-          uint32_t x = static_cast<uint32_t>(seed + 1) * 747796405u + worker;
-          auto next = [&x](uint32_t n) {
-            x ^= x << 13, x ^= x >> 17, x ^= x << 5;
-            return x % n;
-          };
-          const char* kNames[] = {"/a/x", "/a/b/x", "/c/x", "/a/b", "/c/b", "/a/y", "/c/b/x"};
-          for (int i = 0; i < 40; i++) {
-            const char* p = kNames[next(7)];
-            const char* q = kNames[next(7)];
-            switch (next(6)) {
-              case 0:
-                w->WriteFile(p, "1");
-                break;
-              case 1:
-                w->Unlink(p);
-                break;
-              case 2:
-                w->Rename(p, q, next(3) == 0 ? RENAME_EXCHANGE : 0);
-                break;
-              case 3:
-                w->Link(p, q);
-                break;
-              case 4:
-                w->List("/a");
-                w->Mkdir(p);
-                break;
-              case 5:
-                w->Rmdir(p);
-                break;
-            }
-            fiber::Yield();
-          }
-        });
+        fiber::CurrentExecutor()->Spawn(
+            [&, worker] { Work(*w, static_cast<uint32_t>(seed + 1) * 747796405u + worker, 40); });
       }
     });
     ASSERT_EQ(fiber::RunUntilIdle(*executor), 0u) << "seed " << seed;
     InFiber([&] {
-      for (const char* d : {"/", "/a", "/c"}) {
-        for (const std::string& name : w->List(d)) {
-          if (name.starts_with("error")) continue;
-          EXPECT_EQ(Error(w->Lstat(std::string(d) + "/" + name)), 0) << seed << " " << d << " " << name;
-        }
-      }
+      CheckTree(*w, seed);
       w.reset();
     });
   }
+}
+
+// The same on several threads at once.
+TEST(TmpfsFuzz, ParallelOperations) {
+  std::unique_ptr<World> w;
+  auto executor = fiber::ThreadedExecutor::Create({.slots = 4});
+  executor->Spawn([&] {
+    w = std::make_unique<World>();
+    MakeStart(*w);
+    for (uint32_t worker = 1; worker <= 6; worker++) {
+      fiber::CurrentExecutor()->Spawn([&, worker] { Work(*w, worker * 747796405u, 3000); });
+    }
+  });
+  fiber::Join(*executor);
+  InFiber([&] {
+    CheckTree(*w, 0);
+    w.reset();
+  });
 }
 
 }  // namespace
