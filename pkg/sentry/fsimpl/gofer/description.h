@@ -12,7 +12,10 @@ namespace redoubt::goferfs {
 class RegularDescription final : public vfs::FileDescription {
  public:
   RegularDescription(RefPtr<GoferInode> inode, vfs::Path path, int flags)
-      : FileDescription(std::move(path), flags), inode_(std::move(inode)) {}
+      : FileDescription(std::move(path), flags), inode_(std::move(inode)) {
+    inode_->DescriptionOpened();
+  }
+  ~RegularDescription() override { inode_->DescriptionClosed(); }
 
   Result<size_t> PRead(IoSequence& dst, uint64_t offset, vfs::IoFlags) override { return inode_->ReadAt(dst, offset); }
   Result<size_t> PWrite(IoSequence& src, uint64_t offset, vfs::IoFlags) override {

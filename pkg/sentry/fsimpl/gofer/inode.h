@@ -2,6 +2,7 @@
 #ifndef REDOUBT_PKG_SENTRY_FSIMPL_GOFER_INODE_H_
 #define REDOUBT_PKG_SENTRY_FSIMPL_GOFER_INODE_H_
 
+#include <atomic>
 #include <cstdint>
 #include <map>
 #include <string>
@@ -56,6 +57,10 @@ class GoferInode final : public vfs::Inode, public memmap::Mappable {
   Result<> Sync(bool data_only);
   // What an open for writing needs: fails now, not at the first write.
   Result<> PrepareWrite();
+  // Descriptions come and go. Without any, the fids for I/O are given back: the server's host descriptors are few, and the
+  // dentry cache keeps thousands of inodes.
+  void DescriptionOpened() { descriptions_.fetch_add(1); }
+  void DescriptionClosed();
 
   // memmap::Mappable
   Result<> AddMapping(memmap::MappingSpace& space, AddrRange range, uint64_t offset, bool writable) override;
@@ -93,6 +98,7 @@ class GoferInode final : public vfs::Inode, public memmap::Mappable {
   clock::Nanoseconds server_mtime_ GUARDED_BY(attr_mu_) = 0;
   bool own_change_ GUARDED_BY(attr_mu_) = false;  // the next difference is our own doing
 
+  std::atomic<int> descriptions_{0};
   fiber::Mutex io_mu_;
   RefPtr<p9::File> read_file_ GUARDED_BY(io_mu_);
   RefPtr<p9::File> write_file_ GUARDED_BY(io_mu_);

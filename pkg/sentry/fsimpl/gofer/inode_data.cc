@@ -34,6 +34,17 @@ Result<> GoferInode::PrepareWrite() {
   return {};
 }
 
+void GoferInode::DescriptionClosed() {
+  if (descriptions_.fetch_sub(1) != 1) return;
+  RefPtr<p9::File> read_file;
+  RefPtr<p9::File> write_file;
+  fiber::MutexLock lock(io_mu_);
+  if (descriptions_.load() > 0) return;
+  (void)WriteBackLocked();
+  read_file = std::move(read_file_);
+  write_file = std::move(write_file_);
+}
+
 Result<> GoferInode::Fill(uint64_t offset) {
   pgalloc::MemoryFile& memory = gofer().memory_file();
   uint64_t start = offset & ~(kFillBytes - 1);
