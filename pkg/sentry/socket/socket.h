@@ -57,8 +57,9 @@ struct OutMessage {
 // What recvmsg(2) gets.
 struct InMessage {
   IoSequence data;
-  int flags = 0;  // MSG_TRUNC, MSG_EOR, ...
-  AddressBytes from;
+  bool want_from = false;
+  int flags = 0;      // out: MSG_TRUNC, MSG_EOR, ...
+  AddressBytes from;  // only if wanted; empty: the sender has no name
   std::vector<RefPtr<vfs::FileDescription>> files;
   std::optional<ucred> creds;  // if the socket wants them
 };

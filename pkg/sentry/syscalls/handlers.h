@@ -37,6 +37,7 @@ HANDLER(Dup2);
 HANDLER(Dup3);
 HANDLER(Fcntl);
 HANDLER(Ioctl);
+HANDLER(Getdents);
 HANDLER(Getdents64);
 HANDLER(Flock);
 
@@ -105,6 +106,7 @@ HANDLER(Mlockall);
 HANDLER(Munlockall);
 HANDLER(ProcessVmReadv);
 HANDLER(ProcessVmWritev);
+HANDLER(MemfdCreate);
 
 // sys_path.cc
 HANDLER(Mkdir);
@@ -209,6 +211,26 @@ HANDLER(Tgkill);
 HANDLER(Tkill);
 HANDLER(RtSigqueueinfo);
 HANDLER(RtTgsigqueueinfo);
+
+// sys_socket.cc
+HANDLER(Socket);
+HANDLER(Socketpair);
+HANDLER(Bind);
+HANDLER(Listen);
+HANDLER(Accept);
+HANDLER(Accept4);
+HANDLER(Connect);
+HANDLER(Getsockname);
+HANDLER(Getpeername);
+HANDLER(Sendto);
+HANDLER(Sendmsg);
+HANDLER(Sendmmsg);
+HANDLER(Recvfrom);
+HANDLER(Recvmsg);
+HANDLER(Recvmmsg);
+HANDLER(Shutdown);
+HANDLER(Setsockopt);
+HANDLER(Getsockopt);
 
 // sys_stat.cc
 HANDLER(Stat);

@@ -124,6 +124,49 @@ class Dirent64Sink final : public vfs::DirentSink {
   bool full_ = false;
 };
 
+// The same for linux_dirent records, which have the type in their last byte.
+class DirentSink final : public vfs::DirentSink {
+ public:
+  explicit DirentSink(size_t room) : room_(room) {}
+
+  bool Add(std::string_view name, uint64_t ino, uint8_t type, int64_t next_offset) override {
+    // d_ino 8, d_off 8, d_reclen 2, name and NUL, type 1, padded to 8.
+    size_t length = (18 + name.size() + 2 + 7) & ~size_t{7};
+    if (bytes_.size() + length > room_) {
+      full_ = true;
+      return false;
+    }
+    size_t at = bytes_.size();
+    bytes_.resize(at + length);
+    std::byte* p = bytes_.data() + at;
+    uint16_t record_length = static_cast<uint16_t>(length);
+    std::memcpy(p, &ino, 8);
+    std::memcpy(p + 8, &next_offset, 8);
+    std::memcpy(p + 16, &record_length, 2);
+    std::memcpy(p + 18, name.data(), name.size());
+    std::memcpy(p + length - 1, &type, 1);
+    return true;
+  }
+  const std::vector<std::byte>& bytes() const { return bytes_; }
+  bool full() const { return full_; }
+
+ private:
+  const size_t room_;
+  std::vector<std::byte> bytes_;
+  bool full_ = false;
+};
+
+template <typename Sink>
+Result<uint64_t> DoGetdents(Task& task, const SyscallArgs& a) {
+  FdTable::File file = TRY(task.File(a.I32(0)));
+  if (!file->readable()) return Err(EBADF);
+  Sink sink(std::min<size_t>(a.U32(2), 1 << 20));
+  TRY(file->Getdents(sink));
+  if (sink.bytes().empty() && sink.full()) return Err(EINVAL);
+  TRY(task.mm().CopyOutAll(a.Pointer(1), sink.bytes()));
+  return sink.bytes().size();
+}
+
 }  // namespace
 
 Result<uint64_t> Open(Task& task, const SyscallArgs& a) {
@@ -269,15 +312,8 @@ Result<uint64_t> Ioctl(Task& task, const SyscallArgs& a) {
   return file->Ioctl(task.mm(), a.U32(1), a.U64(2));
 }
 
-Result<uint64_t> Getdents64(Task& task, const SyscallArgs& a) {
-  FdTable::File file = TRY(task.File(a.I32(0)));
-  if (!file->readable()) return Err(EBADF);
-  Dirent64Sink sink(std::min<size_t>(a.U32(2), 1 << 20));
-  TRY(file->Getdents(sink));
-  if (sink.bytes().empty() && sink.full()) return Err(EINVAL);
-  TRY(task.mm().CopyOutAll(a.Pointer(1), sink.bytes()));
-  return sink.bytes().size();
-}
+Result<uint64_t> Getdents(Task& task, const SyscallArgs& a) { return DoGetdents<DirentSink>(task, a); }
+Result<uint64_t> Getdents64(Task& task, const SyscallArgs& a) { return DoGetdents<Dirent64Sink>(task, a); }
 
 Result<uint64_t> Flock(Task& task, const SyscallArgs& a) {
   FdTable::File file = TRY(task.File(a.I32(0)));

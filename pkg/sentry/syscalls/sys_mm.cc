@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "pkg/sentry/fsimpl/tmpfs/tmpfs.h"
 #include "pkg/sentry/syscalls/common.h"
 #include "pkg/sentry/syscalls/handlers.h"
 
@@ -118,6 +119,23 @@ Result<uint64_t> Mlockall(Task& task, const SyscallArgs& a) {
 Result<uint64_t> Munlockall(Task& task, const SyscallArgs& a) {
   TRY(task.mm().MUnlockAll());
   return 0;
+}
+
+Result<uint64_t> MemfdCreate(Task& task, const SyscallArgs& a) {
+  constexpr uint32_t kNoexecSeal = 8, kExec = 0x10;  // MFD_NOEXEC_SEAL, MFD_EXEC: newer than the C library
+  const uint32_t flags = a.U32(1);
+  if ((flags & ~(MFD_CLOEXEC | MFD_ALLOW_SEALING | kNoexecSeal | kExec)) != 0) return Err(EINVAL);
+  if ((flags & kExec) != 0 && (flags & kNoexecSeal) != 0) return Err(EINVAL);
+  constexpr size_t kMaxName = 249;
+  Result<std::string> name = task.mm().CopyInString(a.Pointer(0), kMaxName + 1);
+  if (!name) return Err(name.error() == Errno(ENAMETOOLONG) ? Errno(EINVAL) : name.error());
+  const bool sealing = (flags & (MFD_ALLOW_SEALING | kNoexecSeal)) != 0;
+  RefPtr<vfs::FileDescription> file =
+      TRY(tmpfs::CreateMemfd(task.kernel().memory_file(), *name,
+                             sealing ? tmpfs::Sealing::kAllowed : tmpfs::Sealing::kForbidden, task.creds().fsuid,
+                             task.creds().fsgid));
+  if ((flags & kNoexecSeal) != 0) TRY(file->SetAttributes({.mode = 0666}));
+  return TRY(task.InstallFd(std::move(file), (flags & MFD_CLOEXEC) != 0));
 }
 
 // process_vm_readv(2), process_vm_writev(2): page by page through a buffer of the Sentry's, so that the two address spaces are never

@@ -55,6 +55,19 @@ class RegularDescription final : public vfs::FileDescription {
     return {};
   }
   Result<> Sync(bool) override { return {}; }
+  Result<uint64_t> Fcntl(int command, uint64_t arg) override {
+    switch (command) {
+      case F_GET_SEALS:
+        return static_cast<uint64_t>(file_->seals());
+      case F_ADD_SEALS:
+        if (!writable()) return Err(EPERM);
+        if (arg > INT32_MAX) return Err(EINVAL);
+        TRY(file_->AddSeals(static_cast<int>(arg)));
+        return 0;
+      default:
+        return Err(EINVAL);
+    }
+  }
 
  private:
   const RefPtr<RegularFile> file_;
@@ -112,8 +125,8 @@ Result<size_t> RegularFile::ReadAt(IoSequence& dst, uint64_t offset) {
         memory.IncRef(run.file_range());
       }
     }
-    Result<size_t> n = run.present ? dst.CopyOut({memory.At(run.memory) + (offset - run.start), length})
-                                   : dst.ZeroOut(length);
+    Result<size_t> n =
+        run.present ? dst.CopyOut({memory.At(run.memory) + (offset - run.start), length}) : dst.ZeroOut(length);
     if (run.present) memory.DecRef(run.file_range());
     if (!n) {
       if (done > 0) break;
@@ -251,7 +264,8 @@ Result<> RegularFile::TruncateLocked(uint64_t size) {
   if ((size < size_ && (seals_ & F_SEAL_SHRINK)) || (size > size_ && (seals_ & F_SEAL_GROW))) return Err(EPERM);
   const uint64_t old_size = std::exchange(size_, size);
   if (size >= old_size) return {};
-  // Mappings may have been given pages beyond the end of the last one by nothing: Translate stops at the size rounded up.
+  // Mappings may have been given pages beyond the end of the last one by nothing: Translate stops at the size rounded
+  // up.
   PunchLocked(size, PageRoundDown(UINT64_MAX), true);
   return {};
 }

@@ -243,7 +243,7 @@ Result<size_t> Endpoint::ReceivePacket(socket::InMessage& m, int flags, WantCred
     from = message.data.get();
     length = message.length();
     if (want == WantCreds::kYes) m.creds = message.creds;
-    if (!message.from.empty() && !connection_based()) m.from = FormatAddress(message.from);
+    if (m.want_from && !message.from.empty() && !connection_based()) m.from = FormatAddress(message.from);
   }
   const size_t n = std::min<size_t>(length, m.data.remaining());
   Result<size_t> copied = n > 0 ? m.data.CopyOut(std::span(from, n)) : Result<size_t>(0);

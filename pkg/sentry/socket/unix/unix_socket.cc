@@ -144,6 +144,9 @@ Result<size_t> UnixSocket::ReceiveOnce(socket::InMessage& message, int flags) {
 
 Result<size_t> UnixSocket::Receive(socket::InMessage& message, int flags, fiber::Time deadline) {
   if (flags & MSG_OOB) return Err(EOPNOTSUPP);
+  if (message.want_from && endpoint_->connection_based()) {
+    if (Result<Name> peer = endpoint_->PeerName(); peer && !peer->empty()) message.from = FormatAddress(*peer);
+  }
   const bool all = type() == SOCK_STREAM && (flags & MSG_WAITALL) && !(flags & MSG_PEEK);
   size_t total = 0;
   while (true) {
@@ -165,8 +168,14 @@ Result<> UnixSocket::Shutdown(int how) {
 
 Result<socket::AddressBytes> UnixSocket::PeerName() { return FormatAddress(TRY(endpoint_->PeerName())); }
 
+Result<> UnixSocket::SetOption(const Caller& caller, int level, int name, std::span<const std::byte> value) {
+  if (level != SOL_SOCKET) return Err(EOPNOTSUPP);
+  return Socket::SetOption(caller, level, name, value);
+}
+
 Result<std::vector<std::byte>> UnixSocket::GetOption(const Caller& caller, int level, int name) {
-  if (level == SOL_SOCKET && name == SO_PEERCRED) return socket::OptionBytes(endpoint_->PeerCredentials());
+  if (level != SOL_SOCKET) return Err(EOPNOTSUPP);
+  if (name == SO_PEERCRED) return socket::OptionBytes(endpoint_->PeerCredentials());
   return Socket::GetOption(caller, level, name);
 }
 

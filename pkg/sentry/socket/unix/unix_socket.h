@@ -24,6 +24,7 @@ class UnixSocket final : public socket::Socket {
   Result<> Shutdown(int how) override;
   Result<socket::AddressBytes> LocalName() override { return FormatAddress(endpoint_->name()); }
   Result<socket::AddressBytes> PeerName() override;
+  Result<> SetOption(const socket::Caller& caller, int level, int name, std::span<const std::byte> value) override;
   Result<std::vector<std::byte>> GetOption(const socket::Caller& caller, int level, int name) override;
 
   Result<size_t> Read(IoSequence& dst, vfs::IoFlags flags) override;
