@@ -121,7 +121,8 @@ std::optional<Result<uint64_t>> Terminal::JobControlIoctl(MemoryIo& io, uint32_t
         return 0;
       case TIOCNOTTY:
         if (!controlling) return Err(ENOTTY);
-        // Linux lets any member give the terminal up for itself alone; here it is the session's, so only the leader's word counts.
+        // Linux lets any member give the terminal up for itself alone; here it is the session's, so only the leader's
+        // word counts.
         if (ids.session_leader) HangUp();
         return 0;
       case TIOCGPGRP:

@@ -1,4 +1,5 @@
-// What terminals ask of the process tree, and the part of every terminal that job control is about. credentials(7), tty_ioctl(4).
+// What terminals ask of the process tree, and the part of every terminal that job control is about. credentials(7),
+// tty_ioctl(4).
 #ifndef REDOUBT_PKG_SENTRY_TTY_JOB_CONTROL_H_
 #define REDOUBT_PKG_SENTRY_TTY_JOB_CONTROL_H_
 
@@ -16,7 +17,8 @@ namespace redoubt::tty {
 
 class Terminal;
 
-// Implemented by the kernel; all but the signals are about the task that runs on the current fiber. Called without a terminal's lock.
+// Implemented by the kernel; all but the signals are about the task that runs on the current fiber. Called without a
+// terminal's lock.
 class JobControl {
  public:
   virtual ~JobControl() = default;
@@ -37,9 +39,9 @@ class JobControl {
   virtual void SignalProcessGroup(int process_group, int sig) = 0;
   // SIGHUP and SIGCONT to the session's leader.
   virtual void HangUpSessionLeader(int session) = 0;
-  // The current task, of a background process group, wants to read (SIGTTIN) or to write or change the terminal (SIGTTOU). Success: SIGTTOU is
-  // blocked or ignored, go on. EIO: the group is orphaned, or SIGTTIN is blocked or ignored. Otherwise the group has been sent the
-  // signal: ERESTARTSYS.
+  // The current task, of a background process group, wants to read (SIGTTIN) or to write or change the terminal
+  // (SIGTTOU). Success: SIGTTOU is blocked or ignored, go on. EIO: the group is orphaned, or SIGTTIN is blocked or
+  // ignored. Otherwise the group has been sent the signal: ERESTARTSYS.
   virtual Result<> BackgroundAccess(int sig) = 0;
 };
 
@@ -59,7 +61,8 @@ class Terminal : public RefCounted, public kernel::HangsUp {
   // To the foreground process group, if there is one.
   void SignalForeground(int sig) EXCLUDES(job_mu_);
 
-  // Open without O_NOCTTY: the current task's session takes the terminal if it leads one that has none and nobody else has it.
+  // Open without O_NOCTTY: the current task's session takes the terminal if it leads one that has none and nobody else
+  // has it.
   void MaybeBecomeControlling(int open_flags) EXCLUDES(job_mu_);
   // Whether the current task is in the foreground, or may go on although it is not (see BackgroundAccess).
   Result<> CheckForeground(int sig) EXCLUDES(job_mu_);
@@ -68,8 +71,8 @@ class Terminal : public RefCounted, public kernel::HangsUp {
   // kernel::HangsUp: the session's leader has died, or gives the terminal up. SIGHUP and SIGCONT to the foreground.
   void HangUp() override EXCLUDES(job_mu_);
 
-  // TIOCSCTTY, TIOCNOTTY, TIOCGPGRP, TIOCSPGRP, TIOCGSID: null for any other command. `master`: asked through a pseudo-terminal's
-  // master, which need not be the caller's controlling terminal to be read.
+  // TIOCSCTTY, TIOCNOTTY, TIOCGPGRP, TIOCSPGRP, TIOCGSID: null for any other command. `master`: asked through a
+  // pseudo-terminal's master, which need not be the caller's controlling terminal to be read.
   enum class Side { kTerminal, kMaster };
   std::optional<Result<uint64_t>> JobControlIoctl(MemoryIo& io, uint32_t command, uint64_t arg, Side side);
 

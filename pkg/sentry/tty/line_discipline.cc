@@ -68,7 +68,8 @@ void LineDiscipline::FlushInput() {
 
 bool LineDiscipline::CanInput() const {
   // In canonical mode erasing and the end of the line must always get through.
-  return LocalFlag(ICANON) ? lines_.size() < kMaxInput && ReadableBytes() < 16 * kMaxInput : pending_.size() < kMaxInput;
+  return LocalFlag(ICANON) ? lines_.size() < kMaxInput && ReadableBytes() < 16 * kMaxInput
+                           : pending_.size() < kMaxInput;
 }
 
 size_t LineDiscipline::Input(std::span<const std::byte> bytes, std::vector<int>& signals) {

@@ -13,9 +13,9 @@
 
 namespace redoubt::tty {
 
-// A pure state machine: bytes typed at the terminal (written to the master) go in at Input, and come out of Read for the program; what the
-// program writes goes in at Output and comes out, mixed with echoes, of TakeOutput. Not thread-safe: the terminal's lock guards
-// it.
+// A pure state machine: bytes typed at the terminal (written to the master) go in at Input, and come out of Read for
+// the program; what the program writes goes in at Output and comes out, mixed with echoes, of TakeOutput. Not
+// thread-safe: the terminal's lock guards it.
 class LineDiscipline final {
  public:
   static constexpr size_t kMaxInput = 4096;    // bytes typed and not yet read
@@ -27,14 +27,14 @@ class LineDiscipline final {
   // TCSETS; `flush`: TCSETSF drops unread input.
   void SetTermios(const abi::Termios& termios, bool flush);
 
-  // Takes as many bytes as there is room for; returns how many. Signals that the bytes ask for (SIGINT, SIGQUIT, SIGTSTP) are
-  // appended to `signals`.
+  // Takes as many bytes as there is room for; returns how many. Signals that the bytes ask for (SIGINT, SIGQUIT,
+  // SIGTSTP) are appended to `signals`.
   size_t Input(std::span<const std::byte> bytes, std::vector<int>& signals);
   // Room for at least one more byte of input.
   bool CanInput() const;
 
-  // What a read of `size` bytes gets now: a line at most in canonical mode. EAGAIN if it must wait for more; `partial_ok` (O_NONBLOCK, or the
-  // time-out of VTIME has passed): what there is, though fewer than VMIN.
+  // What a read of `size` bytes gets now: a line at most in canonical mode. EAGAIN if it must wait for more;
+  // `partial_ok` (O_NONBLOCK, or the time-out of VTIME has passed): what there is, though fewer than VMIN.
   Result<std::string> Read(size_t size, bool partial_ok);
   bool CanRead() const;
   size_t ReadableBytes() const;

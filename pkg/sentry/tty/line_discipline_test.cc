@@ -66,7 +66,9 @@ TEST(LineDiscipline, Editing) {
   t.Type("one two  \x17three\n");
   EXPECT_EQ(t.Read(), "one three\n");
   t.Screen();
-  t.Type("gone\x15" "kept\n");
+  t.Type(
+      "gone\x15"
+      "kept\n");
   EXPECT_EQ(t.Read(), "kept\n");
   EXPECT_EQ(t.Screen(), "gone\b \b\b \b\b \b\b \bkept\r\n");
   // A control character echoes as two columns and is erased as two.

@@ -17,7 +17,13 @@ namespace {
 class AnonInode final : public Inode {
  public:
   AnonInode(Filesystem& fs, uint64_t ino, uint32_t mode, uint32_t uid, uint32_t gid)
-      : Inode(fs), ino_(ino), type_(mode & S_IFMT), mode_(mode & 07777), uid_(uid), gid_(gid), time_(clock::Realtime()) {}
+      : Inode(fs),
+        ino_(ino),
+        type_(mode & S_IFMT),
+        mode_(mode & 07777),
+        uid_(uid),
+        gid_(gid),
+        time_(clock::Realtime()) {}
 
   uint32_t type() const override { return type_; }
   Result<Attributes> GetAttributes() override {

@@ -29,16 +29,14 @@ RefPtr<Dentry> Dentry::MakeRoot(RefPtr<Inode> inode) {
 
 RefPtr<Dentry> Dentry::MakeAnonymous(RefPtr<Inode> inode, std::string name) {
   RefPtr<Filesystem> fs(&inode->filesystem());
-  return RefPtr<Dentry>(
-      new Dentry(DentryKind::kAnonymous, nullptr, std::move(name), std::move(inode), std::move(fs)));
+  return RefPtr<Dentry>(new Dentry(DentryKind::kAnonymous, nullptr, std::move(name), std::move(inode), std::move(fs)));
 }
 
 RefPtr<Dentry> Dentry::MakeUnnamed(RefPtr<Dentry> parent, RefPtr<Inode> inode) {
   Result<Attributes> attrs = inode->GetAttributes();
   std::string name = "#" + std::to_string(attrs ? attrs->ino : 0);
   RefPtr<Filesystem> fs(&inode->filesystem());
-  RefPtr<Dentry> d(
-      new Dentry(DentryKind::kNamed, std::move(parent), std::move(name), std::move(inode), std::move(fs)));
+  RefPtr<Dentry> d(new Dentry(DentryKind::kNamed, std::move(parent), std::move(name), std::move(inode), std::move(fs)));
   d->deleted_.store(true, std::memory_order_release);
   return d;
 }
@@ -113,7 +111,8 @@ Result<RefPtr<Dentry>> Dentry::LookupLocked(std::string_view name) {
     }
     return Insert(name, nullptr);
   }
-  // An uncached directory that still has the same file there: keep the dentry, since someone may stand on it or have mounted on it.
+  // An uncached directory that still has the same file there: keep the dentry, since someone may stand on it or have
+  // mounted on it.
   if (known && known->inode_ == *found) return known;
   return Insert(name, *std::move(found));
 }

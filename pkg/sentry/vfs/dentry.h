@@ -2,9 +2,8 @@
 #ifndef REDOUBT_PKG_SENTRY_VFS_DENTRY_H_
 #define REDOUBT_PKG_SENTRY_VFS_DENTRY_H_
 
-#include <boost/intrusive/list.hpp>
-
 #include <atomic>
+#include <boost/intrusive/list.hpp>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -25,11 +24,12 @@ enum class DentryKind {
 };
 
 // One name in one directory, positive (it has an inode) or negative (known not to exist). A dentry never changes its
-// inode: creating a file replaces a negative dentry by a new one. Kept alive by those who stand on it, by its children, and for
-// a while by the dentry cache. A parent knows its living children, so a place has at most one dentry at a time.
+// inode: creating a file replaces a negative dentry by a new one. Kept alive by those who stand on it, by its children,
+// and for a while by the dentry cache. A parent knows its living children, so a place has at most one dentry at a time.
 //
-// Locking: names and parents of all dentries are guarded by one short lock (kDentryTree), the set of a directory's children by its own
-// (kDentryChildren). dir_lock() serializes the file system's view of one directory (Linux's i_rwsem): creation, removal, Lookup.
+// Locking: names and parents of all dentries are guarded by one short lock (kDentryTree), the set of a directory's
+// children by its own (kDentryChildren). dir_lock() serializes the file system's view of one directory (Linux's
+// i_rwsem): creation, removal, Lookup.
 class Dentry final : public RefCounted {
  public:
   static RefPtr<Dentry> MakeRoot(RefPtr<Inode> inode);

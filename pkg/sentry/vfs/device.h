@@ -17,8 +17,8 @@ namespace redoubt::vfs {
 // Opens the device at `path` (the node). `flags` are open(2)'s.
 using DeviceOpener = std::function<Result<RefPtr<FileDescription>>(const Path& path, uint32_t minor, int flags)>;
 
-// Serves minors [first, first + count) of a character device's major; `name` is what /proc/devices shows. Later registrations win.
-// Thread-safe.
+// Serves minors [first, first + count) of a character device's major; `name` is what /proc/devices shows. Later
+// registrations win. Thread-safe.
 void RegisterCharDevice(uint32_t major, uint32_t first, uint32_t count, std::string name, DeviceOpener opener);
 // ENXIO if nobody serves it.
 Result<RefPtr<FileDescription>> OpenCharDevice(const Path& path, uint64_t rdev, int flags);

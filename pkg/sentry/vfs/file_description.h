@@ -22,19 +22,22 @@ namespace redoubt::vfs {
 class DirentSink {
  public:
   virtual ~DirentSink() = default;
-  // `next_offset` is what a later Getdents continues from (d_off). False: no room, stop before this one. `type` is DT_*.
+  // `next_offset` is what a later Getdents continues from (d_off). False: no room, stop before this one. `type` is
+  // DT_*.
   virtual bool Add(std::string_view name, uint64_t ino, uint8_t type, int64_t next_offset) = 0;
 };
 
 // RWF_* of preadv2(2); kNone otherwise.
 using IoFlags = int;
 
-// Operations never block: what would block returns EAGAIN, and the syscall layer waits on the description's events and tries
-// again (wait::Retry), unless the description is O_NONBLOCK. (Waiting for the gofer or a lock is not "blocking" in this sense.)
+// Operations never block: what would block returns EAGAIN, and the syscall layer waits on the description's events and
+// tries again (wait::Retry), unless the description is O_NONBLOCK. (Waiting for the gofer or a lock is not "blocking"
+// in this sense.)
 class FileDescription : public memmap::MappingIdentity {
  public:
-  // `path` may be null for descriptions with no place in the tree that override everything which needs one; anonymous ones (pipes,
-  // sockets, eventfd) get a path on an internal mount (anon_inode.h). `flags`: open(2)'s access mode and status flags.
+  // `path` may be null for descriptions with no place in the tree that override everything which needs one; anonymous
+  // ones (pipes, sockets, eventfd) get a path on an internal mount (anon_inode.h). `flags`: open(2)'s access mode and
+  // status flags.
   FileDescription(Path path, int flags);
   ~FileDescription() override;
 
@@ -45,11 +48,12 @@ class FileDescription : public memmap::MappingIdentity {
   // O_ACCMODE and the status flags (O_APPEND, O_NONBLOCK, O_DIRECT, O_NOATIME, O_ASYNC, O_SYNC, O_PATH...).
   int flags() const { return flags_.load(std::memory_order_relaxed); }
   bool nonblocking() const;
-  // fcntl(F_SETFL): only O_APPEND, O_ASYNC, O_DIRECT, O_NOATIME, O_NONBLOCK change. Overridable to forward to a host descriptor.
+  // fcntl(F_SETFL): only O_APPEND, O_ASYNC, O_DIRECT, O_NOATIME, O_NONBLOCK change. Overridable to forward to a host
+  // descriptor.
   virtual Result<> SetStatusFlags(int flags);
 
-  // At the description's offset, which moves (for streams there is none). Checked by the caller: readable(), writable().
-  // Defaults: under the offset's fiber lock, PRead or PWrite (at the end with O_APPEND).
+  // At the description's offset, which moves (for streams there is none). Checked by the caller: readable(),
+  // writable(). Defaults: under the offset's fiber lock, PRead or PWrite (at the end with O_APPEND).
   virtual Result<size_t> Read(IoSequence& dst, IoFlags flags);
   virtual Result<size_t> Write(IoSequence& src, IoFlags flags);
   // At `offset`, which is not negative. Streams: ESPIPE (the default).
@@ -79,12 +83,13 @@ class FileDescription : public memmap::MappingIdentity {
   // Fills options.mappable, identity, max_access as wanted. ENODEV by default.
   virtual Result<> ConfigureMMap(mm::MMapOptions& options) { return Err(ENODEV); }
 
-  // Readiness for poll and epoll: those of `mask`'s events that hold now. Default: always readable and writable (as regular
-  // files are), and no queue.
+  // Readiness for poll and epoll: those of `mask`'s events that hold now. Default: always readable and writable (as
+  // regular files are), and no queue.
   virtual waiter::EventMask Readiness(waiter::EventMask mask);
   virtual void RegisterWaiter(waiter::Entry& entry) {}
   virtual void UnregisterWaiter(waiter::Entry& entry) {}
-  // Until when read(2) and write(2) wait where they block: SO_RCVTIMEO and SO_SNDTIMEO. A deadline that passes is EAGAIN.
+  // Until when read(2) and write(2) wait where they block: SO_RCVTIMEO and SO_SNDTIMEO. A deadline that passes is
+  // EAGAIN.
   virtual fiber::Time ReadDeadline() const { return fiber::kForever; }
   virtual fiber::Time WriteDeadline() const { return fiber::kForever; }
   // False where epoll_ctl answers EPERM (regular files, directories).

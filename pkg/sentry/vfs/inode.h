@@ -1,5 +1,6 @@
-// What a file system implements: Inode and Filesystem. The VFS does the rest (walking, permissions, the dentry cache, mounts), so an
-// implementation holds only what is particular to it. Linux's struct inode, inode_operations, super_block.
+// What a file system implements: Inode and Filesystem. The VFS does the rest (walking, permissions, the dentry cache,
+// mounts), so an implementation holds only what is particular to it. Linux's struct inode, inode_operations,
+// super_block.
 #ifndef REDOUBT_PKG_SENTRY_VFS_INODE_H_
 #define REDOUBT_PKG_SENTRY_VFS_INODE_H_
 
@@ -33,16 +34,16 @@ struct Attributes {
   uint32_t uid = 0, gid = 0;
   uint32_t nlink = 1;
   uint64_t ino = 0;
-  uint64_t dev = 0;   // makedev() of the file system
-  uint64_t rdev = 0;  // of a device node
-  uint64_t size = 0;  // bytes
+  uint64_t dev = 0;     // makedev() of the file system
+  uint64_t rdev = 0;    // of a device node
+  uint64_t size = 0;    // bytes
   uint64_t blocks = 0;  // of 512 bytes
   uint32_t blksize = 4096;
   clock::Nanoseconds atime = 0, mtime = 0, ctime = 0, btime = 0;
 };
 
-// What to change (chmod, chown, truncate, utimensat). The VFS has checked permissions and computed final values (S_ISUID
-// clearing, "now"); the file system applies all or fails with nothing changed.
+// What to change (chmod, chown, truncate, utimensat). The VFS has checked permissions and computed final values
+// (S_ISUID clearing, "now"); the file system applies all or fails with nothing changed.
 struct AttributeChange {
   std::optional<uint32_t> mode;  // permission bits, 07777
   std::optional<uint32_t> uid, gid;
@@ -62,9 +63,9 @@ enum class LookupCache {
   kUncached,  // ask Lookup every time (procfs: what exists changes by itself)
 };
 
-// One file, directory, ... of a file system. Names live in dentries. Calls that change a directory, and Lookup, come with that directory's
-// lock held by the VFS (a fiber lock: they may block). All calls may come from several threads at once otherwise.
-// The defaults fail as Linux does where a file system lacks the operation.
+// One file, directory, ... of a file system. Names live in dentries. Calls that change a directory, and Lookup, come
+// with that directory's lock held by the VFS (a fiber lock: they may block). All calls may come from several threads at
+// once otherwise. The defaults fail as Linux does where a file system lacks the operation.
 class Inode : public RefCounted {
  public:
   explicit Inode(Filesystem& fs) : fs_(fs) {}
@@ -79,7 +80,8 @@ class Inode : public RefCounted {
 
   virtual Result<Attributes> GetAttributes() = 0;
   virtual Result<> SetAttributes(const AttributeChange& change) { return Err(EPERM); }
-  // Default: the mode, owner and capabilities rules of path_resolution(7), by GetAttributes. `may` is of R_OK, W_OK, X_OK.
+  // Default: the mode, owner and capabilities rules of path_resolution(7), by GetAttributes. `may` is of R_OK, W_OK,
+  // X_OK.
   virtual Result<> CheckPermission(const auth::Credentials& creds, int may);
 
   // Directories. Names are single components, not "." or "..", at most NAME_MAX.
@@ -88,14 +90,19 @@ class Inode : public RefCounted {
   // Regular files, FIFOs, sockets, devices (by new_inode.mode).
   virtual Result<RefPtr<Inode>> Create(std::string_view name, const NewInode& new_inode) { return Err(EROFS); }
   virtual Result<RefPtr<Inode>> Mkdir(std::string_view name, const NewInode& new_inode) { return Err(EROFS); }
-  virtual Result<RefPtr<Inode>> Symlink(std::string_view name, std::string_view target, const NewInode& new_inode) { return Err(EROFS); }
+  virtual Result<RefPtr<Inode>> Symlink(std::string_view name, std::string_view target, const NewInode& new_inode) {
+    return Err(EROFS);
+  }
   virtual Result<> Link(std::string_view name, Inode& target) { return Err(EPERM); }
   virtual Result<> Unlink(std::string_view name, Inode& child) { return Err(EROFS); }
   virtual Result<> Rmdir(std::string_view name, Inode& child) { return Err(EROFS); }
-  // Both directories are of this file system and locked; `replaced` is null or what stood at new_name (with RENAME_EXCHANGE: the other
-  // one). The VFS has checked types and permissions; emptiness of a replaced directory is the file system's to check (ENOTEMPTY).
+  // Both directories are of this file system and locked; `replaced` is null or what stood at new_name (with
+  // RENAME_EXCHANGE: the other one). The VFS has checked types and permissions; emptiness of a replaced directory is
+  // the file system's to check (ENOTEMPTY).
   virtual Result<> Rename(std::string_view old_name, Inode& child, Inode& new_parent, std::string_view new_name,
-                          Inode* replaced, uint32_t flags) { return Err(EROFS); }
+                          Inode* replaced, uint32_t flags) {
+    return Err(EROFS);
+  }
   // An unnamed regular file (O_TMPFILE).
   virtual Result<RefPtr<Inode>> Tmpfile(const NewInode& new_inode) { return Err(EOPNOTSUPP); }
 
@@ -104,8 +111,9 @@ class Inode : public RefCounted {
   virtual bool IsMagicLink() const { return false; }
   virtual Result<Path> FollowMagicLink() { return Err(ENOSYS); }
 
-  // A new open file. `flags` are open(2)'s; O_CREAT, O_EXCL, O_TRUNC, O_NOFOLLOW, O_DIRECTORY, permissions and O_PATH have been dealt
-  // with by the VFS (O_TRUNC is left in for regular files that will be truncated, as a hint). May block the fiber interruptibly (FIFOs).
+  // A new open file. `flags` are open(2)'s; O_CREAT, O_EXCL, O_TRUNC, O_NOFOLLOW, O_DIRECTORY, permissions and O_PATH
+  // have been dealt with by the VFS (O_TRUNC is left in for regular files that will be truncated, as a hint). May block
+  // the fiber interruptibly (FIFOs).
   virtual Result<RefPtr<FileDescription>> Open(const Path& path, int flags) = 0;
 
   // xattr(7). Values of at most 64 KiB.
@@ -119,8 +127,8 @@ class Inode : public RefCounted {
   // Null if there never was a lock.
   FileLocks* locks_if_any() const { return locks_.load(std::memory_order_acquire); }
 
-  // What a socket node (S_IFSOCK) is bound to: an object of the AF_UNIX implementation. File systems that can hold such nodes keep it
-  // for the inode's lifetime; ECONNREFUSED where there is none.
+  // What a socket node (S_IFSOCK) is bound to: an object of the AF_UNIX implementation. File systems that can hold such
+  // nodes keep it for the inode's lifetime; ECONNREFUSED where there is none.
   virtual Result<RefPtr<RefCounted>> bound_socket() { return Err(ECONNREFUSED); }
   virtual Result<> set_bound_socket(RefPtr<RefCounted> socket) { return Err(EOPNOTSUPP); }
   // The pipe behind a FIFO node, made by SpecialNodeHooks::open_fifo; same rules.

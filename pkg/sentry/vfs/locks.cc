@@ -174,15 +174,15 @@ std::optional<RecordLock> FileLocks::TestRecord(const RecordLock& lock) {
 
 void FileLocks::ReleasePosix(const void* owner) {
   sync::MutexLock guard(mu_);
-  size_t erased = std::erase_if(
-      records_, [&](const RecordLock& r) { return r.kind == RecordKind::kPosix && r.owner == owner; });
+  size_t erased =
+      std::erase_if(records_, [&](const RecordLock& r) { return r.kind == RecordKind::kPosix && r.owner == owner; });
   if (erased > 0) WakeLocked();
 }
 
 void FileLocks::ReleaseDescription(const void* owner) {
   sync::MutexLock guard(mu_);
-  size_t erased = std::erase_if(
-      records_, [&](const RecordLock& r) { return r.kind == RecordKind::kOfd && r.owner == owner; });
+  size_t erased =
+      std::erase_if(records_, [&](const RecordLock& r) { return r.kind == RecordKind::kOfd && r.owner == owner; });
   erased += std::erase_if(flocks_, [&](const FlockEntry& f) { return f.owner == owner; });
   if (erased > 0) WakeLocked();
 }

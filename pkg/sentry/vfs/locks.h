@@ -1,4 +1,5 @@
-// Advisory locks of one file: flock(2), and fcntl(2)'s record locks, traditional (POSIX) and of open file descriptions (OFD).
+// Advisory locks of one file: flock(2), and fcntl(2)'s record locks, traditional (POSIX) and of open file descriptions
+// (OFD).
 #ifndef REDOUBT_PKG_SENTRY_VFS_LOCKS_H_
 #define REDOUBT_PKG_SENTRY_VFS_LOCKS_H_
 
@@ -28,8 +29,9 @@ struct RecordLock {
   int pid = 0;                  // who asked; F_GETLK shows it, -1 for OFD locks
 };
 
-// Owned by the inode (Inode::locks). Waiting is interruptible (ERESTARTSYS). A blocked traditional lock that would close a circle of
-// waiting processes fails with EDEADLK; flock and OFD locks, as in Linux, do not look for circles. Thread-safe.
+// Owned by the inode (Inode::locks). Waiting is interruptible (ERESTARTSYS). A blocked traditional lock that would
+// close a circle of waiting processes fails with EDEADLK; flock and OFD locks, as in Linux, do not look for circles.
+// Thread-safe.
 class FileLocks final {
  public:
   FileLocks() = default;
@@ -37,8 +39,8 @@ class FileLocks final {
   FileLocks(const FileLocks&) = delete;
   FileLocks& operator=(const FileLocks&) = delete;
 
-  // flock(2): `owner` is the description. EAGAIN if another's lock is in the way and `wait` is kNo; as in Linux, a conversion that fails
-  // has lost the old lock.
+  // flock(2): `owner` is the description. EAGAIN if another's lock is in the way and `wait` is kNo; as in Linux, a
+  // conversion that fails has lost the old lock.
   Result<> Flock(const void* owner, LockType type, LockWait wait) EXCLUDES(mu_);
   // F_SETLK, F_SETLKW and their OFD kin. EAGAIN, EDEADLK.
   Result<> SetRecord(const RecordLock& lock, LockWait wait) EXCLUDES(mu_);

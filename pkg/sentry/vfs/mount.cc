@@ -45,9 +45,7 @@ RefPtr<Mount> Mount::Create(RefPtr<Filesystem> fs, uint64_t ms_flags, std::strin
   return MakeRef<Mount>(std::move(fs), std::move(root), ms_flags, std::move(source));
 }
 
-RefPtr<Mount> Mount::Clone(RefPtr<Dentry> root) const {
-  return MakeRef<Mount>(fs_, std::move(root), flags(), source_);
-}
+RefPtr<Mount> Mount::Clone(RefPtr<Dentry> root) const { return MakeRef<Mount>(fs_, std::move(root), flags(), source_); }
 
 RefPtr<Mount> Mount::parent() const {
   sync::MutexLock lock(tree);

@@ -17,8 +17,9 @@
 
 namespace redoubt::vfs {
 
-// Attached to a place in a parent mount, or a namespace's root, or detached (unmounted but in use, or internal). A parent and its child hold
-// each other until the child is detached. Tree() guards all attachments of all namespaces (Linux's mount_lock).
+// Attached to a place in a parent mount, or a namespace's root, or detached (unmounted but in use, or internal). A
+// parent and its child hold each other until the child is detached. Tree() guards all attachments of all namespaces
+// (Linux's mount_lock).
 class Mount final : public RefCounted {
  public:
   // Of the whole file system, or from `root` on.

@@ -49,7 +49,8 @@ Result<NewInode> PrepareNewInode(const Walker& walker, Inode& dir, uint32_t mode
   return n;
 }
 
-Result<> CreateName(const Walker& walker, const At& at, NewKind kind, const std::function<Result<>(const Path& dir)>& check,
+Result<> CreateName(const Walker& walker, const At& at, NewKind kind,
+                    const std::function<Result<>(const Path& dir)>& check,
                     const std::function<Result<RefPtr<Inode>>(Dentry& dir, std::string_view name)>& make) {
   PathWalk walk(walker, at);
   TRY(walk.ToParent());

@@ -16,8 +16,8 @@ namespace redoubt::vfs {
 bool IsOwnerOrCapable(const auth::Credentials& creds, const Attributes& attrs);
 // Write and search permission on a directory that is still there: EACCES, ENOENT.
 Result<> CheckMayCreate(const auth::Credentials& creds, Dentry& dir);
-// The same for removing `child`, with the sticky bit's rule and what unlink(2) (`rmdir` false) and rmdir(2) say about types: EPERM, ENOTDIR,
-// EISDIR, EBUSY.
+// The same for removing `child`, with the sticky bit's rule and what unlink(2) (`rmdir` false) and rmdir(2) say about
+// types: EPERM, ENOTDIR, EISDIR, EBUSY.
 enum class Removal { kUnlink, kRmdir };
 Result<> CheckMayRemove(const auth::Credentials& creds, Dentry& dir, Dentry& child, Removal removal);
 // Owner, group and mode of a file made in `dir`: umask, set-group-ID directories.
@@ -28,10 +28,12 @@ enum class NewKind { kDirectory, kOther };
 Result<> CreateName(const Walker& walker, const At& at, NewKind kind,
                     const std::function<Result<RefPtr<Inode>>(Dentry& dir, std::string_view name)>& make);
 // The same with checks on where it would be made.
-Result<> CreateName(const Walker& walker, const At& at, NewKind kind, const std::function<Result<>(const Path& dir)>& check,
+Result<> CreateName(const Walker& walker, const At& at, NewKind kind,
+                    const std::function<Result<>(const Path& dir)>& check,
                     const std::function<Result<RefPtr<Inode>>(Dentry& dir, std::string_view name)>& make);
 
-// Linux's setattr_should_drop_suidgid: what a write or truncation by one without CAP_FSETID leaves of a regular file's mode.
+// Linux's setattr_should_drop_suidgid: what a write or truncation by one without CAP_FSETID leaves of a regular file's
+// mode.
 uint32_t ModeAfterWrite(uint32_t mode);
 
 }  // namespace redoubt::vfs

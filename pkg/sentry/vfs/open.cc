@@ -98,8 +98,8 @@ Result<RefPtr<FileDescription>> OpenTmpfile(const Walker& walker, const At& at, 
 }
 
 // One try with O_CREAT: null if the walk must go on (a symbolic link was followed).
-Result<RefPtr<FileDescription>> CreateOrOpenLast(const Walker& walker, PathWalk& walk, const OpenOptions& options, int flags,
-                                                 bool follow) {
+Result<RefPtr<FileDescription>> CreateOrOpenLast(const Walker& walker, PathWalk& walk, const OpenOptions& options,
+                                                 int flags, bool follow) {
   if (walk.last_type() != PathWalk::LastType::kNormal) {
     if (walk.last_type() == PathWalk::LastType::kNone && !walk.path().inode().IsDirectory()) {
       // A magic link led to a file.

@@ -15,8 +15,8 @@
 
 namespace redoubt::vfs {
 
-// One walk, by a loop, of one name. Lives on the caller's stack. Two ways to use it: ToEnd(), or ToParent() and then, as often as the last
-// component is a symbolic link to follow, Last() and Follow().
+// One walk, by a loop, of one name. Lives on the caller's stack. Two ways to use it: ToEnd(), or ToParent() and then,
+// as often as the last component is a symbolic link to follow, Last() and Follow().
 class PathWalk final {
  public:
   enum class LastType {

@@ -10,7 +10,8 @@ namespace redoubt::vfs {
 
 namespace {
 
-// Renames between directories are one at a time, so that what is an ancestor of what holds still (Linux's s_vfs_rename_mutex).
+// Renames between directories are one at a time, so that what is an ancestor of what holds still (Linux's
+// s_vfs_rename_mutex).
 fiber::Mutex& RenameLock() {
   static fiber::Mutex* const mutex = new fiber::Mutex();
   return *mutex;
@@ -89,8 +90,7 @@ Result<> Rename(const Walker& walker, const At& from_at, const At& to_at, uint32
 
   // Two names of one file: nothing to do (rename(2)).
   if (!target->negative() && child->inode_ref() == target->inode_ref()) return {};
-  TRY(CheckMayRemove(walker.creds, old_dir, *child,
-                     child->inode().IsDirectory() ? Removal::kRmdir : Removal::kUnlink));
+  TRY(CheckMayRemove(walker.creds, old_dir, *child, child->inode().IsDirectory() ? Removal::kRmdir : Removal::kUnlink));
   if (target->negative()) {
     TRY(CheckMayCreate(walker.creds, new_dir));
   } else {

@@ -1,4 +1,5 @@
-// What file systems' special nodes need from layers above them: set once, by the composition root, before the first open.
+// What file systems' special nodes need from layers above them: set once, by the composition root, before the first
+// open.
 #ifndef REDOUBT_PKG_SENTRY_VFS_SPECIAL_NODES_H_
 #define REDOUBT_PKG_SENTRY_VFS_SPECIAL_NODES_H_
 
@@ -12,11 +13,11 @@
 namespace redoubt::vfs {
 
 struct SpecialNodeHooks {
-  // open(2) of a FIFO; may block interruptibly until the other side comes (fifo(7)). `inode.fifo_slot()` is where the pipe lives,
-  // guarded by the implementer's own lock. Null: ENXIO.
+  // open(2) of a FIFO; may block interruptibly until the other side comes (fifo(7)). `inode.fifo_slot()` is where the
+  // pipe lives, guarded by the implementer's own lock. Null: ENXIO.
   Result<RefPtr<FileDescription>> (*open_fifo)(Inode& inode, const Path& path, int flags) = nullptr;
-  // Who runs on this fiber: for rules that Linux takes from `current`, as a write that clears set-ID bits. Valid until the fiber next
-  // parks or changes its credentials. Null hook or result: the kernel itself, with every capability.
+  // Who runs on this fiber: for rules that Linux takes from `current`, as a write that clears set-ID bits. Valid until
+  // the fiber next parks or changes its credentials. Null hook or result: the kernel itself, with every capability.
   const auth::Credentials* (*current_credentials)() = nullptr;
 };
 void SetSpecialNodeHooks(const SpecialNodeHooks& hooks);
@@ -26,7 +27,8 @@ const auth::Credentials* CurrentCredentials();
 // Whether the current task has `capability`.
 bool CurrentIsCapable(int capability);
 
-// What Inode::Open of a node of `type` (S_IFIFO, S_IFCHR, S_IFBLK, S_IFSOCK) does: the hooks above, the device registry (device.h).
+// What Inode::Open of a node of `type` (S_IFIFO, S_IFCHR, S_IFBLK, S_IFSOCK) does: the hooks above, the device registry
+// (device.h).
 Result<RefPtr<FileDescription>> OpenSpecialNode(Inode& inode, const Path& path, uint64_t rdev, int flags);
 
 }  // namespace redoubt::vfs

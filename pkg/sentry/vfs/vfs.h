@@ -1,5 +1,5 @@
-// The path walker, mounts and every operation that takes a path: mounts, symlinks, permissions, trailing slashes, openat2's
-// RESOLVE_ flags in one place. Linux's fs/namei.c and fs/namespace.c.
+// The path walker, mounts and every operation that takes a path: mounts, symlinks, permissions, trailing slashes,
+// openat2's RESOLVE_ flags in one place. Linux's fs/namei.c and fs/namespace.c.
 //
 // Lock order:
 //   the rename lock (fiber::Mutex; renames between directories)
@@ -122,8 +122,8 @@ Result<> SetXattr(const Walker&, const Path&, std::string_view name, std::string
 Result<> RemoveXattr(const Walker&, const Path&, std::string_view name);
 Result<std::vector<std::string>> ListXattr(const Walker&, const Path&);
 
-// The absolute name of a place as seen from `root`: getcwd(2), /proc/PID/fd. ENOENT if deleted (`name` then has " (deleted)" when
-// asked through PathName), and "(unreachable)" before it if not below root.
+// The absolute name of a place as seen from `root`: getcwd(2), /proc/PID/fd. ENOENT if deleted (`name` then has "
+// (deleted)" when asked through PathName), and "(unreachable)" before it if not below root.
 struct NamedPath {
   std::string name;
   bool deleted = false;
@@ -132,8 +132,8 @@ struct NamedPath {
 NamedPath PathName(const Path& root, const Path& path);
 // MS_* of the mount that `path` is on (noexec, nosuid, ...).
 uint64_t MountFlags(const Path& path);
-// Whether a read of `path` by a description of `open_flags` moves its access time: O_NOATIME, MS_NOATIME, MS_NODIRATIME, and the rule of
-// MS_RELATIME (the default).
+// Whether a read of `path` by a description of `open_flags` moves its access time: O_NOATIME, MS_NOATIME,
+// MS_NODIRATIME, and the rule of MS_RELATIME (the default).
 bool ShouldUpdateAtime(const Path& path, int open_flags, const Attributes& attrs, clock::Nanoseconds now);
 // Whether a file may be opened for execution: regular, x permission, no MS_NOEXEC. EACCES.
 Result<> CheckExecutable(const Walker&, const Path&);

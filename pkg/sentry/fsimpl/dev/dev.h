@@ -14,14 +14,14 @@ struct Hooks {
   RefPtr<RefCounted> (*controlling_terminal)() = nullptr;
 };
 
-// Serves null, zero, full, random, urandom, /dev/tty, and /dev/console (which is the terminal set by SetConsole). Once, before the first
-// open.
+// Serves null, zero, full, random, urandom, /dev/tty, and /dev/console (which is the terminal set by SetConsole). Once,
+// before the first open.
 void RegisterDevices(const Hooks& hooks);
 // What /dev/console opens: a tty::Terminal. ENXIO without one.
 void SetConsole(RefPtr<RefCounted> terminal);
 
-// A tmpfs of type devtmpfs with the nodes of all devices above, ptmx, the links fd, stdin, stdout, stderr and core, and the
-// directories pts and shm (to be mounted on).
+// A tmpfs of type devtmpfs with the nodes of all devices above, ptmx, the links fd, stdin, stdout, stderr and core, and
+// the directories pts and shm (to be mounted on).
 Result<RefPtr<vfs::Filesystem>> CreateDevtmpfs(pgalloc::MemoryFile& memory_file);
 
 }  // namespace redoubt::dev

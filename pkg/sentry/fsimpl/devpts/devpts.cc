@@ -46,7 +46,8 @@ class SlaveInode final : public synthetic::SyntheticInode {
 class PtmxInode final : public synthetic::SyntheticInode {
  public:
   PtmxInode(synthetic::SyntheticFilesystem& fs, uint32_t mode, Root& root)
-      : SyntheticInode(fs, S_IFCHR | mode, {}, synthetic::Changeable::kYes, makedev(kPtmxMajor, kPtmxMinor)), root_(root) {}
+      : SyntheticInode(fs, S_IFCHR | mode, {}, synthetic::Changeable::kYes, makedev(kPtmxMajor, kPtmxMinor)),
+        root_(root) {}
   Result<RefPtr<vfs::FileDescription>> Open(const vfs::Path& path, int flags) override;
 
  private:
@@ -88,7 +89,8 @@ class Root final : public synthetic::Directory {
   Result<RefPtr<vfs::Inode>> LookupDynamic(std::string_view name) override EXCLUDES(mu_) {
     uint32_t index = 0;
     auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), index);
-    if (error != std::errc() || end != name.data() + name.size() || (name.size() > 1 && name[0] == '0')) return Err(ENOENT);
+    if (error != std::errc() || end != name.data() + name.size() || (name.size() > 1 && name[0] == '0'))
+      return Err(ENOENT);
     sync::MutexLock lock(mu_);
     auto it = slaves_.find(index);
     if (it == slaves_.end()) return Err(ENOENT);

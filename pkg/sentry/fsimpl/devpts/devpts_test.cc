@@ -26,7 +26,9 @@ class FakeJobs final : public tty::JobControl {
   Ids Current() override { return current; }
   void SetControllingTerminal(RefPtr<RefCounted> t) override { current.controlling_tty = std::move(t); }
   void ClearControllingTerminal(int session) override { current.controlling_tty.reset(); }
-  Result<> CheckProcessGroup(int group, int session) override { return group == 10 || group == 20 ? Result<>() : Err(ESRCH); }
+  Result<> CheckProcessGroup(int group, int session) override {
+    return group == 10 || group == 20 ? Result<>() : Err(ESRCH);
+  }
   void SignalProcessGroup(int group, int sig) override { sent.emplace_back(group, sig); }
   void HangUpSessionLeader(int session) override { sent.emplace_back(-session, SIGHUP); }
   Result<> BackgroundAccess(int sig) override {
@@ -244,7 +246,8 @@ TEST(Devpts, PacketMode) {
 TEST(Devpts, MountData) {
   EXPECT_EQ(ParseOptions("newinstance,ptmxmode=0666,mode=0620,gid=5")->slave_mode, 0620u);
   EXPECT_EQ(ParseOptions("newinstance,ptmxmode=0666,mode=0620,gid=5")->slave_gid, 5);
-  for (const char* bad : {"mode", "mode=9", "x=1", "gid=-1", "gid="}) EXPECT_EQ(Error(ParseOptions(bad)), EINVAL) << bad;
+  for (const char* bad : {"mode", "mode=9", "x=1", "gid=-1", "gid="})
+    EXPECT_EQ(Error(ParseOptions(bad)), EINVAL) << bad;
 }
 
 }  // namespace

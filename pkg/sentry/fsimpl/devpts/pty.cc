@@ -224,7 +224,8 @@ Result<size_t> Pty::MasterWrite(IoSequence& src) {
   }
   // A thousand ^C typed at once are one.
   for (size_t i = 0; i < signals.size(); i++) {
-    if (std::find(signals.begin(), signals.begin() + i, signals[i]) == signals.begin() + i) SignalForeground(signals[i]);
+    if (std::find(signals.begin(), signals.begin() + i, signals[i]) == signals.begin() + i)
+      SignalForeground(signals[i]);
   }
   if (done > 0) NotifyBoth();
   if (done == 0 && !src.empty()) return Err(EAGAIN);
@@ -279,7 +280,8 @@ Result<uint64_t> Pty::CommonIoctl(MemoryIo& io, uint32_t command, uint64_t arg) 
       TRY(io.CopyOutObject(arg, termios));
       return 0;
     case abi::kTcgets2: {
-      abi::Termios2 t2 = {termios.c_iflag, termios.c_oflag, termios.c_cflag, termios.c_lflag, termios.c_line, {}, kSpeed, kSpeed};
+      abi::Termios2 t2 = {termios.c_iflag, termios.c_oflag, termios.c_cflag, termios.c_lflag, termios.c_line, {},
+                          kSpeed,          kSpeed};
       std::ranges::copy(termios.c_cc, t2.c_cc);
       TRY(io.CopyOutObject(arg, t2));
       return 0;
@@ -304,8 +306,8 @@ Result<uint64_t> Pty::CommonIoctl(MemoryIo& io, uint32_t command, uint64_t arg) 
       bool changed;
       {
         sync::MutexLock lock(mu_);
-        changed = fresh.rows != window_.rows || fresh.columns != window_.columns || fresh.x_pixels != window_.x_pixels ||
-                  fresh.y_pixels != window_.y_pixels;
+        changed = fresh.rows != window_.rows || fresh.columns != window_.columns ||
+                  fresh.x_pixels != window_.x_pixels || fresh.y_pixels != window_.y_pixels;
         window_ = fresh;
       }
       if (changed) SignalForeground(SIGWINCH);
@@ -315,7 +317,7 @@ Result<uint64_t> Pty::CommonIoctl(MemoryIo& io, uint32_t command, uint64_t arg) 
       if (arg != TCIFLUSH && arg != TCOFLUSH && arg != TCIOFLUSH) return Err(EINVAL);
       Flush(static_cast<int>(arg));
       return 0;
-    case TCSBRK:   // no line to break; output counts as drained once it is with the master
+    case TCSBRK:  // no line to break; output counts as drained once it is with the master
     case TCSBRKP:
     case TIOCSBRK:
     case TIOCCBRK:

@@ -17,8 +17,8 @@
 
 namespace redoubt::devpts {
 
-// Both ends' state under one lock. The slave's inode and both kinds of descriptions hold it; the master's description, of which there is one,
-// hangs it up when it goes.
+// Both ends' state under one lock. The slave's inode and both kinds of descriptions hold it; the master's description,
+// of which there is one, hangs it up when it goes.
 class Pty final : public tty::Terminal {
  public:
   explicit Pty(uint32_t index) : index_(index) {}

@@ -53,7 +53,8 @@ struct Terminals {
   RefPtr<HostInode> Find(dev_t rdev, bool read_write) {
     sync::MutexLock lock(mu);
     for (const Entry& e : entries) {
-      if (e.rdev == rdev && e.read_write == read_write && e.inode->TryIncRef()) return RefPtr<HostInode>::Adopt(e.inode);
+      if (e.rdev == rdev && e.read_write == read_write && e.inode->TryIncRef())
+        return RefPtr<HostInode>::Adopt(e.inode);
     }
     return nullptr;
   }

@@ -7,8 +7,8 @@
 
 namespace redoubt::host {
 
-// Modes and sizes live in the host's terminal; sessions and groups, which are the guest's, here. Inodes own it and are not kept alive by
-// it: a session that still names it when the last description has gone finds it closed (EIO).
+// Modes and sizes live in the host's terminal; sessions and groups, which are the guest's, here. Inodes own it and are
+// not kept alive by it: a session that still names it when the last description has gone finds it closed (EIO).
 class HostTerminal final : public tty::Terminal {
  public:
   explicit HostTerminal(HostInode& inode) : inode_(&inode) {}

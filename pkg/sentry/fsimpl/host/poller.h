@@ -15,8 +15,8 @@ class Poller final {
  public:
   static Poller& Get();
 
-  // From now on `queue` hears of every event of `fd`. Returns an ID for Remove, or 0 if the descriptor is always ready (regular
-  // files).
+  // From now on `queue` hears of every event of `fd`. Returns an ID for Remove, or 0 if the descriptor is always ready
+  // (regular files).
   uint64_t Add(int fd, waiter::Queue& queue) EXCLUDES(mu_);
   // Before `fd` is closed. Afterwards `queue` hears nothing more.
   void Remove(uint64_t id, int fd) EXCLUDES(mu_);

@@ -23,31 +23,121 @@ Regs Cpuid(uint32_t leaf, uint32_t sub = 0) {
 }
 
 // Names in the order of Linux's cpufeatures.h; "" for bits without a name there.
-constexpr const char* kLeaf1Edx[32] = {"fpu", "vme", "de",  "pse", "tsc", "msr",     "pae", "mce", "cx8",  "apic", "",
-                                       "sep", "mtrr", "pge", "mca", "cmov", "pat",   "pse36", "pn", "clflush", "", "dts",
-                                       "acpi", "mmx", "fxsr", "sse", "sse2", "ss", "ht", "tm", "ia64", "pbe"};
-constexpr const char* kExt1Edx[32] = {"", "", "", "", "", "", "", "", "", "", "", "syscall", "", "", "", "", "", "", "", "mp", "nx", "",
-                                      "mmxext", "", "", "fxsr_opt", "pdpe1gb", "rdtscp", "", "lm", "3dnowext", "3dnow"};
-constexpr const char* kLeaf1Ecx[32] = {"pni", "pclmulqdq", "dtes64", "monitor", "ds_cpl", "vmx", "smx", "est", "tm2", "ssse3", "cid",
-                                       "sdbg", "fma", "cx16", "xtpr", "pdcm", "", "pcid", "dca", "sse4_1", "sse4_2", "x2apic",
-                                       "movbe", "popcnt", "tsc_deadline_timer", "aes", "xsave", "", "avx", "f16c", "rdrand",
-                                       "hypervisor"};
-constexpr const char* kExt1Ecx[32] = {"lahf_lm", "cmp_legacy", "svm", "extapic", "cr8_legacy", "abm", "sse4a", "misalignsse",
-                                      "3dnowprefetch", "osvw", "ibs", "xop", "skinit", "wdt", "", "lwp", "fma4", "tce", "",
-                                      "nodeid_msr", "", "tbm", "topoext", "perfctr_core", "perfctr_nb", "", "bpext", "ptsc",
-                                      "perfctr_llc", "mwaitx", "", ""};
-constexpr const char* kLeaf7Ebx[32] = {"fsgsbase", "tsc_adjust", "", "bmi1", "hle", "avx2", "", "smep", "bmi2", "erms", "invpcid",
-                                       "rtm", "cqm", "", "mpx", "rdt_a", "avx512f", "avx512dq", "rdseed", "adx", "smap",
-                                       "avx512ifma", "", "clflushopt", "clwb", "intel_pt", "avx512pf", "avx512er", "avx512cd",
-                                       "sha_ni", "avx512bw", "avx512vl"};
-constexpr const char* kLeaf7Ecx[32] = {"", "avx512vbmi", "umip", "pku", "ospke", "waitpkg", "avx512_vbmi2", "", "gfni", "vaes",
-                                       "vpclmulqdq", "avx512_vnni", "avx512_bitalg", "tme", "avx512_vpopcntdq", "", "la57", "",
-                                       "", "", "", "", "rdpid", "", "bus_lock_detect", "cldemote", "", "movdiri", "movdir64b",
-                                       "enqcmd", "", ""};
-constexpr const char* kLeaf7Edx[32] = {"", "", "avx512_4vnniw", "avx512_4fmaps", "fsrm", "", "", "", "avx512_vp2intersect", "",
-                                       "md_clear", "", "", "", "serialize", "", "tsxldtrk", "", "pconfig", "arch_lbr", "ibt", "",
-                                       "amx_bf16", "avx512_fp16", "amx_tile", "amx_int8", "", "", "flush_l1d",
-                                       "arch_capabilities", "", ""};
+constexpr const char* kLeaf1Edx[32] = {"fpu",  "vme",   "de",   "pse",     "tsc",  "msr", "pae",  "mce",
+                                       "cx8",  "apic",  "",     "sep",     "mtrr", "pge", "mca",  "cmov",
+                                       "pat",  "pse36", "pn",   "clflush", "",     "dts", "acpi", "mmx",
+                                       "fxsr", "sse",   "sse2", "ss",      "ht",   "tm",  "ia64", "pbe"};
+constexpr const char* kExt1Edx[32] = {
+    "", "", "", "",   "",   "", "",       "", "", "",         "",        "syscall", "", "",   "",         "",
+    "", "", "", "mp", "nx", "", "mmxext", "", "", "fxsr_opt", "pdpe1gb", "rdtscp",  "", "lm", "3dnowext", "3dnow"};
+constexpr const char* kLeaf1Ecx[32] = {"pni",    "pclmulqdq", "dtes64", "monitor", "ds_cpl",
+                                       "vmx",    "smx",       "est",    "tm2",     "ssse3",
+                                       "cid",    "sdbg",      "fma",    "cx16",    "xtpr",
+                                       "pdcm",   "",          "pcid",   "dca",     "sse4_1",
+                                       "sse4_2", "x2apic",    "movbe",  "popcnt",  "tsc_deadline_timer",
+                                       "aes",    "xsave",     "",       "avx",     "f16c",
+                                       "rdrand", "hypervisor"};
+constexpr const char* kExt1Ecx[32] = {"lahf_lm",
+                                      "cmp_legacy",
+                                      "svm",
+                                      "extapic",
+                                      "cr8_legacy",
+                                      "abm",
+                                      "sse4a",
+                                      "misalignsse",
+                                      "3dnowprefetch",
+                                      "osvw",
+                                      "ibs",
+                                      "xop",
+                                      "skinit",
+                                      "wdt",
+                                      "",
+                                      "lwp",
+                                      "fma4",
+                                      "tce",
+                                      "",
+                                      "nodeid_msr",
+                                      "",
+                                      "tbm",
+                                      "topoext",
+                                      "perfctr_core",
+                                      "perfctr_nb",
+                                      "",
+                                      "bpext",
+                                      "ptsc",
+                                      "perfctr_llc",
+                                      "mwaitx",
+                                      "",
+                                      ""};
+constexpr const char* kLeaf7Ebx[32] = {
+    "fsgsbase", "tsc_adjust", "",         "bmi1",     "hle",      "avx2",       "",         "smep",
+    "bmi2",     "erms",       "invpcid",  "rtm",      "cqm",      "",           "mpx",      "rdt_a",
+    "avx512f",  "avx512dq",   "rdseed",   "adx",      "smap",     "avx512ifma", "",         "clflushopt",
+    "clwb",     "intel_pt",   "avx512pf", "avx512er", "avx512cd", "sha_ni",     "avx512bw", "avx512vl"};
+constexpr const char* kLeaf7Ecx[32] = {"",
+                                       "avx512vbmi",
+                                       "umip",
+                                       "pku",
+                                       "ospke",
+                                       "waitpkg",
+                                       "avx512_vbmi2",
+                                       "",
+                                       "gfni",
+                                       "vaes",
+                                       "vpclmulqdq",
+                                       "avx512_vnni",
+                                       "avx512_bitalg",
+                                       "tme",
+                                       "avx512_vpopcntdq",
+                                       "",
+                                       "la57",
+                                       "",
+                                       "",
+                                       "",
+                                       "",
+                                       "",
+                                       "rdpid",
+                                       "",
+                                       "bus_lock_detect",
+                                       "cldemote",
+                                       "",
+                                       "movdiri",
+                                       "movdir64b",
+                                       "enqcmd",
+                                       "",
+                                       ""};
+constexpr const char* kLeaf7Edx[32] = {"",
+                                       "",
+                                       "avx512_4vnniw",
+                                       "avx512_4fmaps",
+                                       "fsrm",
+                                       "",
+                                       "",
+                                       "",
+                                       "avx512_vp2intersect",
+                                       "",
+                                       "md_clear",
+                                       "",
+                                       "",
+                                       "",
+                                       "serialize",
+                                       "",
+                                       "tsxldtrk",
+                                       "",
+                                       "pconfig",
+                                       "arch_lbr",
+                                       "ibt",
+                                       "",
+                                       "amx_bf16",
+                                       "avx512_fp16",
+                                       "amx_tile",
+                                       "amx_int8",
+                                       "",
+                                       "",
+                                       "flush_l1d",
+                                       "arch_capabilities",
+                                       "",
+                                       ""};
 
 void AddFlags(std::string& flags, uint32_t bits, const char* const (&names)[32]) {
   for (int i = 0; i < 32; i++) {
@@ -103,16 +193,21 @@ std::string FormatCpu(int index, int cpus) {
   const uint32_t mhz = (frequency.a & 0xffff) != 0 ? frequency.a & 0xffff : 2000;
   const Regs l2 = Cpuid(0x80000006);
 
-  std::string s = fmt::format("processor\t: {}\nvendor_id\t: {}\ncpu family\t: {}\nmodel\t\t: {}\nmodel name\t: {}\nstepping\t: {}\n",
-                              index, std::string_view(vendor, 12), family, model, Brand(), one.a & 0xf);
-  s += fmt::format("microcode\t: 0xffffffff\ncpu MHz\t\t: {}.000\ncache size\t: {} KB\nphysical id\t: 0\nsiblings\t: {}\n"
-                   "core id\t\t: {}\ncpu cores\t: {}\napicid\t\t: {}\ninitial apicid\t: {}\n",
-                   mhz, l2.c >> 16, cpus, index, cpus, index, index);
-  s += fmt::format("fpu\t\t: yes\nfpu_exception\t: yes\ncpuid level\t: {}\nwp\t\t: yes\nflags\t\t: {}\nbugs\t\t:\nbogomips\t: {}.00\n",
-                   max.a, flags, mhz * 2);
-  s += fmt::format("clflush size\t: {0}\ncache_alignment\t: {0}\naddress sizes\t: {1} bits physical, {2} bits virtual\n"
-                   "power management:\n\n",
-                   (one.b >> 8 & 0xff) * 8, sizes.a & 0xff, sizes.a >> 8 & 0xff);
+  std::string s = fmt::format(
+      "processor\t: {}\nvendor_id\t: {}\ncpu family\t: {}\nmodel\t\t: {}\nmodel name\t: {}\nstepping\t: {}\n", index,
+      std::string_view(vendor, 12), family, model, Brand(), one.a & 0xf);
+  s += fmt::format(
+      "microcode\t: 0xffffffff\ncpu MHz\t\t: {}.000\ncache size\t: {} KB\nphysical id\t: 0\nsiblings\t: {}\n"
+      "core id\t\t: {}\ncpu cores\t: {}\napicid\t\t: {}\ninitial apicid\t: {}\n",
+      mhz, l2.c >> 16, cpus, index, cpus, index, index);
+  s += fmt::format(
+      "fpu\t\t: yes\nfpu_exception\t: yes\ncpuid level\t: {}\nwp\t\t: yes\nflags\t\t: {}\nbugs\t\t:\nbogomips\t: "
+      "{}.00\n",
+      max.a, flags, mhz * 2);
+  s += fmt::format(
+      "clflush size\t: {0}\ncache_alignment\t: {0}\naddress sizes\t: {1} bits physical, {2} bits virtual\n"
+      "power management:\n\n",
+      (one.b >> 8 & 0xff) * 8, sizes.a & 0xff, sizes.a >> 8 & 0xff);
   return s;
 }
 

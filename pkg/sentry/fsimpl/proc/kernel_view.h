@@ -1,4 +1,5 @@
-// What procfs asks of the kernel: snapshots, by handles to tasks. The kernel implements it; procfs knows nothing else of tasks.
+// What procfs asks of the kernel: snapshots, by handles to tasks. The kernel implements it; procfs knows nothing else
+// of tasks.
 #ifndef REDOUBT_PKG_SENTRY_FSIMPL_PROC_KERNEL_VIEW_H_
 #define REDOUBT_PKG_SENTRY_FSIMPL_PROC_KERNEL_VIEW_H_
 
@@ -21,11 +22,12 @@
 
 namespace redoubt::proc {
 
-// One thread: the kernel's Task. Stays good (and dead) after the task is gone, so that a reused number is not taken for it.
+// One thread: the kernel's Task. Stays good (and dead) after the task is gone, so that a reused number is not taken for
+// it.
 using TaskHandle = RefPtr<RefCounted>;
 
-// /proc/PID/stat and status, for a thread; what the documentation of proc(5) sums over the process is of the whole process if
-// the snapshot was asked for so.
+// /proc/PID/stat and status, for a thread; what the documentation of proc(5) sums over the process is of the whole
+// process if the snapshot was asked for so.
 struct TaskInfo {
   int tid = 0, tgid = 0, ppid = 0;
   int process_group = 0, session = 0;
@@ -73,8 +75,8 @@ struct SystemInfo {
   uint64_t memory_total = 0, memory_free = 0;  // bytes, as the guest is to see them
   uint64_t memory_cached = 0;                  // of those not free
   int cpus = 1;
-  int64_t boot_time = 0;  // CLOCK_REALTIME, ns
-  int64_t uptime = 0;     // ns
+  int64_t boot_time = 0;                             // CLOCK_REALTIME, ns
+  int64_t uptime = 0;                                // ns
   uint64_t user_ns = 0, system_ns = 0, idle_ns = 0;  // over all CPUs
   uint64_t context_switches = 0, forks = 0;
   int running = 1, tasks = 1;

@@ -131,7 +131,8 @@ TEST(Proc, ProcessesAreListedAndThreadsAreFound) {
     EXPECT_EQ(w.List("/proc/1/task"), (std::vector<std::string>{".", "..", "1", "3"}));
     EXPECT_EQ(w.ReadFile("/proc/1/task/3/comm"), "task 3\n");
     EXPECT_EQ(Error(w.Stat("/proc/1/task/2")), ENOENT);
-    for (const char* none : {"/proc/4", "/proc/01", "/proc/-1", "/proc/1x", "/proc/99999999999999", "/proc/1/nothing"}) {
+    for (const char* none :
+         {"/proc/4", "/proc/01", "/proc/-1", "/proc/1x", "/proc/99999999999999", "/proc/1/nothing"}) {
       EXPECT_EQ(Error(w.Stat(none)), ENOENT) << none;
     }
     EXPECT_EQ(w.Mkdir("/proc/x"), EPERM);
@@ -142,7 +143,8 @@ TEST(Proc, ProcessesAreListedAndThreadsAreFound) {
 TEST(Proc, NumbersOfInodesAreStableAndDistinct) {
   InProc([](World& w, FakeKernel& k) {
     std::set<uint64_t> inos;
-    for (const char* p : {"/proc", "/proc/1", "/proc/2", "/proc/1/task", "/proc/1/task/1", "/proc/1/fd", "/proc/1/stat"}) {
+    for (const char* p :
+         {"/proc", "/proc/1", "/proc/2", "/proc/1/task", "/proc/1/task/1", "/proc/1/fd", "/proc/1/stat"}) {
       uint64_t ino = w.Stat(p)->ino;
       EXPECT_TRUE(inos.insert(ino).second) << p;
       EXPECT_EQ(w.Stat(p)->ino, ino) << p;
@@ -190,15 +192,17 @@ TEST(Proc, StatusLines) {
     i.blocked = 1 << 9;
     i.cpu_mask = 0b1101;
     std::string s = w.ReadFile("/proc/1/status");
-    for (const char* line : {"Name:\ttask 1\n", "State:\tR (running)\n", "Uid:\t5\t5\t5\t5\n", "Gid:\t6\t6\t6\t6\n", "Groups:\t7 8 \n",
-                             "Threads:\t2\n", "SigBlk:\t0000000000000200\n", "Cpus_allowed:\td\n", "Cpus_allowed_list:\t0,2-3\n"}) {
+    for (const char* line :
+         {"Name:\ttask 1\n", "State:\tR (running)\n", "Uid:\t5\t5\t5\t5\n", "Gid:\t6\t6\t6\t6\n", "Groups:\t7 8 \n",
+          "Threads:\t2\n", "SigBlk:\t0000000000000200\n", "Cpus_allowed:\td\n", "Cpus_allowed_list:\t0,2-3\n"}) {
       EXPECT_NE(s.find(line), std::string::npos) << line << s;
     }
     EXPECT_NE(w.ReadFile("/proc/2/status").find("State:\tZ (zombie)\n"), std::string::npos);
     EXPECT_EQ(w.Stat("/proc/1/status")->uid, 5u);
     i.dumpable = false;
     EXPECT_EQ(w.Stat("/proc/1/status")->uid, 0u);
-    EXPECT_NE(w.ReadFile("/proc/1/limits").find("Max open files            1024                 4096                 files     \n"),
+    EXPECT_NE(w.ReadFile("/proc/1/limits")
+                  .find("Max open files            1024                 4096                 files     \n"),
               std::string::npos);
   });
 }
@@ -323,7 +327,8 @@ TEST(Proc, SystemFiles) {
     EXPECT_NE(w.ReadFile("/proc/sys/kernel/random/uuid"), w.ReadFile("/proc/sys/kernel/random/uuid"));
     EXPECT_TRUE(w.ReadFile("/proc/net/tcp").starts_with("  sl  local_address"));
     // Every text can be read, by parts too.
-    for (const char* dir : {"/proc", "/proc/1", "/proc/2", "/proc/1/task/3", "/proc/net", "/proc/sys/kernel", "/proc/sys/vm"}) {
+    for (const char* dir :
+         {"/proc", "/proc/1", "/proc/2", "/proc/1/task/3", "/proc/net", "/proc/sys/kernel", "/proc/sys/vm"}) {
       for (const std::string& name : w.List(dir)) {
         std::string path = std::string(dir) + "/" + name;
         if (!S_ISREG(w.Lstat(path)->mode) || name == "mem" || name == "drop_caches") continue;

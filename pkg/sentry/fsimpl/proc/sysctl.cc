@@ -37,7 +37,8 @@ class Builder {
                       while (!text.empty() && text.back() == '\n') text.remove_suffix(1);
                       int64_t v = 0;
                       auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), v);
-                      if (error != std::errc() || end != text.data() + text.size() || v < min || v > max) return Err(EINVAL);
+                      if (error != std::errc() || end != text.data() + text.size() || v < min || v > max)
+                        return Err(EINVAL);
                       stored->store(v);
                       return {};
                     }));
@@ -65,9 +66,8 @@ void AddKernel(ProcFilesystem& fs, Builder& b, Directory& sys) {
   b.Function(
       *kernel, "domainname", 0644, [view]() -> Result<std::string> { return view->Domainname() + "\n"; },
       [view](std::string_view text) { return view->SetDomainname(FirstLine(text)); });
-  b.Function(*kernel, "pid_max", 0444, [view]() -> Result<std::string> {
-    return fmt::format("{}\n", view->GetSystemInfo().pid_max);
-  });
+  b.Function(*kernel, "pid_max", 0444,
+             [view]() -> Result<std::string> { return fmt::format("{}\n", view->GetSystemInfo().pid_max); });
   b.Text(*kernel, "cap_last_cap", std::to_string(CAP_LAST_CAP));
   b.Text(*kernel, "ngroups_max", "65536");
   b.Number(*kernel, "threads-max", 1 << 16);

@@ -66,8 +66,8 @@ std::string Meminfo(KernelView& view) {
 std::string Stat(KernelView& view) {
   const SystemInfo i = view.GetSystemInfo();
   auto line = [&](std::string_view name, uint64_t divide) {
-    return fmt::format("{} {} 0 {} {} 0 0 0 0 0 0\n", name, i.user_ns / kNsPerTick / divide, i.system_ns / kNsPerTick / divide,
-                       i.idle_ns / kNsPerTick / divide);
+    return fmt::format("{} {} 0 {} {} 0 0 0 0 0 0\n", name, i.user_ns / kNsPerTick / divide,
+                       i.system_ns / kNsPerTick / divide, i.idle_ns / kNsPerTick / divide);
   };
   // "cpu" has two spaces after it.
   std::string s = line("cpu ", 1);
@@ -86,13 +86,15 @@ std::string Uptime(KernelView& view) {
 
 std::string Loadavg(KernelView& view) {
   const SystemInfo i = view.GetSystemInfo();
-  return fmt::format("{:.2f} {:.2f} {:.2f} {}/{} {}\n", i.load[0], i.load[1], i.load[2], i.running, i.tasks, i.last_pid);
+  return fmt::format("{:.2f} {:.2f} {:.2f} {}/{} {}\n", i.load[0], i.load[1], i.load[2], i.running, i.tasks,
+                     i.last_pid);
 }
 
 std::string Vmstat(KernelView& view) {
   const SystemInfo i = view.GetSystemInfo();
-  return fmt::format("nr_free_pages {}\nnr_file_pages {}\npgpgin 0\npgpgout 0\npswpin 0\npswpout 0\npgfault 0\npgmajfault 0\n",
-                     i.memory_free / 4096, i.memory_cached / 4096);
+  return fmt::format(
+      "nr_free_pages {}\nnr_file_pages {}\npgpgin 0\npgpgout 0\npswpin 0\npswpout 0\npgfault 0\npgmajfault 0\n",
+      i.memory_free / 4096, i.memory_cached / 4096);
 }
 
 std::string Devices() {
@@ -121,7 +123,8 @@ std::string RandomUuid() {
 void AddSystemFiles(ProcFilesystem& fs, synthetic::Directory& root) {
   KernelView* view = &fs.view();
   auto add = [&](const char* name, auto text, uint32_t permissions = 0444) {
-    root.Add(name, MakeRef<synthetic::FunctionFile>(fs, permissions, [view, text]() -> Result<std::string> { return text(*view); }));
+    root.Add(name, MakeRef<synthetic::FunctionFile>(fs, permissions,
+                                                    [view, text]() -> Result<std::string> { return text(*view); }));
   };
   add("cmdline", [](KernelView&) { return std::string("BOOT_IMAGE=/vmlinuz quiet\n"); });
   add("cpuinfo", [](KernelView& v) {
@@ -133,7 +136,8 @@ void AddSystemFiles(ProcFilesystem& fs, synthetic::Directory& root) {
   add("devices", [](KernelView&) { return Devices(); });
   add("filesystems", [](KernelView& v) {
     std::string s;
-    for (const std::string& line : v.Filesystems()) s += (line.find('\t') == std::string::npos ? "\t" : "") + line + "\n";
+    for (const std::string& line : v.Filesystems())
+      s += (line.find('\t') == std::string::npos ? "\t" : "") + line + "\n";
     return s;
   });
   add("loadavg", Loadavg);
@@ -141,9 +145,8 @@ void AddSystemFiles(ProcFilesystem& fs, synthetic::Directory& root) {
   add("stat", Stat);
   add("uptime", Uptime);
   add("vmstat", Vmstat);
-  add("version", [](KernelView& v) {
-    return fmt::format("Linux version {} (redoubt) {}\n", v.Release(), v.Version());
-  });
+  add("version",
+      [](KernelView& v) { return fmt::format("Linux version {} (redoubt) {}\n", v.Release(), v.Version()); });
   add("swaps", [](KernelView&) { return std::string("Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n"); });
   add("partitions", [](KernelView&) { return std::string("major minor  #blocks  name\n\n"); });
   add("modules", [](KernelView&) { return std::string(); });
@@ -157,10 +160,13 @@ void AddSystemFiles(ProcFilesystem& fs, synthetic::Directory& root) {
   });
   auto sysvipc = MakeRef<synthetic::Directory>(fs);
   synthetic::AddText(*sysvipc, "msg",
-                     "       key      msqid perms      cbytes       qnum lspid lrpid   uid   gid  cuid  cgid      stime      rtime      ctime\n");
-  synthetic::AddText(*sysvipc, "sem", "       key      semid perms      nsems   uid   gid  cuid  cgid      otime      ctime\n");
+                     "       key      msqid perms      cbytes       qnum lspid lrpid   uid   gid  cuid  cgid      "
+                     "stime      rtime      ctime\n");
+  synthetic::AddText(*sysvipc, "sem",
+                     "       key      semid perms      nsems   uid   gid  cuid  cgid      otime      ctime\n");
   synthetic::AddText(*sysvipc, "shm",
-                     "       key      shmid perms                  size  cpid  lpid nattch   uid   gid  cuid  cgid      atime      dtime      ctime                   rss                  swap\n");
+                     "       key      shmid perms                  size  cpid  lpid nattch   uid   gid  cuid  cgid     "
+                     " atime      dtime      ctime                   rss                  swap\n");
   root.Add("sysvipc", sysvipc);
   // Where Linux's own file systems of these names are mounted on.
   root.Add("fs", MakeRef<synthetic::Directory>(fs));
@@ -176,28 +182,44 @@ RefPtr<synthetic::Directory> MakeNetDirectory(ProcFilesystem& fs) {
       {"arp", "IP address       HW type     Flags       HW address            Mask     Device\n"},
       {"dev",
        "Inter-|   Receive                                                |  Transmit\n"
-       " face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed\n"},
+       " face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls "
+       "carrier compressed\n"},
       {"if_inet6", ""},
       {"netlink", "sk               Eth Pid        Groups   Rmem     Wmem     Dump  Locks    Drops    Inode\n"},
       {"packet", "sk       RefCnt Type Proto  Iface R Rmem   User   Inode\n"},
-      {"protocols", "protocol  size sockets  memory press maxhdr  slab module     cl co di ac io in de sh ss gs se re sp bi br ha uh gp em\n"},
-      {"raw", "   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops\n"},
-      {"route", "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT                                                       \n"},
+      {"protocols",
+       "protocol  size sockets  memory press maxhdr  slab module     cl co di ac io in de sh ss gs se re sp bi br ha "
+       "uh gp em\n"},
+      {"raw",
+       "   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer "
+       "drops\n"},
+      {"route",
+       "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT                            "
+       "                           \n"},
       {"ipv6_route", ""},
       {"snmp", ""},
       {"sockstat", "sockets: used 0\n"},
-      {"tcp", "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode                                                     \n"},
-      {"tcp6", "  sl  local_address                         remote_address                        st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"},
-      {"udp", "   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops             \n"},
-      {"udp6", "  sl  local_address                         remote_address                        st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops\n"},
+      {"tcp",
+       "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode               "
+       "                                      \n"},
+      {"tcp6",
+       "  sl  local_address                         remote_address                        st tx_queue rx_queue tr "
+       "tm->when retrnsmt   uid  timeout inode\n"},
+      {"udp",
+       "   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer "
+       "drops             \n"},
+      {"udp6",
+       "  sl  local_address                         remote_address                        st tx_queue rx_queue tr "
+       "tm->when retrnsmt   uid  timeout inode ref pointer drops\n"},
       {"unix", "Num       RefCount Protocol Flags    Type St Inode Path\n"},
-      {"wireless", "Inter-| sta-|   Quality        |   Discarded packets               | Missed | WE\n face | tus | link level noise |  nwid  crypt   frag  retry   misc | beacon | 22\n"},
+      {"wireless",
+       "Inter-| sta-|   Quality        |   Discarded packets               | Missed | WE\n face | tus | link level "
+       "noise |  nwid  crypt   frag  retry   misc | beacon | 22\n"},
   };
   KernelView* view = &fs.view();
   for (const Table& t : kTables) {
-    net->Add(t.name, MakeRef<synthetic::FunctionFile>(fs, 0444, [view, t]() -> Result<std::string> {
-               return t.heading + view->NetTable(t.name);
-             }));
+    net->Add(t.name, MakeRef<synthetic::FunctionFile>(
+                         fs, 0444, [view, t]() -> Result<std::string> { return t.heading + view->NetTable(t.name); }));
   }
   return net;
 }

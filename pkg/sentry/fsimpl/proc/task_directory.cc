@@ -46,7 +46,7 @@ struct TaskChild {
 RefPtr<synthetic::SyntheticInode> MakeNetLink(TaskRef task) { return task.fs().net(); }
 
 constexpr TaskChild Text(std::string_view name, uint32_t permissions, TaskGenerator text, TaskStorer store = nullptr,
-                     int where = kBoth) {
+                         int where = kBoth) {
   return {name, where, DT_REG, permissions, text, store, nullptr};
 }
 constexpr TaskChild Made(std::string_view name, uint8_t type, Maker make, int where = kBoth) {

@@ -13,8 +13,8 @@
 
 namespace redoubt::proc {
 
-// Whose a file is, in both senses: the task it tells of, and so its owner (root for those that may not be dumped). Everything below
-// /proc/PID holds one.
+// Whose a file is, in both senses: the task it tells of, and so its owner (root for those that may not be dumped).
+// Everything below /proc/PID holds one.
 class TaskRef {
  public:
   enum class Scope { kProcess, kThread };
@@ -42,7 +42,9 @@ class TaskFile final : public synthetic::GeneratedFile {
   TaskFile(TaskRef task, uint32_t permissions, TaskGenerator generate, TaskStorer store)
       : GeneratedFile(task.fs(), permissions), task_(std::move(task)), generate_(generate), store_(store) {}
   Result<std::string> Generate() override { return generate_(task_); }
-  Result<> Store(std::string_view text, uint64_t) override { return store_ != nullptr ? store_(task_, text) : Err(EINVAL); }
+  Result<> Store(std::string_view text, uint64_t) override {
+    return store_ != nullptr ? store_(task_, text) : Err(EINVAL);
+  }
 
  protected:
   synthetic::Owner CurrentOwner() override { return task_.owner(); }

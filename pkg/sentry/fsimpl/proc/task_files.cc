@@ -43,14 +43,14 @@ Result<std::string> TaskLimits(const TaskRef& task) {
   };
   // In the kernel's order.
   static constexpr Row kRows[] = {
-      {"Max cpu time", RLIMIT_CPU, "seconds"},          {"Max file size", RLIMIT_FSIZE, "bytes"},
-      {"Max data size", RLIMIT_DATA, "bytes"},          {"Max stack size", RLIMIT_STACK, "bytes"},
-      {"Max core file size", RLIMIT_CORE, "bytes"},     {"Max resident set", RLIMIT_RSS, "bytes"},
-      {"Max processes", RLIMIT_NPROC, "processes"},     {"Max open files", RLIMIT_NOFILE, "files"},
-      {"Max locked memory", RLIMIT_MEMLOCK, "bytes"},   {"Max address space", RLIMIT_AS, "bytes"},
-      {"Max file locks", RLIMIT_LOCKS, "locks"},        {"Max pending signals", RLIMIT_SIGPENDING, "signals"},
-      {"Max msgqueue size", RLIMIT_MSGQUEUE, "bytes"},  {"Max nice priority", RLIMIT_NICE, ""},
-      {"Max realtime priority", RLIMIT_RTPRIO, ""},     {"Max realtime timeout", RLIMIT_RTTIME, "us"},
+      {"Max cpu time", RLIMIT_CPU, "seconds"},         {"Max file size", RLIMIT_FSIZE, "bytes"},
+      {"Max data size", RLIMIT_DATA, "bytes"},         {"Max stack size", RLIMIT_STACK, "bytes"},
+      {"Max core file size", RLIMIT_CORE, "bytes"},    {"Max resident set", RLIMIT_RSS, "bytes"},
+      {"Max processes", RLIMIT_NPROC, "processes"},    {"Max open files", RLIMIT_NOFILE, "files"},
+      {"Max locked memory", RLIMIT_MEMLOCK, "bytes"},  {"Max address space", RLIMIT_AS, "bytes"},
+      {"Max file locks", RLIMIT_LOCKS, "locks"},       {"Max pending signals", RLIMIT_SIGPENDING, "signals"},
+      {"Max msgqueue size", RLIMIT_MSGQUEUE, "bytes"}, {"Max nice priority", RLIMIT_NICE, ""},
+      {"Max realtime priority", RLIMIT_RTPRIO, ""},    {"Max realtime timeout", RLIMIT_RTTIME, "us"},
   };
   std::array<limits::Limit, RLIM_NLIMITS> limits = task.view().GetLimits(task.task());
   std::string s = fmt::format("{:<25} {:<20} {:<20} {:<10}\n", "Limit", "Soft Limit", "Hard Limit", "Units");
@@ -119,7 +119,9 @@ Result<std::string> TaskLoginUid(const TaskRef& task) {
 
 Result<std::string> TaskSessionId(const TaskRef& task) { return TaskLoginUid(task); }
 
-Result<std::string> TaskPersonality(const TaskRef& task) { return fmt::format("{:08x}\n", TRY(task.Info()).personality); }
+Result<std::string> TaskPersonality(const TaskRef& task) {
+  return fmt::format("{:08x}\n", TRY(task.Info()).personality);
+}
 
 Result<std::string> TaskSchedstat(const TaskRef& task) {
   TaskInfo info = TRY(task.Info());

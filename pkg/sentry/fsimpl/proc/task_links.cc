@@ -37,7 +37,8 @@ class PlaceLink : public synthetic::SyntheticInode {
   Result<RefPtr<vfs::FileDescription>> Open(const vfs::Path&, int) override { return Err(ELOOP); }
 
  protected:
-  PlaceLink(TaskRef task, uint32_t permissions) : SyntheticInode(task.fs(), S_IFLNK | permissions), task_(std::move(task)) {}
+  PlaceLink(TaskRef task, uint32_t permissions)
+      : SyntheticInode(task.fs(), S_IFLNK | permissions), task_(std::move(task)) {}
   virtual Result<vfs::Path> Place() = 0;
   synthetic::Owner CurrentOwner() override { return task_.owner(); }
   uint64_t Size() override { return 64; }
@@ -150,8 +151,8 @@ class FdDirectory final : public TaskSubdirectory {
     if (normal) return normal;
     TaskHandle current = task().view().Current();
     TaskInfo mine, theirs;
-    if (current && task().view().GetInfo(*current, false, &mine) && task().view().GetInfo(task().task(), false, &theirs) &&
-        mine.tgid == theirs.tgid) {
+    if (current && task().view().GetInfo(*current, false, &mine) &&
+        task().view().GetInfo(task().task(), false, &theirs) && mine.tgid == theirs.tgid) {
       return {};
     }
     return normal;
@@ -179,8 +180,8 @@ class FdDirectory final : public TaskSubdirectory {
   const Of of_;
 };
 
-constexpr std::string_view kNamespaces[] = {"cgroup", "ipc", "mnt", "net", "pid", "pid_for_children", "time",
-                                            "time_for_children", "user", "uts"};
+constexpr std::string_view kNamespaces[] = {
+    "cgroup", "ipc", "mnt", "net", "pid", "pid_for_children", "time", "time_for_children", "user", "uts"};
 
 class NsLink final : public PlaceLink {
  public:

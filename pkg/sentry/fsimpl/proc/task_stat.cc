@@ -97,8 +97,9 @@ Result<std::string> TaskStat(const TaskRef& task) {
   const bool see = task.view().CheckAccess(task.task()).has_value();
   if (!see) m.exec = {};
   std::array<limits::Limit, RLIM_NLIMITS> limits = task.view().GetLimits(task.task());
-  std::string s = fmt::format("{} ({}) {} {} {} {} {} {} {}", t.tid, t.name, t.state, t.ppid, t.process_group, t.session,
-                              static_cast<int32_t>(EncodeDevice(t.terminal)), t.terminal_foreground, 0x400000 /* flags */);
+  std::string s =
+      fmt::format("{} ({}) {} {} {} {} {} {} {}", t.tid, t.name, t.state, t.ppid, t.process_group, t.session,
+                  static_cast<int32_t>(EncodeDevice(t.terminal)), t.terminal_foreground, 0x400000 /* flags */);
   s += fmt::format(" {} {} {} {}", t.minor_faults, t.children_minor_faults, t.major_faults, t.children_major_faults);
   s += fmt::format(" {} {} {} {}", t.user_ns / kNsPerTick, t.system_ns / kNsPerTick, t.children_user_ns / kNsPerTick,
                    t.children_system_ns / kNsPerTick);
@@ -108,8 +109,8 @@ Result<std::string> TaskStat(const TaskRef& task) {
   s += fmt::format(" {} {} {} {}", t.pending & 0x7fffffff, t.blocked & 0x7fffffff, t.ignored & 0x7fffffff,
                    t.caught & 0x7fffffff);
   s += fmt::format(" 0 0 0 {} {} 0 0 0 0 0", t.exit_signal, t.last_cpu);
-  s += fmt::format(" {} {} {} {} {} {} {} {}\n", m.exec.data.start, m.exec.data.end, m.exec.start_brk, m.exec.argv.start,
-                   m.exec.argv.end, m.exec.envv.start, m.exec.envv.end, see ? t.exit_code : 0);
+  s += fmt::format(" {} {} {} {} {} {} {} {}\n", m.exec.data.start, m.exec.data.end, m.exec.start_brk,
+                   m.exec.argv.start, m.exec.argv.end, m.exec.envv.start, m.exec.envv.end, see ? t.exit_code : 0);
   return s;
 }
 
@@ -131,13 +132,14 @@ Result<std::string> TaskStatus(const TaskRef& task) {
   }
   std::string s = fmt::format("Name:\t{}\n", EscapeName(t.name));
   if (t.state != 'Z') s += fmt::format("Umask:\t{:04o}\n", t.umask);
-  s += fmt::format("State:\t{} ({})\nTgid:\t{}\nNgid:\t0\nPid:\t{}\nPPid:\t{}\nTracerPid:\t{}\n", t.state, StateName(t.state),
-                   t.tgid, t.tid, t.ppid, t.tracer);
-  s += fmt::format("Uid:\t{}\t{}\t{}\t{}\nGid:\t{}\t{}\t{}\t{}\nFDSize:\t{}\nGroups:\t", c.ruid, c.euid, c.suid, c.fsuid,
-                   c.rgid, c.egid, c.sgid, c.fsgid, fd_size);
+  s += fmt::format("State:\t{} ({})\nTgid:\t{}\nNgid:\t0\nPid:\t{}\nPPid:\t{}\nTracerPid:\t{}\n", t.state,
+                   StateName(t.state), t.tgid, t.tid, t.ppid, t.tracer);
+  s += fmt::format("Uid:\t{}\t{}\t{}\t{}\nGid:\t{}\t{}\t{}\t{}\nFDSize:\t{}\nGroups:\t", c.ruid, c.euid, c.suid,
+                   c.fsuid, c.rgid, c.egid, c.sgid, c.fsgid, fd_size);
   for (uint32_t g : c.groups) s += fmt::format("{} ", g);
   if (c.groups.empty()) s += ' ';
-  s += fmt::format("\nNStgid:\t{}\nNSpid:\t{}\nNSpgid:\t{}\nNSsid:\t{}\nKthread:\t0\n", t.tgid, t.tid, t.process_group, t.session);
+  s += fmt::format("\nNStgid:\t{}\nNSpid:\t{}\nNSpgid:\t{}\nNSsid:\t{}\nKthread:\t0\n", t.tgid, t.tid, t.process_group,
+                   t.session);
   if (t.state != 'Z' && task.view().GetMemory(task.task())) {
     Memory m = GetMemory(task);
     auto kb = [&s](std::string_view name, uint64_t bytes) { s += fmt::format("{}:\t{:8} kB\n", name, bytes / 1024); };
@@ -161,15 +163,15 @@ Result<std::string> TaskStatus(const TaskRef& task) {
   }
   std::array<limits::Limit, RLIM_NLIMITS> limits = task.view().GetLimits(task.task());
   s += fmt::format("Threads:\t{}\nSigQ:\t{}/{}\n", t.threads, t.queued_signals, limits[RLIMIT_SIGPENDING].soft);
-  s += fmt::format("SigPnd:\t{:016x}\nShdPnd:\t{:016x}\nSigBlk:\t{:016x}\nSigIgn:\t{:016x}\nSigCgt:\t{:016x}\n", t.pending,
-                   t.shared_pending, t.blocked, t.ignored, t.caught);
+  s += fmt::format("SigPnd:\t{:016x}\nShdPnd:\t{:016x}\nSigBlk:\t{:016x}\nSigIgn:\t{:016x}\nSigCgt:\t{:016x}\n",
+                   t.pending, t.shared_pending, t.blocked, t.ignored, t.caught);
   s += fmt::format("CapInh:\t{:016x}\nCapPrm:\t{:016x}\nCapEff:\t{:016x}\nCapBnd:\t{:016x}\nCapAmb:\t{:016x}\n",
                    c.inheritable, c.permitted, c.effective, c.bounding, c.ambient);
   s += fmt::format("NoNewPrivs:\t{}\nSeccomp:\t{}\nSeccomp_filters:\t{}\n", c.no_new_privs ? 1 : 0, t.seccomp,
                    t.seccomp_filters);
   s += "Speculation_Store_Bypass:\tnot vulnerable\nSpeculationIndirectBranch:\tunknown\n";
-  s += fmt::format("Cpus_allowed:\t{}\nCpus_allowed_list:\t{}\nMems_allowed:\t1\nMems_allowed_list:\t0\n", Mask(t.cpu_mask),
-                   MaskList(t.cpu_mask));
+  s += fmt::format("Cpus_allowed:\t{}\nCpus_allowed_list:\t{}\nMems_allowed:\t1\nMems_allowed_list:\t0\n",
+                   Mask(t.cpu_mask), MaskList(t.cpu_mask));
   s += fmt::format("voluntary_ctxt_switches:\t{}\nnonvoluntary_ctxt_switches:\t{}\n", t.voluntary_switches,
                    t.involuntary_switches);
   return s;

@@ -110,7 +110,8 @@ Result<struct statfs> SyntheticFilesystem::Statfs() {
   return s;
 }
 
-SyntheticInode::SyntheticInode(SyntheticFilesystem& fs, uint32_t mode, Owner owner, Changeable changeable, uint64_t rdev)
+SyntheticInode::SyntheticInode(SyntheticFilesystem& fs, uint32_t mode, Owner owner, Changeable changeable,
+                               uint64_t rdev)
     : Inode(fs),
       ino_(fs.NextIno()),
       mode_type_(mode & S_IFMT),
@@ -182,7 +183,8 @@ Result<std::vector<Directory::Entry>> Directory::List() {
   entries.reserve(children_.size());
   for (size_t i = 0; i < children_.size(); i++) {
     const SyntheticInode& inode = *children_[i].inode;
-    entries.push_back({static_cast<int64_t>(i), children_[i].name, inode.ino(), static_cast<uint8_t>(IFTODT(inode.type()))});
+    entries.push_back(
+        {static_cast<int64_t>(i), children_[i].name, inode.ino(), static_cast<uint8_t>(IFTODT(inode.type()))});
   }
   TRY(ListDynamic(entries));
   return entries;
@@ -203,8 +205,8 @@ Result<> GeneratedFile::SetAttributes(const vfs::AttributeChange& change) {
 
 void AddText(Directory& directory, std::string name, std::string text, uint32_t permissions, uint64_t size) {
   auto generate = [text = std::move(text)]() -> Result<std::string> { return text; };
-  directory.Add(std::move(name), MakeRef<FunctionFile>(directory.synthetic_filesystem(), permissions, std::move(generate),
-                                                       nullptr, size));
+  directory.Add(std::move(name), MakeRef<FunctionFile>(directory.synthetic_filesystem(), permissions,
+                                                       std::move(generate), nullptr, size));
 }
 
 }  // namespace redoubt::synthetic

@@ -80,7 +80,9 @@ class Directory : public SyntheticInode {
   // Refused as Linux's procfs refuses: not by permission but by kind.
   Result<RefPtr<vfs::Inode>> Create(std::string_view, const vfs::NewInode&) override { return Err(EACCES); }
   Result<RefPtr<vfs::Inode>> Mkdir(std::string_view, const vfs::NewInode&) override { return Err(EPERM); }
-  Result<RefPtr<vfs::Inode>> Symlink(std::string_view, std::string_view, const vfs::NewInode&) override { return Err(EPERM); }
+  Result<RefPtr<vfs::Inode>> Symlink(std::string_view, std::string_view, const vfs::NewInode&) override {
+    return Err(EPERM);
+  }
   Result<> Unlink(std::string_view, vfs::Inode&) override { return Err(EPERM); }
   Result<> Rmdir(std::string_view, vfs::Inode&) override { return Err(EPERM); }
 
@@ -110,7 +112,8 @@ class Directory : public SyntheticInode {
   std::map<std::string, size_t, std::less<>> by_name_;
 };
 
-// A file whose text is made when it is read from its start (seq_file): later reads of the same description go on in the same text.
+// A file whose text is made when it is read from its start (seq_file): later reads of the same description go on in the
+// same text.
 class GeneratedFile : public SyntheticInode {
  public:
   GeneratedFile(SyntheticFilesystem& fs, uint32_t permissions, Owner owner = {}, uint64_t size = 0)

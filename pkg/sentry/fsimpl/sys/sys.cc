@@ -95,7 +95,8 @@ class SysFilesystem final : public synthetic::SyntheticFilesystem {
       Text(d, "tx_queue_len", "1000");
       Text(d, "type", std::to_string(n.type));
       Directory& statistics = Dir(d, "statistics");
-      for (const char* name : {"rx_bytes", "rx_dropped", "rx_errors", "rx_packets", "tx_bytes", "tx_dropped", "tx_errors", "tx_packets"}) {
+      for (const char* name :
+           {"rx_bytes", "rx_dropped", "rx_errors", "rx_packets", "tx_bytes", "tx_dropped", "tx_errors", "tx_packets"}) {
         Text(statistics, name, "0");
       }
       by_class.Add(n.name, MakeRef<synthetic::FixedSymlink>(*this, "../../devices/virtual/net/" + n.name));

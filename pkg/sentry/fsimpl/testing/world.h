@@ -81,7 +81,9 @@ class World {
 
   vfs::Walker walker() const { return {*creds, root_path, umask}; }
   const vfs::Path& start() const { return cwd ? cwd : root_path; }
-  vfs::At at(std::string_view name, bool follow = true) const { return {.start = start(), .name = name, .follow = follow}; }
+  vfs::At at(std::string_view name, bool follow = true) const {
+    return {.start = start(), .name = name, .follow = follow};
+  }
   void BecomeUser(uint32_t uid, uint32_t gid, std::vector<uint32_t> groups = {}) {
     creds = auth::Credentials::ForUser(uid, gid, std::move(groups), 0);
   }
@@ -100,7 +102,8 @@ class World {
   int Rename(std::string_view from, std::string_view to, uint32_t flags = 0) {
     return Error(vfs::Rename(walker(), at(from), at(to), flags));
   }
-  Result<RefPtr<vfs::FileDescription>> Open(std::string_view name, int flags, uint32_t mode = 0644, uint64_t resolve = 0) {
+  Result<RefPtr<vfs::FileDescription>> Open(std::string_view name, int flags, uint32_t mode = 0644,
+                                            uint64_t resolve = 0) {
     return vfs::Open(walker(), at(name), {.flags = flags, .mode = mode, .resolve = resolve});
   }
   int Touch(std::string_view name, uint32_t mode = 0644) { return Error(Open(name, O_CREAT | O_WRONLY, mode)); }

@@ -170,8 +170,8 @@ Result<> Directory::Rmdir(std::string_view name, vfs::Inode& child) {
   return {};
 }
 
-Result<> Directory::Rename(std::string_view old_name, vfs::Inode& child, vfs::Inode& new_parent, std::string_view new_name,
-                           vfs::Inode* replaced, uint32_t flags) {
+Result<> Directory::Rename(std::string_view old_name, vfs::Inode& child, vfs::Inode& new_parent,
+                           std::string_view new_name, vfs::Inode* replaced, uint32_t flags) {
   Directory& to = static_cast<Directory&>(new_parent);
   RefPtr<Node> node(static_cast<Node*>(&child));
   RefPtr<Node> other(static_cast<Node*>(replaced));

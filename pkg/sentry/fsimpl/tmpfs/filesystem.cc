@@ -26,9 +26,9 @@ RefPtr<vfs::Inode> TmpfsFilesystem::root() {
   sync::MutexLock lock(mu_);
   if (!root_) {
     inodes_.fetch_add(1, std::memory_order_relaxed);
-    root_ = MakeRef<Directory>(*this, vfs::NewInode{.mode = S_IFDIR | (options_.root_mode & 07777),
-                                                    .uid = options_.root_uid,
-                                                    .gid = options_.root_gid});
+    root_ = MakeRef<Directory>(
+        *this, vfs::NewInode{
+                   .mode = S_IFDIR | (options_.root_mode & 07777), .uid = options_.root_uid, .gid = options_.root_gid});
   }
   return root_;
 }
@@ -52,7 +52,8 @@ Result<> TmpfsFilesystem::ChargePages(uint64_t pages) {
 
 uint64_t TmpfsFilesystem::FreePages() const {
   const uint64_t limit = (options_.size_limit != 0 ? options_.size_limit : memory_file_.limit()) / kPageSize;
-  const uint64_t used = options_.size_limit != 0 ? pages_.load(std::memory_order_relaxed) : memory_file_.usage() / kPageSize;
+  const uint64_t used =
+      options_.size_limit != 0 ? pages_.load(std::memory_order_relaxed) : memory_file_.usage() / kPageSize;
   return limit > used ? limit - used : 0;
 }
 
@@ -158,8 +159,8 @@ RefPtr<vfs::Filesystem> Create(pgalloc::MemoryFile& memory_file, const Options& 
   return MakeRef<TmpfsFilesystem>(memory_file, options);
 }
 
-Result<RefPtr<vfs::FileDescription>> CreateMemfd(pgalloc::MemoryFile& memory_file, std::string_view name, Sealing sealing,
-                                                 uint32_t uid, uint32_t gid) {
+Result<RefPtr<vfs::FileDescription>> CreateMemfd(pgalloc::MemoryFile& memory_file, std::string_view name,
+                                                 Sealing sealing, uint32_t uid, uint32_t gid) {
   // One internal mount, as Linux's shm_mnt; never destroyed. A process has one memory file.
   static TmpfsFilesystem* const fs = MakeRef<TmpfsFilesystem>(memory_file, Options{}).Release();
   static vfs::Mount* const mount = vfs::Mount::Create(RefPtr<vfs::Filesystem>(fs), 0, "tmpfs").Release();
@@ -168,7 +169,8 @@ Result<RefPtr<vfs::FileDescription>> CreateMemfd(pgalloc::MemoryFile& memory_fil
       MakeRef<RegularFile>(*fs, vfs::NewInode{.mode = S_IFREG | 0777, .uid = uid, .gid = gid}, 0);
   if (sealing == Sealing::kAllowed) file->AllowSealing();
   RefPtr<vfs::Inode> inode = file;
-  vfs::Path path(RefPtr<vfs::Mount>(mount), vfs::Dentry::MakeAnonymous(inode, fmt::format("/memfd:{} (deleted)", name)));
+  vfs::Path path(RefPtr<vfs::Mount>(mount),
+                 vfs::Dentry::MakeAnonymous(inode, fmt::format("/memfd:{} (deleted)", name)));
   return file->Open(path, O_RDWR | 0100000 /* the kernel's O_LARGEFILE */);
 }
 

@@ -15,8 +15,8 @@
 
 namespace redoubt::tmpfs {
 
-// Kept alive by the directory entries that name it and by dentries. mu_ guards the attributes only; a kind of node with contents
-// has a lock of its own for them.
+// Kept alive by the directory entries that name it and by dentries. mu_ guards the attributes only; a kind of node with
+// contents has a lock of its own for them.
 class Node : public vfs::Inode {
  public:
   uint32_t type() const final { return type_; }

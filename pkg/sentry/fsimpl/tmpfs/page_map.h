@@ -10,12 +10,12 @@
 
 namespace redoubt::tmpfs {
 
-// A sparse map from page-aligned file offsets to page-aligned memory-file offsets, in extents: neighbours on both sides are one. Not
-// thread-safe; counts no references.
+// A sparse map from page-aligned file offsets to page-aligned memory-file offsets, in extents: neighbours on both sides
+// are one. Not thread-safe; counts no references.
 class PageMap final {
  public:
-  // What lies at `offset`: memory (file range of equal length) or, with `present` false, a hole. [start, end) contains the
-  // offset and is cut to `limit`, all of them bytes; start is the page-aligned offset asked for, not the extent's.
+  // What lies at `offset`: memory (file range of equal length) or, with `present` false, a hole. [start, end) contains
+  // the offset and is cut to `limit`, all of them bytes; start is the page-aligned offset asked for, not the extent's.
   struct Run {
     uint64_t start, end;
     bool present;

@@ -15,9 +15,9 @@
 
 namespace redoubt::tmpfs {
 
-// Locks: write_lock_ (Linux's i_rwsem) makes writes, truncations and fallocate one at a time and may be held while guest memory is
-// touched; data_mu_ guards the page map, the size and the mappings, and is not held then: who copies holds references on the
-// pages instead. Reads take only data_mu_.
+// Locks: write_lock_ (Linux's i_rwsem) makes writes, truncations and fallocate one at a time and may be held while
+// guest memory is touched; data_mu_ guards the page map, the size and the mappings, and is not held then: who copies
+// holds references on the pages instead. Reads take only data_mu_.
 class RegularFile final : public Node, public memmap::Mappable {
  public:
   RegularFile(TmpfsFilesystem& fs, const vfs::NewInode& n, uint32_t nlink) : Node(fs, n, nlink) {}

@@ -11,7 +11,8 @@ namespace redoubt::tmpfs {
 
 class SymbolicLink final : public Node {
  public:
-  SymbolicLink(TmpfsFilesystem& fs, const vfs::NewInode& n, std::string_view target) : Node(fs, n, 1), target_(target) {}
+  SymbolicLink(TmpfsFilesystem& fs, const vfs::NewInode& n, std::string_view target)
+      : Node(fs, n, 1), target_(target) {}
 
   Result<std::string> Readlink() override { return target_; }
   Result<RefPtr<vfs::FileDescription>> Open(const vfs::Path& path, int flags) override { return Err(ELOOP); }

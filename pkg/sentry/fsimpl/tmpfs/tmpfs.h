@@ -23,8 +23,9 @@ struct Options {
   uint32_t root_uid = 0, root_gid = 0;
 };
 
-// Parses mount(2)'s data for tmpfs: "size=64m,nr_inodes=1k,mode=0755,uid=0,gid=0", where size may be a percentage of `memory` bytes.
-// EINVAL for anything unknown or malformed. Mempolicy and huge-page options are accepted and have no effect.
+// Parses mount(2)'s data for tmpfs: "size=64m,nr_inodes=1k,mode=0755,uid=0,gid=0", where size may be a percentage of
+// `memory` bytes. EINVAL for anything unknown or malformed. Mempolicy and huge-page options are accepted and have no
+// effect.
 Result<Options> ParseOptions(std::string_view data, uint64_t memory);
 
 // `memory_file` is borrowed and must outlive the file system.
@@ -32,8 +33,8 @@ RefPtr<vfs::Filesystem> Create(pgalloc::MemoryFile& memory_file, const Options& 
 
 // memfd_create(2): a description of a regular file without a name, shown as "/memfd:NAME (deleted)".
 enum class Sealing { kForbidden, kAllowed };
-Result<RefPtr<vfs::FileDescription>> CreateMemfd(pgalloc::MemoryFile& memory_file, std::string_view name, Sealing sealing,
-                                                 uint32_t uid, uint32_t gid);
+Result<RefPtr<vfs::FileDescription>> CreateMemfd(pgalloc::MemoryFile& memory_file, std::string_view name,
+                                                 Sealing sealing, uint32_t uid, uint32_t gid);
 
 // fcntl(2) F_GET_SEALS, F_ADD_SEALS: EINVAL if the file is not of tmpfs; EPERM, EBUSY.
 Result<int> GetSeals(vfs::Inode& inode);

@@ -263,7 +263,8 @@ TEST(Tmpfs, MountData) {
   EXPECT_EQ(ParseOptions("size=50%", 1000 * kPageSize)->size_limit, 500 * kPageSize);
   EXPECT_EQ(ParseOptions("", 1000 * kPageSize)->size_limit, 500 * kPageSize);
   EXPECT_EQ(ParseOptions("nr_inodes=1k,huge=never", 0)->inode_limit, 1024u);
-  for (const char* bad : {"size=", "size=x", "size=1q", "size=99999999999999999999", "mode=9", "uid=-1", "what", "size=101%"}) {
+  for (const char* bad :
+       {"size=", "size=x", "size=1q", "size=99999999999999999999", "mode=9", "uid=-1", "what", "size=101%"}) {
     EXPECT_EQ(Error(ParseOptions(bad, 1 << 20)), EINVAL) << bad;
   }
 }
