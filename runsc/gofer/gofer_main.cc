@@ -14,6 +14,7 @@
 #include <thread>
 #include <vector>
 
+#include "pkg/gofer/filter.h"
 #include "pkg/gofer/server.h"
 #include "pkg/log/log.h"
 
@@ -53,6 +54,10 @@ int GoferMain(int argc, char** argv) {
   std::vector<std::thread> threads;
   for (Tree& tree : trees) {
     threads.emplace_back([&tree] {
+      if (Result<> r = InstallFilter(); !r) {
+        LOG_ERROR("cannot install the system-call filter: {}", r.error().name());
+        _exit(1);
+      }
       if (Result<> r = tree.server->Serve(tree.socket); !r) LOG_ERROR("connection closed: {}", r.error().name());
       close(tree.socket);
     });
