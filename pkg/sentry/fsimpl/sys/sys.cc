@@ -76,7 +76,10 @@ class SysFilesystem final : public synthetic::SyntheticFilesystem {
     Text(zero, "cpulist", List(options.cpus));
     Text(zero, "cpumap", Mask(options.cpus));
     Text(zero, "distance", "10");
-    Text(zero, "meminfo", fmt::format("Node 0 MemTotal:       {:8} kB", options.memory / 1024));
+    Text(
+        zero, "meminfo",
+        fmt::format("Node 0 MemTotal:       {0:8} kB\nNode 0 MemFree:        {0:8} kB\nNode 0 MemUsed:        {1:8} kB",
+                    options.memory / 1024, 0));
   }
 
   void AddNet(Directory& devices, Directory& by_class, const Options& options) {
