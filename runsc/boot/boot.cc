@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -27,6 +28,8 @@
 #include "pkg/sentry/loader/vdso/vdso.h"
 #include "pkg/sentry/pgalloc/memory_file.h"
 #include "pkg/sentry/pipe/pipe.h"
+#include "pkg/sentry/socket/socket.h"
+#include "pkg/sentry/socket/unix/unix.h"
 #include "pkg/sentry/strace/strace.h"
 #include "pkg/sentry/syscalls/table.h"
 #include "pkg/sentry/vfs/locks.h"
@@ -288,6 +291,7 @@ int BootMain() {
   FdTable::SetCloseHook(ReleaseRecordLocks);
   dev::RegisterDevices({.controlling_terminal = ControllingTerminal});
   devpts::RegisterDevices();
+  socket::RegisterFamily(AF_UNIX, unixsock::UnixFamily());
   RegisterFilesystems(*kernel);
   if (options.strace) syscalls::SetTracer(strace::Trace);
 
