@@ -152,6 +152,14 @@ void CollectGarbage() {
   Registry().TakeGarbage();
 }
 
+void SocketEnded() {
+  static constinit std::atomic<size_t> ended{0};
+  const size_t sockets = Registry().sockets();
+  if (sockets == 0 || ended.fetch_add(1, std::memory_order_relaxed) < sockets / 8) return;
+  ended.store(0, std::memory_order_relaxed);
+  CollectGarbage();
+}
+
 size_t SocketsInFlight() { return Registry().sockets(); }
 
 }  // namespace redoubt::unixsock

@@ -18,8 +18,9 @@ using File = RefPtr<vfs::FileDescription>;
 // however deep sockets lie in messages in sockets.
 //
 // A socket whose only references are in flight, in queues that only such sockets have, can never be received: CollectGarbage
-// finds those (the algorithm of Linux's net/unix/garbage.c before 6.10) and empties their queues. It runs when a socket ends and, if
-// many are in flight, when more are sent.
+// finds those (the algorithm of Linux's net/unix/garbage.c before 6.10) and empties their queues. It looks at all that are in
+// flight, so it runs when about an eighth as many sockets have ended since the last time and, if many are in flight, now and then when
+// more are sent.
 class Rights final {
  public:
   static constexpr size_t kMaxFiles = 253;             // SCM_MAX_FD
@@ -45,6 +46,8 @@ class Rights final {
 };
 
 void CollectGarbage();
+// A socket has ended: collects if it is time.
+void SocketEnded();
 // Drops the references; those that were dropped by others meanwhile may go a little later.
 void Bury(std::vector<File> files);
 // Sockets that are in flight: for tests.

@@ -26,7 +26,7 @@ UnixSocket::~UnixSocket() {
     if (abstract_space_ != nullptr) AbstractNames::Get().Remove(abstract_space_, name);
   }
   endpoint_->Close();
-  CollectGarbage();
+  SocketEnded();
 }
 
 Result<> UnixSocket::BindPath(const Caller& caller, const Name& name) {
