@@ -24,8 +24,12 @@ Result<uint64_t> DoOpen(Task& task, int dirfd, Addr path, int flags, uint32_t mo
   AtPath at = TRY(AtPath::Make(task, dirfd, path, 0, (flags & O_NOFOLLOW) == 0));
   vfs::At where = at.at();
   where.resolve = resolve;
+  // In a root of its own an absolute name starts at the directory, too.
+  vfs::Path root;
+  if ((resolve & RESOLVE_IN_ROOT) != 0) root = TRY(task.AtStart(task.Walk(), dirfd, ""));
+  vfs::At in_root{.start = root, .name = where.name, .follow = where.follow, .empty_ok = where.empty_ok, .resolve = resolve};
   RefPtr<vfs::FileDescription> file =
-      TRY(vfs::Open(at.walker(), where, {.flags = flags & ~O_CLOEXEC, .mode = mode & 07777, .resolve = resolve}));
+      TRY(vfs::Open(at.walker(), root ? in_root : where, {.flags = flags & ~O_CLOEXEC, .mode = mode & 07777, .resolve = resolve}));
   return TRY(task.InstallFd(std::move(file), (flags & O_CLOEXEC) != 0));
 }
 
@@ -276,6 +280,8 @@ Result<uint64_t> Fcntl(Task& task, const SyscallArgs& a) {
       return F_UNLCK;
     case F_GETPIPE_SZ:
     case F_SETPIPE_SZ:
+      if (!file->path() || file->inode().type() != S_IFIFO) return Err(EBADF);
+      return file->Fcntl(command, a.U64(2));
     case F_ADD_SEALS:
     case F_GET_SEALS:
       return file->Fcntl(command, a.U64(2));

@@ -1,6 +1,8 @@
 // Reading and writing: read(2), write(2), pread(2), readv(2), preadv2(2), lseek(2), sendfile(2), copy_file_range(2), fsync(2), ...
+#include <fcntl.h>
 #include <linux/fs.h>
 #include <sys/sendfile.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -67,9 +69,10 @@ Result<uint64_t> DoPWrite(Task& task, int fd, IoSequence src, int64_t offset, vf
 }
 
 // Moves bytes between descriptions through a buffer of the Sentry's. At most one buffer is in flight, and what was read and could not be
-// written is taken back where the source has an offset.
+// written is taken back where the source has an offset. kNever: as if both descriptions were O_NONBLOCK.
+enum class Waiting { kAllowed, kNever };
 Result<uint64_t> CopyBetween(Task& task, vfs::FileDescription& in, int64_t* in_offset, vfs::FileDescription& out,
-                             int64_t* out_offset, uint64_t count) {
+                             int64_t* out_offset, uint64_t count, Waiting waiting = Waiting::kAllowed) {
   constexpr size_t kChunk = 64 << 10;
   auto buffer = std::make_unique<std::byte[]>(std::min<uint64_t>(count, kChunk));
   uint64_t total = 0;
@@ -77,9 +80,11 @@ Result<uint64_t> CopyBetween(Task& task, vfs::FileDescription& in, int64_t* in_o
     size_t want = std::min<uint64_t>(count - total, kChunk);
     BufferIo io(std::span(buffer.get(), want));
     IoSequence dst(io, 0, want);
-    Result<uint64_t> got = RunBlocking(in, waiter::kIn, fiber::kForever, [&]() -> Result<uint64_t> {
+    auto read = [&]() -> Result<uint64_t> {
       return in_offset != nullptr ? in.PRead(dst, *in_offset, 0) : in.Read(dst, 0);
-    });
+    };
+    Result<uint64_t> got =
+        waiting == Waiting::kNever ? read() : RunBlocking(in, waiter::kIn, fiber::kForever, read);
     if (!got) {
       if (total > 0) break;
       return got;
@@ -90,6 +95,8 @@ Result<uint64_t> CopyBetween(Task& task, vfs::FileDescription& in, int64_t* in_o
     if (out_offset != nullptr) {
       put = RunBlocking(out, waiter::kOut, fiber::kForever,
                         [&]() -> Result<uint64_t> { return out.PWrite(src, *out_offset, 0); });
+    } else if (waiting == Waiting::kNever && out.SupportsEpoll()) {
+      put = out.Write(src, 0);
     } else {
       put = WriteFile(task, out, src, 0);
     }
@@ -107,6 +114,13 @@ Result<uint64_t> CopyBetween(Task& task, vfs::FileDescription& in, int64_t* in_o
     if (*got < want && in.SupportsEpoll()) break;
   }
   return total;
+}
+
+// fsync(2): special files that have nothing to synchronize answer EINVAL.
+Result<> CheckSyncable(const vfs::FileDescription& file) {
+  if ((file.flags() & O_PATH) != 0) return Err(EBADF);
+  if (file.path() && (file.inode().type() == S_IFIFO || file.inode().type() == S_IFSOCK)) return Err(EINVAL);
+  return {};
 }
 
 }  // namespace
@@ -178,14 +192,14 @@ Result<uint64_t> Lseek(Task& task, const SyscallArgs& a) {
 
 Result<uint64_t> Fsync(Task& task, const SyscallArgs& a) {
   FdTable::File file = TRY(task.File(a.I32(0)));
-  if ((file->flags() & O_PATH) != 0) return Err(EBADF);
+  TRY(CheckSyncable(*file));
   TRY(file->Sync(false));
   return 0;
 }
 
 Result<uint64_t> Fdatasync(Task& task, const SyscallArgs& a) {
   FdTable::File file = TRY(task.File(a.I32(0)));
-  if ((file->flags() & O_PATH) != 0) return Err(EBADF);
+  TRY(CheckSyncable(*file));
   TRY(file->Sync(true));
   return 0;
 }
@@ -324,7 +338,8 @@ Result<uint64_t> Splice(Task& task, const SyscallArgs& a) {
   // No more than a pipe holds, so that one round suffices and nothing read is lost to a full pipe.
   uint64_t count = std::min<uint64_t>(a.Size(4), 64 << 10);
   uint64_t n = TRY(CopyBetween(task, *in, a.Pointer(1) != 0 ? &in_offset : nullptr, *out,
-                               a.Pointer(3) != 0 ? &out_offset : nullptr, count));
+                               a.Pointer(3) != 0 ? &out_offset : nullptr, count,
+                               (a.U32(5) & SPLICE_F_NONBLOCK) != 0 ? Waiting::kNever : Waiting::kAllowed));
   if (a.Pointer(1) != 0) TRY(task.mm().CopyOutObject(a.Pointer(1), in_offset));
   if (a.Pointer(3) != 0) TRY(task.mm().CopyOutObject(a.Pointer(3), out_offset));
   return n;
