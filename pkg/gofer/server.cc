@@ -31,6 +31,12 @@ Result<std::string> Name(Reader& r) {
   return name;
 }
 
+// The outcome of a chown of what has just been made: an unprivileged gofer keeps its own group, as any user would.
+Result<> GiveToGroup(int result) {
+  if (result < 0 && errno != EPERM) return ErrFromHost();
+  return {};
+}
+
 Result<> FromHost(int result) {
   if (result < 0) return ErrFromHost();
   return {};
@@ -271,7 +277,7 @@ Result<> Server::Create(Reader& request, Writer& answer) {
   if (fid->open) return Err(EBADF);
   UniqueFd file(openat(fid->path.get(), name.c_str(), (flags & kOpenFlags) | O_CREAT | O_EXCL | kSafeFlags, 0600));
   if (!file) return ErrFromHost();
-  if (gid != p9::kNoUid) (void)fchown(file.get(), -1, gid);
+  TRY(GiveToGroup(fchown(file.get(), -1, gid == p9::kNoUid ? -1 : gid)));
   // After the owner, which clears set-ID bits.
   if (fchmod(file.get(), mode & 07777) < 0) return ErrFromHost();
   UniqueFd path(openat(fid->path.get(), name.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
@@ -498,7 +504,7 @@ Result<> Server::Symlink(Reader& request, Writer& answer) {
   TRY(CheckWritable());
   if (target.find('\0') != std::string::npos) return Err(EINVAL);
   TRY(FromHost(symlinkat(target.c_str(), directory->path.get(), name.c_str())));
-  if (gid != p9::kNoUid) (void)fchownat(directory->path.get(), name.c_str(), -1, gid, AT_SYMLINK_NOFOLLOW);
+  TRY(GiveToGroup(fchownat(directory->path.get(), name.c_str(), -1, gid == p9::kNoUid ? -1 : gid, AT_SYMLINK_NOFOLLOW)));
   answer.Put(TRY(QidOfChild(directory->path.get(), name)));
   return {};
 }
@@ -515,7 +521,7 @@ Result<> Server::Mknod(Reader& request, Writer& answer) {
   // Regular files come by Tlcreate. A device on the host is a door that nobody needs.
   if ((mode & S_IFMT) != S_IFIFO && (mode & S_IFMT) != S_IFSOCK && (mode & S_IFMT) != S_IFREG) return Err(EPERM);
   TRY(FromHost(mknodat(directory->path.get(), name.c_str(), mode & (S_IFMT | 07777), makedev(major, minor))));
-  if (gid != p9::kNoUid) (void)fchownat(directory->path.get(), name.c_str(), -1, gid, AT_SYMLINK_NOFOLLOW);
+  TRY(GiveToGroup(fchownat(directory->path.get(), name.c_str(), -1, gid == p9::kNoUid ? -1 : gid, AT_SYMLINK_NOFOLLOW)));
   answer.Put(TRY(QidOfChild(directory->path.get(), name)));
   return {};
 }
@@ -528,7 +534,7 @@ Result<> Server::Mkdir(Reader& request, Writer& answer) {
   if (!request.ok()) return Err(EPROTO);
   TRY(CheckWritable());
   TRY(FromHost(mkdirat(directory->path.get(), name.c_str(), mode & 07777)));
-  if (gid != p9::kNoUid) (void)fchownat(directory->path.get(), name.c_str(), -1, gid, AT_SYMLINK_NOFOLLOW);
+  TRY(GiveToGroup(fchownat(directory->path.get(), name.c_str(), -1, gid == p9::kNoUid ? -1 : gid, AT_SYMLINK_NOFOLLOW)));
   answer.Put(TRY(QidOfChild(directory->path.get(), name)));
   return {};
 }
