@@ -11,9 +11,8 @@ namespace redoubt::unixsock {
 
 namespace {
 
-// How many sockets in flight make sending look for garbage, and how often.
+// How many sockets in flight make sending look for garbage.
 constexpr size_t kManySockets = 1024;
-constexpr uint64_t kSendsBetween = 256;
 
 class InFlight final {
  public:
@@ -43,7 +42,9 @@ class InFlight final {
   bool ShouldCollect() EXCLUDES(mu_) {
     if (sockets() < kManySockets) return false;
     sync::MutexLock lock(mu_);
-    return sends_ % kSendsBetween == 0;
+    if (sends_ < sockets_.size()) return false;
+    sends_ = 0;
+    return true;
   }
 
   // The messages with descriptors of all sockets that nobody can reach.
@@ -91,7 +92,7 @@ class InFlight final {
   sync::Mutex mu_{sync::Rank::kInFlight};
   std::unordered_map<UnixSocket*, int32_t> sockets_ GUARDED_BY(mu_);  // with how many references in flight
   uint64_t total_ GUARDED_BY(mu_) = 0;
-  uint64_t sends_ GUARDED_BY(mu_) = 0;
+  uint64_t sends_ GUARDED_BY(mu_) = 0;  // of messages with descriptors, since the last look
   std::atomic<size_t> count_{0};
 };
 

@@ -512,7 +512,7 @@ TEST(Unix, UnreachableSocketsAreCollected) {
 TEST(Unix, DeepNestingEndsWithoutRecursion) {
   WithProcess([](Process& p) {
     SocketPtr last;
-    for (int i = 0; i < 20000; i++) {
+    for (int i = 0; i < 10000; i++) {
       auto [a, b] = p.Pair(SOCK_STREAM);
       if (last) {
         ASSERT_EQ(p.Send(a, "x", 0, kNoWait, {last}), 1);
@@ -526,7 +526,7 @@ TEST(Unix, DeepNestingEndsWithoutRecursion) {
 
 // Producers and consumers of one stream: every byte once, in order, whatever the schedule and the sizes.
 TEST(Unix, StreamsUnderManySchedules) {
-  for (uint64_t seed = 1; seed <= 3000; seed++) {
+  for (uint64_t seed = 1; seed <= 2000; seed++) {
     WithProcess(
         [seed](Process& p) {
           auto [a, b] = p.Pair(SOCK_STREAM);
