@@ -32,6 +32,7 @@ enum class Rank : int {
   kPipe = 280,
   kTty = 285,
   kTimer = 290,
+  kIpc = 295,            // System V objects: tables and semaphore sets
   // memory
   kMappings = 300,       // MemoryManager: VMAs
   kMappable = 310,       // an inode's page cache and its mappings

@@ -141,6 +141,8 @@ class Kernel final {
   // Events that a host-side owner wants to know: init has exited.
   ThreadGroup* init() const { return init_.load(); }
   int64_t boot_time() const { return boot_time_; }  // CLOCK_REALTIME at start, ns
+  // System V objects (an ipc::Namespace, which this library need not know); made at the first use.
+  RefPtr<RefCounted> ipc_namespace GUARDED_BY(mu);
   std::atomic<uint64_t> forks{0};
   std::atomic<uint64_t> context_switches{0};
   int last_pid() const { return last_pid_.load(std::memory_order_relaxed); }
@@ -157,7 +159,8 @@ class Kernel final {
   void ReapLocked(ThreadGroup& group) REQUIRES(mu);
   void NotifyParentLocked(ThreadGroup& group, int code, int status) REQUIRES(mu);
   void ContinueLocked(ThreadGroup& group) REQUIRES(mu);
-  void HangUpOrphansLocked(ThreadGroup& exiting) REQUIRES(mu);
+  static RefPtr<ProcessGroup> KeptByLocked(const ThreadGroup& child, const ThreadGroup* parent);
+  void HangUpOrphansLocked(const std::vector<RefPtr<ProcessGroup>>& groups) REQUIRES(mu);
 
   const Options options_;
   futex::Manager futexes_;

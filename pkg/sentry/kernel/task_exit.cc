@@ -98,11 +98,14 @@ void Task::ReleaseMm() {
 
 void Task::FinishExit() {
   bool last = false;
+  RefPtr<RefCounted> sem_undo;
   {
     sync::MutexLock lock(kernel_.mu);
     last = group_->tasks.size() == 1;
+    if (last) sem_undo = std::move(group_->sem_undo);
   }
   if (last) group_->timers->StopAll();
+  sem_undo.reset();
   ExitRobustList();
   if (clear_child_tid != 0) {
     // Only for those who can see it: a thread library that joins.
@@ -153,22 +156,27 @@ void Task::FinishExit() {
   if (hung_up_tty) HangUpControllingTty(*hung_up_tty);
 }
 
-void Kernel::HangUpOrphansLocked(ThreadGroup& exiting) {
-  // POSIX: a stopped process group that becomes orphaned gets SIGHUP and SIGCONT.
-  auto check = [&](ProcessGroup* pg) {
-    if (pg == nullptr || !IsOrphanedLocked(*pg)) return;
+// The child's process group if it is `parent` that keeps it from being orphaned (setpgid(2)), or one of those that do.
+RefPtr<ProcessGroup> Kernel::KeptByLocked(const ThreadGroup& child, const ThreadGroup* parent) {
+  if (parent == nullptr || !parent->process_group || !child.process_group) return nullptr;
+  if (parent->process_group == child.process_group) return nullptr;
+  if (parent->process_group->session != child.process_group->session) return nullptr;
+  return child.process_group;
+}
+
+void Kernel::HangUpOrphansLocked(const std::vector<RefPtr<ProcessGroup>>& groups) {
+  // POSIX: a stopped process group that becomes orphaned gets SIGHUP and SIGCONT. One that has been orphaned all along
+  // does not.
+  for (const RefPtr<ProcessGroup>& pg : groups) {
+    if (!IsOrphanedLocked(*pg)) continue;
     bool any_stopped = std::any_of(pg->members.begin(), pg->members.end(),
                                    [](ThreadGroup* g) { return g->stopped && !g->zombie; });
-    if (!any_stopped) return;
+    if (!any_stopped) continue;
     std::vector<ThreadGroup*> members = pg->members;
     for (ThreadGroup* member : members) {
       (void)SendLocked(*member, nullptr, MakeSigInfo(SIGHUP, SI_KERNEL));
       (void)SendLocked(*member, nullptr, MakeSigInfo(SIGCONT, SI_KERNEL));
     }
-  };
-  check(exiting.process_group.get());
-  for (ThreadGroup* child : exiting.children) {
-    if (child->process_group.get() != exiting.process_group.get()) check(child->process_group.get());
   }
 }
 
@@ -180,10 +188,16 @@ void Kernel::GroupExitedLocked(ThreadGroup& group) {
   while (reaper != nullptr && (!reaper->child_subreaper || reaper->zombie)) reaper = reaper->parent;
   ThreadGroup* init_group = init_.load();
   if (reaper == nullptr && init_group != &group && init_group != nullptr && !init_group->zombie) reaper = init_group;
-  HangUpOrphansLocked(group);
   std::vector<ThreadGroup*> children = std::move(group.children);
   group.children.clear();
+  std::vector<RefPtr<ProcessGroup>> perhaps_orphaned;
+  auto lose = [&](RefPtr<ProcessGroup> pg) {
+    if (!pg || std::find(perhaps_orphaned.begin(), perhaps_orphaned.end(), pg) != perhaps_orphaned.end()) return;
+    perhaps_orphaned.push_back(std::move(pg));
+  };
+  lose(KeptByLocked(group, group.parent));
   for (ThreadGroup* child : children) {
+    lose(KeptByLocked(*child, &group));
     child->parent = reaper;
     // prctl(2), PR_SET_PDEATHSIG.
     for (Task* t : child->tasks) {
@@ -197,6 +211,7 @@ void Kernel::GroupExitedLocked(ThreadGroup& group) {
       ReapLocked(*child);
     }
   }
+  HangUpOrphansLocked(perhaps_orphaned);
   // A session leader's foreground processes get SIGHUP with the terminal (HangUpControllingTty, by the caller).
   group.exit_events.Notify(waiter::kIn);
   exits_.Notify(waiter::kIn);

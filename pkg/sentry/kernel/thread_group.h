@@ -99,6 +99,8 @@ class ThreadGroup final : public RefCounted {
   waiter::Queue child_events;         // kIn: a child changed state, for this group's wait(2)
   waiter::Queue exit_events;          // kIn: this group became a zombie (pidfd)
 
+  RefPtr<RefCounted> sem_undo;        // semop(2), SEM_UNDO: dropped, which undoes, when the last task ends
+
   limits::LimitSet limits;
   std::unique_ptr<ProcessTimers> timers;
   std::atomic<int> oom_score_adj{0};

@@ -90,6 +90,16 @@ HANDLER(Sendfile);
 HANDLER(CopyFileRange);
 HANDLER(Splice);
 
+// sys_ipc.cc
+HANDLER(Shmget);
+HANDLER(Shmat);
+HANDLER(Shmdt);
+HANDLER(Shmctl);
+HANDLER(Semget);
+HANDLER(Semop);
+HANDLER(Semtimedop);
+HANDLER(Semctl);
+
 // sys_mm.cc
 HANDLER(Mmap);
 HANDLER(Munmap);
