@@ -70,6 +70,15 @@ Usage Task::GetUsage() const {
   return u;
 }
 
+void Task::FallAsleep() {
+  int64_t now = clock::Monotonic();
+  system_ns_.fetch_add(now - state_since_.load(std::memory_order_relaxed), std::memory_order_relaxed);
+  state_since_.store(now, std::memory_order_relaxed);
+  switches_.fetch_add(1, std::memory_order_relaxed);
+}
+
+void Task::WakeUp() { state_since_.store(clock::Monotonic(), std::memory_order_relaxed); }
+
 void Task::SetCreds(RefPtr<auth::Credentials> creds) {
   RefPtr<const auth::Credentials> installed = std::move(creds);
   sync::MutexLock lock(kernel_.mu);

@@ -103,6 +103,8 @@ class Task final : public RefCounted, public wait::Sleeper, public futex::Target
 
   // Sleeping. InterruptPending is true while a deliverable signal, a group stop or death awaits the task.
   bool InterruptPending() const override { return interrupt_.load(std::memory_order_acquire); }
+  void FallAsleep() override;
+  void WakeUp() override;
 
   // futex::Target
   Result<mm::FutexKey> GetFutexKey(Addr addr, bool is_private) override { return mm_->GetFutexKey(addr, is_private); }

@@ -147,7 +147,9 @@ Result<RefPtr<Task>> Task::Clone(const CloneArgs& args) {
         sync::MutexLock lock(kernel_.mu);
         if (child->vfork_parent_ == nullptr || group_->exiting) break;
       }
+      FallAsleep();
       fiber::Park();
+      WakeUp();
     }
   }
   return child;

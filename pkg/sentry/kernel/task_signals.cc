@@ -117,7 +117,9 @@ void Task::StopLocked() NO_THREAD_SAFETY_ANALYSIS {
   }
   while (group_->stopped && !group_->exiting) {
     kernel_.mu.Unlock();
+    FallAsleep();
     fiber::Park();
+    WakeUp();
     kernel_.mu.Lock();
   }
   group_->stopped_tasks--;

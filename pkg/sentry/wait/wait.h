@@ -14,6 +14,9 @@ class Sleeper {
   virtual ~Sleeper() = default;
   // A signal, a stop or the task's own death wants its attention; sleeping must end.
   virtual bool InterruptPending() const = 0;
+  // Around every sleep, on the sleeper's own fiber: its CPU time stands still in between.
+  virtual void FallAsleep() {}
+  virtual void WakeUp() {}
 };
 
 // The Sleeper of the current fiber; null outside a task.
