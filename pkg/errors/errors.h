@@ -49,12 +49,12 @@ inline std::unexpected<Errno> ErrFromHost() { return Err(errno); }
 // The value of a Result, or return its error from the enclosing function:
 //   RefPtr<File> file = TRY(task.GetFile(fd));
 //   TRY(Check());
-#define TRY(...)                                                          \
-  ({                                                                      \
-    auto _try_result = (__VA_ARGS__);                                     \
-    if (!_try_result) [[unlikely]]                                        \
-      return ::std::unexpected<::redoubt::Errno>(_try_result.error());    \
-    ::redoubt::internal::Unwrap(std::move(_try_result));                  \
+#define TRY(...)                                                       \
+  ({                                                                   \
+    auto _try_result = (__VA_ARGS__);                                  \
+    if (!_try_result) [[unlikely]]                                     \
+      return ::std::unexpected<::redoubt::Errno>(_try_result.error()); \
+    ::redoubt::internal::Unwrap(std::move(_try_result));               \
   })
 
 namespace redoubt::internal {

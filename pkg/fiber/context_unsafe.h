@@ -16,7 +16,8 @@ class Context final {
   Context(const Context&) = delete;
   Context& operator=(const Context&) = delete;
 
-  // The first Switch to this context calls `entry(argument)` on `stack`. `entry` must leave by a last Switch, never return.
+  // The first Switch to this context calls `entry(argument)` on `stack`. `entry` must leave by a last Switch, never
+  // return.
   void Prepare(const Stack& stack, void (*entry)(void*), void* argument);
 
   enum class Leave { kToReturn, kForever };
@@ -24,8 +25,8 @@ class Context final {
   static void Switch(Context& from, Context& to, Leave leave);
 
   // The rest is for context_unsafe.cc.
-  void* saved = nullptr;       // Boost's fcontext_t
-  Context* target = nullptr;   // whom this one last switched to
+  void* saved = nullptr;      // Boost's fcontext_t
+  Context* target = nullptr;  // whom this one last switched to
   void (*entry)(void*) = nullptr;
   void* argument = nullptr;
   // What AddressSanitizer wants to know.

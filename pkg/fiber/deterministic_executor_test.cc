@@ -37,8 +37,8 @@ TEST(DeterministicExecutor, TheSeedDecidesTheOrder) {
   EXPECT_EQ(traces.size(), 90u);
 }
 
-// A bounded buffer as a kernel object would be written. With `lossy`, the consumer looks only once before it parks and the
-// producer wakes only on the empty edge: a bug that some schedules must show.
+// A bounded buffer as a kernel object would be written. With `lossy`, the consumer looks only once before it parks and
+// the producer wakes only on the empty edge: a bug that some schedules must show.
 size_t ProducerConsumer(uint64_t seed, bool lossy) {
   auto e = MakeDeterministicExecutor(seed);
   constexpr int kItems = 20;
@@ -181,7 +181,9 @@ TEST(DeterministicExecutor, MutexKeepsForeignWakes) {
     RefPtr<Fiber> waiter = e->Spawn([&] {
       for (;;) {
         bool seen = flag;
-        { MutexLock lock(mu); }
+        {
+          MutexLock lock(mu);
+        }
         if (seen) break;
         Park();
       }

@@ -33,8 +33,8 @@ void FiberImpl::SwitchOut(Leave why) {
 
 void FiberImpl::Unpark() {
   if (ended_.load(std::memory_order_acquire)) return;
-  // Whoever finds the token there leaves the rest to the one who put it. Their writes are seen by the fiber all the same:
-  // Park's exchange follows both in the token's modification order.
+  // Whoever finds the token there leaves the rest to the one who put it. Their writes are seen by the fiber all the
+  // same: Park's exchange follows both in the token's modification order.
   if (token_.exchange(true, std::memory_order_acq_rel)) return;
   executor_.UnparkSlow(*this);
 }

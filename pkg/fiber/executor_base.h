@@ -2,10 +2,9 @@
 #ifndef REDOUBT_PKG_FIBER_EXECUTOR_BASE_H_
 #define REDOUBT_PKG_FIBER_EXECUTOR_BASE_H_
 
+#include <atomic>
 #include <boost/intrusive/list.hpp>
 #include <boost/intrusive/set.hpp>
-
-#include <atomic>
 #include <functional>
 #include <vector>
 
@@ -101,7 +100,8 @@ class ExecutorBase : public Executor {
   void Run(FiberImpl& f) EXCLUDES(mu_);
   // Does what the fiber that has just left asked for. Returns it if it has ended, for release without the lock.
   RefPtr<FiberImpl> Settle(FiberImpl& f) REQUIRES(mu_);
-  // A fiber already taken off fibers_ will never run again: wakes of it do nothing from now on. Returns fibers_' reference.
+  // A fiber already taken off fibers_ will never run again: wakes of it do nothing from now on. Returns fibers_'
+  // reference.
   RefPtr<FiberImpl> Abandon(FiberImpl& f) REQUIRES(mu_);
   // Makes fibers ready and calls back timers that are due at `now`; lets go of the lock meanwhile. True if any was due.
   bool FireTimers(Time now) REQUIRES(mu_);
@@ -128,9 +128,9 @@ class ExecutorBase : public Executor {
 struct Timer::Impl : internal::TimerNode, std::enable_shared_from_this<Timer::Impl> {
   std::function<void()> callback;
   // Guarded by the executor's lock.
-  internal::ThreadState* running = nullptr;   // the thread that is in the callback
-  Time rearm = kForever;                      // armed during the callback
-  internal::Sleeper* waiting = nullptr;       // a Disarm that waits for the callback
+  internal::ThreadState* running = nullptr;  // the thread that is in the callback
+  Time rearm = kForever;                     // armed during the callback
+  internal::Sleeper* waiting = nullptr;      // a Disarm that waits for the callback
 };
 
 }  // namespace redoubt::fiber

@@ -11,10 +11,10 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <vector>
 #include <functional>
 #include <limits>
 #include <memory>
+#include <vector>
 
 #include "pkg/refs/refs.h"
 #include "pkg/sync/annotations.h"
@@ -32,8 +32,8 @@ class Executor;
 class Fiber : public RefCounted {
  public:
   // Makes the next (or current) Park of this fiber return. Wakes are not counted: several before a Park make one. Any
-  // thread, any fiber, also after the fiber has ended; never blocks. Safe under any sync::Mutex. Fibers of a deterministic
-  // executor are unparked only from the thread that runs it.
+  // thread, any fiber, also after the fiber has ended; never blocks. Safe under any sync::Mutex. Fibers of a
+  // deterministic executor are unparked only from the thread that runs it.
   virtual void Unpark() = 0;
   // One pointer for the owner of the fiber (the kernel's Task). Set before it first runs.
   void* local = nullptr;
@@ -45,21 +45,21 @@ Fiber* Current();
 Executor* CurrentExecutor();
 
 enum class ParkResult { kUnparked, kTimedOut };
-// Blocks the current fiber until Unpark or until the executor's clock reaches `deadline`. May wake spuriously: callers loop
-// over their condition. No sync::Mutex may be held (checked).
+// Blocks the current fiber until Unpark or until the executor's clock reaches `deadline`. May wake spuriously: callers
+// loop over their condition. No sync::Mutex may be held (checked).
 ParkResult Park(Time deadline = kForever);
 // Lets every other runnable fiber run first.
 void Yield();
 // The current executor's clock; the host's CLOCK_MONOTONIC outside any.
 Time Now();
 
-// Calls `f` when the current OS thread ends, after those registered later; for what belongs to an OS thread, such as the
-// processes it traces. Runs outside any fiber. Any thread.
+// Calls `f` when the current OS thread ends, after those registered later; for what belongs to an OS thread, such as
+// the processes it traces. Runs outside any fiber. Any thread.
 void AtThreadExit(std::function<void()> f);
 
-// While one exists, the current OS thread may block in the host (a ptrace wait, a host call without io_uring): its slot is
-// lent to another thread. The fiber stays pinned to its OS thread, and must not Park. Not nested. Nothing happens outside
-// any fiber. No sync::Mutex may be held (checked).
+// While one exists, the current OS thread may block in the host (a ptrace wait, a host call without io_uring): its slot
+// is lent to another thread. The fiber stays pinned to its OS thread, and must not Park. Not nested. Nothing happens
+// outside any fiber. No sync::Mutex may be held (checked).
 class BlockingRegion final {
  public:
   BlockingRegion();
@@ -78,8 +78,8 @@ class Executor {
  public:
   virtual ~Executor() = default;
 
-  // Starts a fiber that runs `body` and then ends. Any thread. `stack_size` in bytes, rounded up to pages, with a guard page
-  // below it.
+  // Starts a fiber that runs `body` and then ends. Any thread. `stack_size` in bytes, rounded up to pages, with a guard
+  // page below it.
   RefPtr<Fiber> Spawn(std::function<void()> body, size_t stack_size = kDefaultStackSize) {
     return SpawnWithLocal(std::move(body), nullptr, stack_size);
   }
@@ -103,10 +103,10 @@ class Executor {
   virtual void JoinFibers() = 0;
 };
 
-// Calls back once at a time of the executor's clock. Owned by whoever uses it; the callback runs on an executor thread, outside
-// any fiber, must not block, and may re-arm. Disarm and the destructor return only when no callback is running (unless
-// called from the callback itself), so the caller must hold no lock that the callback takes. Calls to one Timer are
-// serialized by its owner, the callback's own excepted.
+// Calls back once at a time of the executor's clock. Owned by whoever uses it; the callback runs on an executor thread,
+// outside any fiber, must not block, and may re-arm. Disarm and the destructor return only when no callback is running
+// (unless called from the callback itself), so the caller must hold no lock that the callback takes. Calls to one Timer
+// are serialized by its owner, the callback's own excepted.
 class Timer final {
  public:
   Timer(Executor& executor, std::function<void()> callback);
@@ -131,29 +131,29 @@ class Timer final {
 class ThreadedExecutor {
  public:
   struct Options {
-    int slots = 1;                // fibers that run at the same time
-    int max_threads = 4096;       // OS threads, those inside BlockingRegions included
+    int slots = 1;           // fibers that run at the same time
+    int max_threads = 4096;  // OS threads, those inside BlockingRegions included
     const char* thread_name = "redoubt";
   };
-  // Threads are started when there is something to run, and end after a second without work, except the last `slots` idle
-  // ones. The most recently idle thread is used first.
+  // Threads are started when there is something to run, and end after a second without work, except the last `slots`
+  // idle ones. The most recently idle thread is used first.
   static std::unique_ptr<Executor> Create(const Options& options);
 };
 
-// Blocks the calling OS thread (not a fiber) until all fibers of the executor have ended. A deterministic executor is run,
-// and a deadlock is fatal.
+// Blocks the calling OS thread (not a fiber) until all fibers of the executor have ended. A deterministic executor is
+// run, and a deadlock is fatal.
 void Join(Executor& executor);
 
-// The deterministic executor: virtual time moves only when no fiber can run; the next fiber is drawn from `seed`. Parks, yields,
-// BlockingRegions and fiber::Mutex are the points where another may be chosen.
+// The deterministic executor: virtual time moves only when no fiber can run; the next fiber is drawn from `seed`.
+// Parks, yields, BlockingRegions and fiber::Mutex are the points where another may be chosen.
 std::unique_ptr<Executor> MakeDeterministicExecutor(uint64_t seed);
-// Runs a deterministic executor on the calling thread until no fiber can run and no timer is armed for a time up to `limit`.
-// Returns how many fibers have not ended: parked for ever, or until after `limit`. An executor may be destroyed with such;
-// their stacks are then dropped without unwinding.
+// Runs a deterministic executor on the calling thread until no fiber can run and no timer is armed for a time up to
+// `limit`. Returns how many fibers have not ended: parked for ever, or until after `limit`. An executor may be
+// destroyed with such; their stacks are then dropped without unwinding.
 size_t RunUntilIdle(Executor& deterministic, Time limit = kForever);
 
-// A mutex that may be held across Park and BlockingRegion. FIFO. For fibers; outside any it may be taken only while nobody
-// else has it (single-threaded tests).
+// A mutex that may be held across Park and BlockingRegion. FIFO. For fibers; outside any it may be taken only while
+// nobody else has it (single-threaded tests).
 class CAPABILITY("mutex") Mutex final {
  public:
   Mutex() = default;

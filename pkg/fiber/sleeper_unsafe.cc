@@ -40,7 +40,8 @@ bool Sleeper::Wait(int64_t deadline) {
   for (;;) {
     if (state_.load(std::memory_order_relaxed) == kToken) break;
     // SAFETY: the word lives as long as this thread waits. FUTEX_WAIT_BITSET takes an absolute CLOCK_MONOTONIC time.
-    long rc = syscall(SYS_futex, &state_, FUTEX_WAIT_BITSET_PRIVATE, kSleeping, timeout, nullptr, FUTEX_BITSET_MATCH_ANY);
+    long rc =
+        syscall(SYS_futex, &state_, FUTEX_WAIT_BITSET_PRIVATE, kSleeping, timeout, nullptr, FUTEX_BITSET_MATCH_ANY);
     if (rc == 0 || errno == EAGAIN || errno == EINTR) continue;
     CHECK(errno == ETIMEDOUT, "futex");
     break;

@@ -10,8 +10,8 @@ namespace redoubt::fiber::internal {
 // The host's CLOCK_MONOTONIC, nanoseconds.
 int64_t HostNow();
 
-// A binary token: Wake puts it, Wait takes it. One waiting thread at a time; any number of wakers. Wake makes no system call
-// unless the other side sleeps.
+// A binary token: Wake puts it, Wait takes it. One waiting thread at a time; any number of wakers. Wake makes no system
+// call unless the other side sleeps.
 class Sleeper final {
  public:
   Sleeper() = default;

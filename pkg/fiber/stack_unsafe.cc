@@ -54,8 +54,8 @@ bool GiveToCache(std::byte* bottom, size_t size) {
 Stack::Stack(size_t size) : size_(MustPageRoundUp(size)) {
   bottom_ = TakeCached(size_);
   if (bottom_ != nullptr) return;
-  void* p = mmap(nullptr, size_ + kPageSize, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK | MAP_NORESERVE,
-                 -1, 0);
+  void* p = mmap(nullptr, size_ + kPageSize, PROT_READ | PROT_WRITE,
+                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK | MAP_NORESERVE, -1, 0);
   CHECK(p != MAP_FAILED, "no memory for a fiber's stack");
   // SAFETY: the mapping is ours and new; its first page becomes the guard that turns an overflow into a SIGSEGV.
   CHECK(mprotect(p, kPageSize, PROT_NONE) == 0);

@@ -6,8 +6,8 @@
 
 namespace redoubt::fiber::internal {
 
-// One stack. Movable owner; the destructor gives the memory to the process-wide cache or back to the host. Never destroyed
-// by code that runs on it.
+// One stack. Movable owner; the destructor gives the memory to the process-wide cache or back to the host. Never
+// destroyed by code that runs on it.
 class Stack final {
  public:
   Stack() = default;

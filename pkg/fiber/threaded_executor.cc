@@ -1,10 +1,10 @@
-// The executor on OS threads. A thread needs a slot to run a fiber; one that blocks in the host gives its slot away, and
-// takes one again before its fiber goes on.
+// The executor on OS threads. A thread needs a slot to run a fiber; one that blocks in the host gives its slot away,
+// and takes one again before its fiber goes on.
 //
-// Who watches the queue: whenever something is ready and a slot is free, at least one thread is `searching_`, that is awake
-// and about to look, or a fiber is running that has made the only wake itself and will leave its thread to the woken one
-// (see WakeForReady). Who watches the timers: whenever one is armed, a thread holds a slot or is searching (both look at the timers
-// before they sleep), or the idle `timer_sleeper_` sleeps no longer than until the first.
+// Who watches the queue: whenever something is ready and a slot is free, at least one thread is `searching_`, that is
+// awake and about to look, or a fiber is running that has made the only wake itself and will leave its thread to the
+// woken one (see WakeForReady). Who watches the timers: whenever one is armed, a thread holds a slot or is searching
+// (both look at the timers before they sleep), or the idle `timer_sleeper_` sleeps no longer than until the first.
 #include <pthread.h>
 #include <sched.h>
 
@@ -22,8 +22,8 @@ namespace {
 
 constexpr Time kIdleThreadLife = 1'000'000'000;
 constexpr size_t kThreadStackSize = 512 << 10;
-// How often fibers that come back from a BlockingRegion may take a free slot ahead of the queue. Without the privilege every
-// short host call would cost a hand-over; without the bound the queue could starve.
+// How often fibers that come back from a BlockingRegion may take a free slot ahead of the queue. Without the privilege
+// every short host call would cost a hand-over; without the bound the queue could starve.
 constexpr int kMaxBarges = 32;
 
 class ThreadedExecutorImpl final : public ExecutorBase {
@@ -43,11 +43,11 @@ class ThreadedExecutorImpl final : public ExecutorBase {
     ThreadedExecutorImpl* const executor;
     Sleeper sleeper;
     pthread_t thread{};
-    bool started = false;         // `thread` is to be joined
+    bool started = false;             // `thread` is to be joined
     bool in_blocking_region = false;  // only its own thread looks
     // Guarded by the executor's lock.
     bool idle = false;
-    bool granted = false;         // got the slot it waits for
+    bool granted = false;  // got the slot it waits for
     Time sleeps_until = kForever;
   };
   // Wants a slot: a fiber that can run, or the thread of one that comes back from a BlockingRegion.
@@ -79,7 +79,8 @@ class ThreadedExecutorImpl final : public ExecutorBase {
   bool Sleep(Worker& w) REQUIRES(mu_);
 
   const ThreadedExecutor::Options options_;
-  // What every thread may use at first: not what the thread that starts it may, which can be tied to a processor for a while.
+  // What every thread may use at first: not what the thread that starts it may, which can be tied to a processor for a
+  // while.
   cpu_set_t cpus_{};
   bool has_cpus_ = false;
   std::deque<Ready> ready_ GUARDED_BY(mu_);
@@ -92,9 +93,9 @@ class ThreadedExecutorImpl final : public ExecutorBase {
   Worker* timer_sleeper_ GUARDED_BY(mu_) = nullptr;
   std::vector<Worker*> idle_ GUARDED_BY(mu_);  // the most recent at the back
   std::vector<std::unique_ptr<Worker>> workers_ GUARDED_BY(mu_);
-  std::vector<Worker*> unused_ GUARDED_BY(mu_);    // their threads have ended, or are about to
+  std::vector<Worker*> unused_ GUARDED_BY(mu_);  // their threads have ended, or are about to
   std::vector<Worker*> to_start_ GUARDED_BY(mu_);
-  std::atomic<bool> any_to_start_{false};          // so that AfterUnlock need not lock again
+  std::atomic<bool> any_to_start_{false};  // so that AfterUnlock need not lock again
 };
 
 // The worker of the calling thread if it belongs to `executor`.

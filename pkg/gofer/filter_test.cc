@@ -44,9 +44,8 @@ TEST(GoferFilter, NothingElseDoes) {
   EXPECT_TRUE(Killed(Outcome([] { syscall(SYS_ptrace, 0, 0, 0, 0); })));
   EXPECT_TRUE(Killed(Outcome([] { syscall(SYS_mount, 0, 0, 0, 0, 0); })));
   EXPECT_TRUE(Killed(Outcome([] { syscall(SYS_kill, 1, 0); })));
-  EXPECT_TRUE(Killed(Outcome([] {
-    syscall(SYS_mmap, nullptr, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  })));
+  EXPECT_TRUE(Killed(
+      Outcome([] { syscall(SYS_mmap, nullptr, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0); })));
 }
 
 }  // namespace

@@ -51,38 +51,62 @@ Server::~Server() = default;
 
 Server::Handler Server::HandlerOf(Type type) {
   switch (type) {
-    case Type::kTversion: return &Server::Version;
-    case Type::kTattach: return &Server::Attach;
-    case Type::kTflush: return &Server::Flush;
-    case Type::kTwalk: return &Server::Walk;
-    case Type::kTlopen: return &Server::Open;
-    case Type::kTlcreate: return &Server::Create;
-    case Type::kTread: return &Server::Read;
-    case Type::kTwrite: return &Server::Write;
-    case Type::kTclunk: return &Server::Clunk;
-    case Type::kTremove: return &Server::Remove;
-    case Type::kTstatfs: return &Server::Statfs;
-    case Type::kTgetattr: return &Server::Getattr;
-    case Type::kTsetattr: return &Server::Setattr;
-    case Type::kTreaddir: return &Server::Readdir;
-    case Type::kTreadlink: return &Server::Readlink;
-    case Type::kTsymlink: return &Server::Symlink;
-    case Type::kTmknod: return &Server::Mknod;
-    case Type::kTmkdir: return &Server::Mkdir;
-    case Type::kTlink: return &Server::Link;
-    case Type::kTrenameat: return &Server::Renameat;
-    case Type::kTunlinkat: return &Server::Unlinkat;
-    case Type::kTfsync: return &Server::Fsync;
-    case Type::kTxattrwalk: return &Server::Xattrwalk;
-    case Type::kTxattrcreate: return &Server::Xattrcreate;
-    default: return nullptr;
+    case Type::kTversion:
+      return &Server::Version;
+    case Type::kTattach:
+      return &Server::Attach;
+    case Type::kTflush:
+      return &Server::Flush;
+    case Type::kTwalk:
+      return &Server::Walk;
+    case Type::kTlopen:
+      return &Server::Open;
+    case Type::kTlcreate:
+      return &Server::Create;
+    case Type::kTread:
+      return &Server::Read;
+    case Type::kTwrite:
+      return &Server::Write;
+    case Type::kTclunk:
+      return &Server::Clunk;
+    case Type::kTremove:
+      return &Server::Remove;
+    case Type::kTstatfs:
+      return &Server::Statfs;
+    case Type::kTgetattr:
+      return &Server::Getattr;
+    case Type::kTsetattr:
+      return &Server::Setattr;
+    case Type::kTreaddir:
+      return &Server::Readdir;
+    case Type::kTreadlink:
+      return &Server::Readlink;
+    case Type::kTsymlink:
+      return &Server::Symlink;
+    case Type::kTmknod:
+      return &Server::Mknod;
+    case Type::kTmkdir:
+      return &Server::Mkdir;
+    case Type::kTlink:
+      return &Server::Link;
+    case Type::kTrenameat:
+      return &Server::Renameat;
+    case Type::kTunlinkat:
+      return &Server::Unlinkat;
+    case Type::kTfsync:
+      return &Server::Fsync;
+    case Type::kTxattrwalk:
+      return &Server::Xattrwalk;
+    case Type::kTxattrcreate:
+      return &Server::Xattrcreate;
+    default:
+      return nullptr;
   }
 }
 
 Result<> Server::Serve(int socket) {
   while (true) {
-    Result<std::span<const std::byte>> message =
-        reader_.Next(socket, versioned_ ? message_size_ : p9::kMaxMessageSize);
+    Result<std::span<const std::byte>> message = reader_.Next(socket, versioned_ ? message_size_ : p9::kMaxMessageSize);
     if (!message) {
       if (message.error() == Errno(EPIPE) || message.error() == Errno(ECONNRESET)) return {};
       return Err(message.error());
@@ -167,8 +191,8 @@ Result<UniqueFd> Server::Reopen(const Fid& fid, int flags) {
   // Through the magic link, which names the very inode that the O_PATH descriptor holds: no name is looked up again.
   UniqueFd fd(openat(self_fd_.get(), SelfPath(fid).c_str(), (flags & kOpenFlags) | (kSafeFlags & ~O_NOFOLLOW)));
   if (!fd && errno == EPERM && (flags & O_NOATIME) != 0) {
-    fd = UniqueFd(openat(self_fd_.get(), SelfPath(fid).c_str(),
-                         (flags & kOpenFlags & ~O_NOATIME) | (kSafeFlags & ~O_NOFOLLOW)));
+    fd = UniqueFd(
+        openat(self_fd_.get(), SelfPath(fid).c_str(), (flags & kOpenFlags & ~O_NOATIME) | (kSafeFlags & ~O_NOFOLLOW)));
   }
   if (!fd) return ErrFromHost();
   return fd;
@@ -192,7 +216,7 @@ Result<> Server::Attach(Reader& request, Writer& answer) {
   uint32_t auth_fid = request.U32();
   (void)request.String();  // user name
   std::string tree = request.String();
-  (void)request.U32();     // user number
+  (void)request.U32();  // user number
   if (!request.ok()) return Err(EPROTO);
   if (auth_fid != p9::kNoFid) return Err(EINVAL);
   if (!tree.empty() && tree != "/") return Err(ENOENT);
@@ -343,7 +367,8 @@ Result<> Server::Clunk(Reader& request, Writer&) {
   if (!fid.xattr_write) return {};
   if (fid.xattr_value.size() != fid.xattr_size) return Err(EINVAL);
   std::string path = "/proc/self/fd/" + SelfPath(fid);
-  // An O_PATH descriptor takes no fsetxattr: by its magic link. An empty value with XATTR_REPLACE removes (as Linux's server does).
+  // An O_PATH descriptor takes no fsetxattr: by its magic link. An empty value with XATTR_REPLACE removes (as Linux's
+  // server does).
   if (fid.xattr_size == 0 && (fid.xattr_flags & XATTR_REPLACE) != 0) {
     return FromHost(removexattr(path.c_str(), fid.xattr_name.c_str()));
   }
@@ -463,8 +488,8 @@ Result<> Server::Readdir(Reader& request, Writer& answer) {
   if (fstat(fid->open.get(), &st) < 0) return ErrFromHost();
   size_t at = answer.size();
   answer.U32(0);
-  // A 9P entry (24 bytes and the name) is not longer than the host's (19 and the name, NUL, padding) by more than 5 bytes; what does
-  // not fit is read again by the next call.
+  // A 9P entry (24 bytes and the name) is not longer than the host's (19 and the name, NUL, padding) by more than 5
+  // bytes; what does not fit is read again by the next call.
   std::vector<char> buffer(std::min<uint32_t>(count, 32 << 10));
   ssize_t n = getdents64(fid->open.get(), buffer.data(), buffer.size());
   if (n < 0) return ErrFromHost();
@@ -504,7 +529,8 @@ Result<> Server::Symlink(Reader& request, Writer& answer) {
   TRY(CheckWritable());
   if (target.find('\0') != std::string::npos) return Err(EINVAL);
   TRY(FromHost(symlinkat(target.c_str(), directory->path.get(), name.c_str())));
-  TRY(GiveToGroup(fchownat(directory->path.get(), name.c_str(), -1, gid == p9::kNoUid ? -1 : gid, AT_SYMLINK_NOFOLLOW)));
+  TRY(GiveToGroup(
+      fchownat(directory->path.get(), name.c_str(), -1, gid == p9::kNoUid ? -1 : gid, AT_SYMLINK_NOFOLLOW)));
   answer.Put(TRY(QidOfChild(directory->path.get(), name)));
   return {};
 }
@@ -521,7 +547,8 @@ Result<> Server::Mknod(Reader& request, Writer& answer) {
   // Regular files come by Tlcreate. A device on the host is a door that nobody needs.
   if ((mode & S_IFMT) != S_IFIFO && (mode & S_IFMT) != S_IFSOCK && (mode & S_IFMT) != S_IFREG) return Err(EPERM);
   TRY(FromHost(mknodat(directory->path.get(), name.c_str(), mode & (S_IFMT | 07777), makedev(major, minor))));
-  TRY(GiveToGroup(fchownat(directory->path.get(), name.c_str(), -1, gid == p9::kNoUid ? -1 : gid, AT_SYMLINK_NOFOLLOW)));
+  TRY(GiveToGroup(
+      fchownat(directory->path.get(), name.c_str(), -1, gid == p9::kNoUid ? -1 : gid, AT_SYMLINK_NOFOLLOW)));
   answer.Put(TRY(QidOfChild(directory->path.get(), name)));
   return {};
 }
@@ -534,7 +561,8 @@ Result<> Server::Mkdir(Reader& request, Writer& answer) {
   if (!request.ok()) return Err(EPROTO);
   TRY(CheckWritable());
   TRY(FromHost(mkdirat(directory->path.get(), name.c_str(), mode & 07777)));
-  TRY(GiveToGroup(fchownat(directory->path.get(), name.c_str(), -1, gid == p9::kNoUid ? -1 : gid, AT_SYMLINK_NOFOLLOW)));
+  TRY(GiveToGroup(
+      fchownat(directory->path.get(), name.c_str(), -1, gid == p9::kNoUid ? -1 : gid, AT_SYMLINK_NOFOLLOW)));
   answer.Put(TRY(QidOfChild(directory->path.get(), name)));
   return {};
 }
@@ -545,7 +573,8 @@ Result<> Server::Link(Reader& request, Writer&) {
   std::string name = TRY(Name(request));
   if (!request.ok()) return Err(EPROTO);
   TRY(CheckWritable());
-  return FromHost(linkat(self_fd_.get(), SelfPath(*target).c_str(), directory->path.get(), name.c_str(), AT_SYMLINK_FOLLOW));
+  return FromHost(
+      linkat(self_fd_.get(), SelfPath(*target).c_str(), directory->path.get(), name.c_str(), AT_SYMLINK_FOLLOW));
 }
 
 Result<> Server::Renameat(Reader& request, Writer&) {

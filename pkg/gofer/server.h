@@ -1,8 +1,8 @@
 // The gofer's file server: serves one directory tree over 9P2000.L. It knows nothing of the Sentry.
 //
-// Confinement: every fid holds an O_PATH descriptor; names are single components, opened beneath a directory's descriptor with
-// O_NOFOLLOW, so no ".." and no symbolic link is ever followed by the host's kernel. Devices, FIFOs and sockets are seen and made,
-// never opened.
+// Confinement: every fid holds an O_PATH descriptor; names are single components, opened beneath a directory's
+// descriptor with O_NOFOLLOW, so no ".." and no symbolic link is ever followed by the host's kernel. Devices, FIFOs and
+// sockets are seen and made, never opened.
 #ifndef REDOUBT_PKG_GOFER_SERVER_H_
 #define REDOUBT_PKG_GOFER_SERVER_H_
 
@@ -27,7 +27,8 @@ struct Options {
 
 class Server final {
  public:
-  // `root`: O_PATH descriptor of the tree's root. `self_fd`: descriptor of /proc/self/fd, the way from an O_PATH descriptor to an open one.
+  // `root`: O_PATH descriptor of the tree's root. `self_fd`: descriptor of /proc/self/fd, the way from an O_PATH
+  // descriptor to an open one.
   Server(UniqueFd root, UniqueFd self_fd, const Options& options);
   ~Server();
 

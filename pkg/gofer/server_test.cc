@@ -174,7 +174,8 @@ TEST_F(ServerTest, ExtendedAttributes) {
   RefPtr<p9::File> root = Start();
   RefPtr<p9::File> file = *root->Walk({"file"});
   Result<> set = file->SetXattr("user.colour", "blue", 0);
-  if (!set && set.error() == Errno(EOPNOTSUPP)) GTEST_SKIP() << "the temporary directory's file system has no user xattrs";
+  if (!set && set.error() == Errno(EOPNOTSUPP))
+    GTEST_SKIP() << "the temporary directory's file system has no user xattrs";
   ASSERT_TRUE(set);
   EXPECT_EQ(file->GetXattr("user.colour"), "blue");
   EXPECT_EQ(*file->ListXattr(), std::vector<std::string>{"user.colour"});

@@ -60,7 +60,9 @@ struct AccessType {
   constexpr bool Allows(AccessType other) const {
     return (read || !other.read) && (write || !other.write) && (execute || !other.execute);
   }
-  constexpr AccessType Intersect(AccessType o) const { return {read && o.read, write && o.write, execute && o.execute}; }
+  constexpr AccessType Intersect(AccessType o) const {
+    return {read && o.read, write && o.write, execute && o.execute};
+  }
   friend constexpr bool operator==(const AccessType&, const AccessType&) = default;
 };
 

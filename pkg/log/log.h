@@ -28,10 +28,10 @@ void SetFatalHook(void (*hook)(std::string_view message));
 
 }  // namespace redoubt::log
 
-#define LOG_AT(level, ...)                                                                   \
-  do {                                                                                       \
-    if (::redoubt::log::Enabled(level)) [[unlikely]]                                         \
-      ::redoubt::log::Write(level, __FILE__, __LINE__, ::fmt::format(__VA_ARGS__));          \
+#define LOG_AT(level, ...)                                                          \
+  do {                                                                              \
+    if (::redoubt::log::Enabled(level)) [[unlikely]]                                \
+      ::redoubt::log::Write(level, __FILE__, __LINE__, ::fmt::format(__VA_ARGS__)); \
   } while (0)
 #define LOG_DEBUG(...) LOG_AT(::redoubt::log::Level::kDebug, __VA_ARGS__)
 #define LOG_INFO(...) LOG_AT(::redoubt::log::Level::kInfo, __VA_ARGS__)
@@ -39,9 +39,9 @@ void SetFatalHook(void (*hook)(std::string_view message));
 #define LOG_ERROR(...) LOG_AT(::redoubt::log::Level::kError, __VA_ARGS__)
 
 // A broken invariant of the kernel itself, never a guest's mistake.
-#define CHECK(condition, ...)                                                                \
-  do {                                                                                       \
-    if (!(condition)) [[unlikely]]                                                           \
+#define CHECK(condition, ...)                                                                 \
+  do {                                                                                        \
+    if (!(condition)) [[unlikely]]                                                            \
       ::redoubt::log::Fatal(__FILE__, __LINE__, "CHECK failed: " #condition " " __VA_ARGS__); \
   } while (0)
 #define UNREACHABLE() ::redoubt::log::Fatal(__FILE__, __LINE__, "unreachable")

@@ -22,8 +22,9 @@ namespace redoubt::p9 {
 
 class Client;
 
-// A fid of the server's, clunked when the last reference goes. Calls send one message and wait for the answer: they block the fiber
-// (in a BlockingRegion). Errors are the server's, or EIO if the connection is gone or the server speaks nonsense.
+// A fid of the server's, clunked when the last reference goes. Calls send one message and wait for the answer: they
+// block the fiber (in a BlockingRegion). Errors are the server's, or EIO if the connection is gone or the server speaks
+// nonsense.
 class File final : public RefCounted {
  public:
   // Walks zero or more components; no names: a copy of this fid.
@@ -64,7 +65,8 @@ class File final : public RefCounted {
   bool clunked_ = false;  // explicitly, to hear the error
 };
 
-// The connection. One message is on its way at a time: who comes second waits on a fiber lock (outside fibers: on a thread lock).
+// The connection. One message is on its way at a time: who comes second waits on a fiber lock (outside fibers: on a
+// thread lock).
 class Client final : public RefCounted {
  public:
   // Takes over `socket`, negotiates the version. EPROTO: not a 9P2000.L server.
@@ -79,8 +81,8 @@ class Client final : public RefCounted {
   Client(int socket, uint32_t message_size);
   ~Client() override;
 
-  // One exchange: sends `request` and passes the body of an answer of type `expected` to `parse`; Rlerror becomes its errno. EIO: what
-  // came is malformed, or the connection is gone.
+  // One exchange: sends `request` and passes the body of an answer of type `expected` to `parse`; Rlerror becomes its
+  // errno. EIO: what came is malformed, or the connection is gone.
   template <typename Parse>
   Result<> Call(Writer& request, Type expected, Parse&& parse);
   Result<> Call(Writer& request, Type expected);
@@ -96,8 +98,8 @@ class Client final : public RefCounted {
   std::atomic<uint64_t> messages_{0};
   fiber::Mutex fiber_mu_;
   std::mutex thread_mu_;
-  MessageReader reader_;            // by the lock's holder
-  bool broken_ = false;             // by the lock's holder
+  MessageReader reader_;  // by the lock's holder
+  bool broken_ = false;   // by the lock's holder
   sync::Mutex fids_mu_{sync::Rank::kLeaf};
   uint32_t next_fid_ GUARDED_BY(fids_mu_) = 0;
   std::vector<uint32_t> free_fids_ GUARDED_BY(fids_mu_);

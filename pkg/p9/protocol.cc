@@ -64,8 +64,15 @@ Writer& Writer::Put(const Attributes& v) {
 }
 
 Writer& Writer::Put(const SetAttributes& v) {
-  return U32(v.valid).U32(v.mode).U32(v.uid).U32(v.gid).U64(v.size).U64(v.atime_sec).U64(v.atime_nsec).U64(v.mtime_sec).U64(
-      v.mtime_nsec);
+  return U32(v.valid)
+      .U32(v.mode)
+      .U32(v.uid)
+      .U32(v.gid)
+      .U64(v.size)
+      .U64(v.atime_sec)
+      .U64(v.atime_nsec)
+      .U64(v.mtime_sec)
+      .U64(v.mtime_nsec);
 }
 
 Writer& Writer::Put(const Statfs& v) {

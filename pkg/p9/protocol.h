@@ -1,5 +1,5 @@
-// 9P2000.L: message types, structures and their wire format. github.com/chaos/diod/blob/master/protocol.md is the protocol's
-// description; Linux's v9fs its best known client.
+// 9P2000.L: message types, structures and their wire format. github.com/chaos/diod/blob/master/protocol.md is the
+// protocol's description; Linux's v9fs its best known client.
 #ifndef REDOUBT_PKG_P9_PROTOCOL_H_
 #define REDOUBT_PKG_P9_PROTOCOL_H_
 
@@ -178,7 +178,8 @@ class Writer final {
   std::vector<std::byte> bytes_;
 };
 
-// Reads what Writer wrote, from an untrusted peer: past the end or over a limit, ok() turns false for good and values are zero.
+// Reads what Writer wrote, from an untrusted peer: past the end or over a limit, ok() turns false for good and values
+// are zero.
 class Reader final {
  public:
   explicit Reader(std::span<const std::byte> bytes) : bytes_(bytes) {}

@@ -38,7 +38,8 @@ Result<std::span<const std::byte>> MessageReader::Next(int socket, uint32_t max_
       begin_ = 0;
       end_ = have;
     }
-    if (buffer_.size() < std::max<size_t>(want, kMinMessageSize)) buffer_.resize(std::max<size_t>(want, kMinMessageSize));
+    if (buffer_.size() < std::max<size_t>(want, kMinMessageSize))
+      buffer_.resize(std::max<size_t>(want, kMinMessageSize));
     ssize_t n = recv(socket, buffer_.data() + end_, buffer_.size() - end_, 0);
     if (n == 0) return Err(EPIPE);
     if (n < 0) {

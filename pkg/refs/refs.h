@@ -39,8 +39,8 @@ class RefCounted {
  protected:
   RefCounted() = default;
   virtual ~RefCounted() = default;
-  // As DecRef, but returns true instead of calling OnZeroRefs if that was the last: for chains of owners, which must not be
-  // taken down by recursion.
+  // As DecRef, but returns true instead of calling OnZeroRefs if that was the last: for chains of owners, which must
+  // not be taken down by recursion.
   [[nodiscard]] bool DropRefIsLast() const {
     int32_t before = refs_.fetch_sub(1, std::memory_order_acq_rel);
     CHECK(before > 0, "a reference was dropped twice");

@@ -7,11 +7,11 @@
 
 #include "pkg/log/log.h"
 
-// Each routine is a leaf without a stack frame. One instruction in it may fault: the one between its _fault and _next labels. The
-// handler then continues at its _fixup.
+// Each routine is a leaf without a stack frame. One instruction in it may fault: the one between its _fault and _next
+// labels. The handler then continues at its _fixup.
 //
-// rep movsb and rep stosb leave rcx at the number of bytes not yet moved when they fault (SDM vol. 2, REP), which both ways of
-// leaving return.
+// rep movsb and rep stosb leave rcx at the number of bytes not yet moved when they fault (SDM vol. 2, REP), which both
+// ways of leaving return.
 asm(R"(
 .pushsection .text
 .p2align 4
@@ -91,7 +91,7 @@ int redoubt_safecopy_load(const void* word, uint32_t* out);
 int redoubt_safecopy_swap(void* word, uint32_t value, uint32_t* out);
 int redoubt_safecopy_cas(void* word, uint32_t expected, uint32_t value, uint32_t* out);
 
-#define REDOUBT_LABELS(name)                        \
+#define REDOUBT_LABELS(name)                           \
   extern const char redoubt_safecopy_##name##_fault[]; \
   extern const char redoubt_safecopy_##name##_next[];  \
   extern const char redoubt_safecopy_##name##_fixup[];
@@ -130,8 +130,8 @@ void Chain(int signal, siginfo_t* info, void* context) {
   } else if (old.sa_handler != SIG_DFL && old.sa_handler != SIG_IGN) {
     old.sa_handler(signal);
   } else {
-    // The instruction runs again, faults again and kills the process (SIG_IGN does not help a fault: signal(7)); a signal
-    // sent by kill(2) is raised anew.
+    // The instruction runs again, faults again and kills the process (SIG_IGN does not help a fault: signal(7)); a
+    // signal sent by kill(2) is raised anew.
     struct sigaction dfl = {};
     dfl.sa_handler = SIG_DFL;
     sigaction(signal, &dfl, nullptr);

@@ -1,8 +1,9 @@
-// Copies to and from memory that may fault: guest memory mapped in the Sentry, where a truncated file is SIGBUS and a hole is
-// SIGSEGV. Linux's copy_from_user, copy_to_user and futex_atomic_op_inuser.
+// Copies to and from memory that may fault: guest memory mapped in the Sentry, where a truncated file is SIGBUS and a
+// hole is SIGSEGV. Linux's copy_from_user, copy_to_user and futex_atomic_op_inuser.
 //
-// The fault handler knows the few instructions below that may fault, and continues after them; any other SIGSEGV or SIGBUS goes to
-// the handler that was there before. The guest writes to this memory at the same time: read once, then check.
+// The fault handler knows the few instructions below that may fault, and continues after them; any other SIGSEGV or
+// SIGBUS goes to the handler that was there before. The guest writes to this memory at the same time: read once, then
+// check.
 #ifndef REDOUBT_PKG_SAFECOPY_SAFECOPY_UNSAFE_H_
 #define REDOUBT_PKG_SAFECOPY_SAFECOPY_UNSAFE_H_
 
@@ -18,8 +19,8 @@ namespace redoubt::safecopy {
 // must chain to ours. Threads that copy must not block the two signals.
 void InstallFaultHandler();
 
-// All three return the bytes moved before the first that faulted, or EFAULT if that is none of a nonzero request. `guest` may be
-// any address; the span is the Sentry's own good memory.
+// All three return the bytes moved before the first that faulted, or EFAULT if that is none of a nonzero request.
+// `guest` may be any address; the span is the Sentry's own good memory.
 Result<size_t> CopyIn(std::span<std::byte> dst, const void* guest);
 Result<size_t> CopyOut(void* guest, std::span<const std::byte> src);
 Result<size_t> ZeroOut(void* guest, size_t length);

@@ -1,4 +1,5 @@
-// Installing seccomp filters that were compiled at build time (write_filter_main.cc), so that a start costs no compilation.
+// Installing seccomp filters that were compiled at build time (write_filter_main.cc), so that a start costs no
+// compilation.
 #ifndef REDOUBT_PKG_SECCOMP_SECCOMP_H_
 #define REDOUBT_PKG_SECCOMP_SECCOMP_H_
 

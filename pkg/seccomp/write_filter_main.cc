@@ -1,5 +1,5 @@
-// Run at build time: reads the names of allowed system calls, one a line ("#" starts a comment), and writes a header with a BPF
-// program that allows those and kills the process at any other. Memory can be mapped, never made executable.
+// Run at build time: reads the names of allowed system calls, one a line ("#" starts a comment), and writes a header
+// with a BPF program that allows those and kills the process at any other. Memory can be mapped, never made executable.
 //
 //   write_filter NAMES-FILE VARIABLE > filter.h
 #include <errno.h>
@@ -48,7 +48,9 @@ int main(int argc, char** argv) {
   if (out == nullptr || seccomp_export_bpf(context, fileno(out)) != 0) return Fail("seccomp_export_bpf failed");
   std::rewind(out);
   lseek(fileno(out), 0, SEEK_SET);
-  std::printf("// Written by write_filter at build time.\n#include <linux/filter.h>\n\ninline constexpr sock_filter %s[] = {\n", argv[2]);
+  std::printf(
+      "// Written by write_filter at build time.\n#include <linux/filter.h>\n\ninline constexpr sock_filter %s[] = {\n",
+      argv[2]);
   sock_filter f;
   while (read(fileno(out), &f, sizeof(f)) == static_cast<ssize_t>(sizeof(f))) {
     std::printf("    {%#x, %u, %u, %#x},\n", f.code, f.jt, f.jf, f.k);

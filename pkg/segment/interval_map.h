@@ -1,4 +1,5 @@
-// A map from disjoint half-open intervals of uint64_t to values: VMAs, the pages behind them, free ranges, cached file pages.
+// A map from disjoint half-open intervals of uint64_t to values: VMAs, the pages behind them, free ranges, cached file
+// pages.
 #ifndef REDOUBT_PKG_SEGMENT_INTERVAL_MAP_H_
 #define REDOUBT_PKG_SEGMENT_INTERVAL_MAP_H_
 
@@ -13,7 +14,8 @@ namespace redoubt::segment {
 
 // V must be copyable and have
 //   V After(uint64_t delta) const;    what the part of a segment from its start + delta on holds
-//   bool Continues(const V& previous, uint64_t length) const;   whether this value, right behind a segment of `previous` that
+//   bool Continues(const V& previous, uint64_t length) const;   whether this value, right behind a segment of
+//   `previous` that
 //                                                                is `length` long, may be merged with it
 // Not thread-safe. Iterators stay valid except to segments that are erased, split off or merged.
 template <typename V>

@@ -1,5 +1,5 @@
-// sync::Mutex: the short lock. Never held across a fiber's park, a Switch or any host call that may block; fiber::Mutex is
-// for those. Ranks (ranks.h) are checked at run time in builds without NDEBUG.
+// sync::Mutex: the short lock. Never held across a fiber's park, a Switch or any host call that may block; fiber::Mutex
+// is for those. Ranks (ranks.h) are checked at run time in builds without NDEBUG.
 #ifndef REDOUBT_PKG_SYNC_MUTEX_H_
 #define REDOUBT_PKG_SYNC_MUTEX_H_
 

@@ -1,6 +1,6 @@
 // The order of all locks: a thread may take a mutex only while every mutex it holds has a smaller rank (an equal one
-// only where the class says how equals are ordered, and then through MutexLockNested). Checked at run time unless NDEBUG
-// is defined. A new lock is a new line here, outermost first; leave gaps.
+// only where the class says how equals are ordered, and then through MutexLockNested). Checked at run time unless
+// NDEBUG is defined. A new lock is a new line here, outermost first; leave gaps.
 #ifndef REDOUBT_PKG_SYNC_RANKS_H_
 #define REDOUBT_PKG_SYNC_RANKS_H_
 
@@ -9,16 +9,16 @@ namespace redoubt::sync {
 enum class Rank : int {
   // kernel
   kKernel = 100,
-  kTaskTree = 110,       // PidNamespace/Kernel: the set of tasks, parents, children, sessions
-  kSignal = 120,         // ThreadGroup: pending signals, actions, group stop
-  kTask = 130,           // Task: what other tasks read
+  kTaskTree = 110,  // PidNamespace/Kernel: the set of tasks, parents, children, sessions
+  kSignal = 120,    // ThreadGroup: pending signals, actions, group stop
+  kTask = 130,      // Task: what other tasks read
   kFdTable = 140,
   kFsContext = 145,
   // file systems
   kMountNamespace = 200,
-  kDentryTree = 210,     // names and parents of all dentries
-  kDentryChildren = 212, // one directory's cached children
-  kDentryCache = 214,    // the list of recently used dentries
+  kDentryTree = 210,      // names and parents of all dentries
+  kDentryChildren = 212,  // one directory's cached children
+  kDentryCache = 214,     // the list of recently used dentries
   kInode = 220,
   kFileLocks = 225,      // advisory locks of one file
   kFileLockGraph = 226,  // who waits for whom, of all files
@@ -27,26 +27,26 @@ enum class Rank : int {
   // descriptors
   kEpollRegistry = 255,  // which epolls watch which description; every change of an interest list
   kEpoll = 260,
-  kInFlight = 265,       // descriptors on their way through AF_UNIX sockets
-  kSocket = 270,         // equals nest in the order of their addresses
+  kInFlight = 265,  // descriptors on their way through AF_UNIX sockets
+  kSocket = 270,    // equals nest in the order of their addresses
   kPipe = 280,
   kTty = 285,
   kTimer = 290,
-  kIpc = 295,            // System V objects: tables and semaphore sets
+  kIpc = 295,  // System V objects: tables and semaphore sets
   // memory
-  kMappings = 300,       // MemoryManager: VMAs
-  kMappable = 310,       // an inode's page cache and its mappings
-  kActivePages = 320,    // MemoryManager: pages
-  kAddressSpace = 330,   // platform
+  kMappings = 300,      // MemoryManager: VMAs
+  kMappable = 310,      // an inode's page cache and its mappings
+  kActivePages = 320,   // MemoryManager: pages
+  kAddressSpace = 330,  // platform
   kMemoryFile = 340,
   // wake-ups: taken under nearly everything
   kFutex = 400,
-  kHostPoller = 405,     // host descriptors watched; held while their queues are notified
-  kWaiterQueue = 410,    // equals nest from a watched file to the epoll that watches it; circles are refused
+  kHostPoller = 405,   // host descriptors watched; held while their queues are notified
+  kWaiterQueue = 410,  // equals nest from a watched file to the epoll that watches it; circles are refused
   kEpollReady = 420,
-  kLeaf = 1000,          // takes nothing but a wake-up while held
-  kFiberMutex = 1010,    // fiber::Mutex's own state
-  kExecutor = 1020,      // the run queue: Unpark is legal under every lock
+  kLeaf = 1000,        // takes nothing but a wake-up while held
+  kFiberMutex = 1010,  // fiber::Mutex's own state
+  kExecutor = 1020,    // the run queue: Unpark is legal under every lock
 };
 
 }  // namespace redoubt::sync

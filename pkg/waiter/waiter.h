@@ -1,10 +1,9 @@
-// Wait queues: who wants to hear that an object became readable, writable, ... The counterpart of Linux's wait_queue_head_t
-// and poll callbacks.
+// Wait queues: who wants to hear that an object became readable, writable, ... The counterpart of Linux's
+// wait_queue_head_t and poll callbacks.
 #ifndef REDOUBT_PKG_WAITER_WAITER_H_
 #define REDOUBT_PKG_WAITER_WAITER_H_
 
 #include <boost/intrusive/list.hpp>
-
 #include <cstdint>
 
 #include "pkg/fiber/fiber.h"
@@ -37,8 +36,8 @@ class Entry : public boost::intrusive::list_base_hook<> {
   Entry(const Entry&) = delete;
   Entry& operator=(const Entry&) = delete;
 
-  // Some event of the entry's mask may have become true. Called with the queue's lock held: must be short, must not touch
-  // the queue, may take only ranks above kWaiterQueue.
+  // Some event of the entry's mask may have become true. Called with the queue's lock held: must be short, must not
+  // touch the queue, may take only ranks above kWaiterQueue.
   virtual void Notify(EventMask events) = 0;
 
   EventMask mask() const { return mask_; }

@@ -94,10 +94,10 @@ void ReleaseRecordLocks(FdTable& table, vfs::FileDescription& file) {
 // Stdio as the guest's descriptors 0 to 2. Returns the terminal among them, if there is one.
 Expected<RefPtr<tty::Terminal>> ImportStdio(FdTable& fds, uint32_t uid, uint32_t gid) {
   RefPtr<tty::Terminal> terminal;
-  struct stat previous {};
+  struct stat previous{};
   RefPtr<vfs::FileDescription> previous_file;
   for (int fd : {0, 1, 2}) {
-    struct stat st {};
+    struct stat st{};
     if (fstat(fd, &st) != 0) continue;  // closed on the host: closed in the guest
     RefPtr<vfs::FileDescription> file;
     int flags = fcntl(fd, F_GETFL) & (O_ACCMODE | O_APPEND);
@@ -220,7 +220,8 @@ int RunContainer(kernel::Kernel& kernel, const specutils::Spec& spec, const std:
       return Fail(kNotFound, searched ? fmt::format("\"{}\": executable file not found in $PATH", p.args[0])
                                       : fmt::format("\"{}\": no such file or directory", p.args[0]));
     }
-    if (e == Errno(EACCES) || e == Errno(EPERM)) return Fail(kNotExecutable, fmt::format("\"{}\": permission denied", p.args[0]));
+    if (e == Errno(EACCES) || e == Errno(EPERM))
+      return Fail(kNotExecutable, fmt::format("\"{}\": permission denied", p.args[0]));
     if (e == Errno(ENOEXEC) || e == Errno(ELIBBAD) || e == Errno(EISDIR)) {
       return Fail(kNotExecutable, fmt::format("\"{}\": {}", p.args[0], strerror(e.value())));
     }
@@ -268,7 +269,8 @@ int BootMain() {
   Result<std::unique_ptr<platform::Platform>> platform =
       platforms.Create(options.platform, {.memory_fd = (*memory_file)->fd()});
   if (!platform) {
-    return Fail(sandbox::kSetupFailed, fmt::format("cannot use platform {}: {}", options.platform, platform.error().name()));
+    return Fail(sandbox::kSetupFailed,
+                fmt::format("cannot use platform {}: {}", options.platform, platform.error().name()));
   }
   Result<std::unique_ptr<loader::Vdso>> vdso = loader::Vdso::Create(**memory_file);
   if (!vdso) return Fail(sandbox::kSetupFailed, fmt::format("cannot make the vDSO: {}", vdso.error().name()));

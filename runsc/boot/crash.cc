@@ -16,8 +16,8 @@ namespace {
 
 constexpr int kMaxFrames = 64;
 
-// Addresses only: symbols are found afterwards, with addr2line, from the same binary. The unwinder was loaded beforehand, so nothing is
-// allocated here that the crash may have broken, but for the log's own line.
+// Addresses only: symbols are found afterwards, with addr2line, from the same binary. The unwinder was loaded
+// beforehand, so nothing is allocated here that the crash may have broken, but for the log's own line.
 void LogBacktrace(std::string_view why, uint64_t rip) {
   void* frames[kMaxFrames];
   int n = backtrace(frames, kMaxFrames);
@@ -45,7 +45,7 @@ void InstallCrashHandler() {
   void* frame = nullptr;
   backtrace(&frame, 1);
   log::SetFatalHook(&OnFatal);
-  struct sigaction action {};
+  struct sigaction action{};
   action.sa_sigaction = &OnFault;
   action.sa_flags = SA_SIGINFO | SA_NODEFER;
   for (int sig : {SIGSEGV, SIGBUS, SIGILL, SIGFPE}) sigaction(sig, &action, nullptr);

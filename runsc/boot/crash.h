@@ -4,8 +4,8 @@
 
 namespace redoubt::boot {
 
-// From now on a failed CHECK and a fault of the Sentry's own write a backtrace to the log before the process dies of the signal. To be
-// called before the memory file is made: its fault handler passes on what is not its own.
+// From now on a failed CHECK and a fault of the Sentry's own write a backtrace to the log before the process dies of
+// the signal. To be called before the memory file is made: its fault handler passes on what is not its own.
 void InstallCrashHandler();
 
 }  // namespace redoubt::boot

@@ -25,15 +25,38 @@ struct FlagName {
   uint64_t clear;
 };
 constexpr FlagName kFlagNames[] = {
-    {"ro", MS_RDONLY, 0},           {"rw", 0, MS_RDONLY},           {"nosuid", MS_NOSUID, 0},
-    {"suid", 0, MS_NOSUID},         {"nodev", MS_NODEV, 0},         {"dev", 0, MS_NODEV},
-    {"noexec", MS_NOEXEC, 0},       {"exec", 0, MS_NOEXEC},         {"noatime", MS_NOATIME, 0},
-    {"atime", 0, MS_NOATIME},       {"nodiratime", MS_NODIRATIME, 0}, {"relatime", MS_RELATIME, 0},
-    {"strictatime", MS_STRICTATIME, 0}, {"sync", MS_SYNCHRONOUS, 0}, {"defaults", 0, 0},
+    {"ro", MS_RDONLY, 0},
+    {"rw", 0, MS_RDONLY},
+    {"nosuid", MS_NOSUID, 0},
+    {"suid", 0, MS_NOSUID},
+    {"nodev", MS_NODEV, 0},
+    {"dev", 0, MS_NODEV},
+    {"noexec", MS_NOEXEC, 0},
+    {"exec", 0, MS_NOEXEC},
+    {"noatime", MS_NOATIME, 0},
+    {"atime", 0, MS_NOATIME},
+    {"nodiratime", MS_NODIRATIME, 0},
+    {"relatime", MS_RELATIME, 0},
+    {"strictatime", MS_STRICTATIME, 0},
+    {"sync", MS_SYNCHRONOUS, 0},
+    {"defaults", 0, 0},
     // How host mounts would propagate: there is nobody to propagate to.
-    {"private", 0, 0}, {"rprivate", 0, 0}, {"slave", 0, 0}, {"rslave", 0, 0}, {"shared", 0, 0}, {"rshared", 0, 0},
-    {"unbindable", 0, 0}, {"runbindable", 0, 0}, {"bind", 0, 0}, {"rbind", 0, 0}, {"newinstance", 0, 0},
-    {"norelatime", 0, 0}, {"nostrictatime", 0, 0}, {"async", 0, 0}, {"silent", 0, 0}, {"loud", 0, 0},
+    {"private", 0, 0},
+    {"rprivate", 0, 0},
+    {"slave", 0, 0},
+    {"rslave", 0, 0},
+    {"shared", 0, 0},
+    {"rshared", 0, 0},
+    {"unbindable", 0, 0},
+    {"runbindable", 0, 0},
+    {"bind", 0, 0},
+    {"rbind", 0, 0},
+    {"newinstance", 0, 0},
+    {"norelatime", 0, 0},
+    {"nostrictatime", 0, 0},
+    {"async", 0, 0},
+    {"silent", 0, 0},
+    {"loud", 0, 0},
 };
 
 // mount(8)-style options as flags; the rest is the file system's.
@@ -91,7 +114,8 @@ void RegisterFilesystems(kernel::Kernel& kernel) {
   RegisterFilesystem("mqueue", [k](std::string_view, std::string_view) -> Result<RefPtr<vfs::Filesystem>> {
     return tmpfs::Create(k->memory_file(), {.type_name = "mqueue"});
   });
-  auto* view = new kernel::ProcView(kernel, [] { return syscalls::RegisteredFilesystems(); });  // lives as the kernel does
+  auto* view =
+      new kernel::ProcView(kernel, [] { return syscalls::RegisteredFilesystems(); });  // lives as the kernel does
   RegisterFilesystem("proc", [view](std::string_view, std::string_view) -> Result<RefPtr<vfs::Filesystem>> {
     return proc::Create(*view);
   });
@@ -101,7 +125,8 @@ void RegisterFilesystems(kernel::Kernel& kernel) {
   RegisterFilesystem("devpts", [](std::string_view, std::string_view options) -> Result<RefPtr<vfs::Filesystem>> {
     return devpts::Create(TRY(devpts::ParseOptions(options)));
   });
-  RegisterFilesystem("devtmpfs", [k](std::string_view, std::string_view) { return dev::CreateDevtmpfs(k->memory_file()); });
+  RegisterFilesystem("devtmpfs",
+                     [k](std::string_view, std::string_view) { return dev::CreateDevtmpfs(k->memory_file()); });
 }
 
 specutils::Expected<RefPtr<vfs::MountNamespace>> MakeMounts(kernel::Kernel& kernel, const specutils::Spec& spec,

@@ -16,8 +16,8 @@ namespace redoubt::boot {
 // Every type mount(2) knows. Once.
 void RegisterFilesystems(kernel::Kernel& kernel);
 
-// From a fiber. `gofers`: sockets, the root's first, then the bind mounts' in order; taken over. On failure the message says what could not be
-// mounted and why.
+// From a fiber. `gofers`: sockets, the root's first, then the bind mounts' in order; taken over. On failure the message
+// says what could not be mounted and why.
 specutils::Expected<RefPtr<vfs::MountNamespace>> MakeMounts(kernel::Kernel& kernel, const specutils::Spec& spec,
                                                             const std::vector<int>& gofers);
 

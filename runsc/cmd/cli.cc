@@ -167,8 +167,7 @@ int Do(const std::vector<std::string>& command, const std::string& cwd, const Fl
   spec.hostname = host;
   spec.mounts = {MakeMount("/proc", "proc", {"nosuid", "nodev", "noexec"}),
                  MakeMount("/sys", "sysfs", {"nosuid", "nodev", "noexec", "ro"}),
-                 MakeMount("/dev", "devtmpfs", {"nosuid"}),
-                 MakeMount("/dev/pts", "devpts", {"nosuid", "noexec"}),
+                 MakeMount("/dev", "devtmpfs", {"nosuid"}), MakeMount("/dev/pts", "devpts", {"nosuid", "noexec"}),
                  MakeMount("/dev/shm", "tmpfs", {"nosuid", "nodev", "mode=1777"})};
   specutils::Process& p = spec.process;
   p.args = command;
@@ -198,12 +197,13 @@ int RunBundle(const std::string& bundle_flag, const std::string& id, const Flags
   char buffer[4096];
   std::string bundle = bundle_flag;
   if (!bundle.starts_with('/')) {
-    if (getcwd(buffer, sizeof(buffer)) == nullptr) return Fail(fmt::format("current directory: {}", std::strerror(errno)));
+    if (getcwd(buffer, sizeof(buffer)) == nullptr)
+      return Fail(fmt::format("current directory: {}", std::strerror(errno)));
     bundle = bundle.empty() || bundle == "." ? buffer : fmt::format("{}/{}", buffer, bundle);
   }
   auto spec = specutils::LoadBundle(bundle);
   if (!spec) return Fail(spec.error(), sandbox::kSetupFailed);
-  struct stat st {};
+  struct stat st{};
   if (stat(spec->root_path.c_str(), &st) != 0 || !S_ISDIR(st.st_mode)) {
     return Fail(fmt::format("{}/config.json: root.path: {}: {}", bundle, spec->root_path,
                             S_ISDIR(st.st_mode) || st.st_mode == 0 ? std::strerror(errno) : "not a directory"),
@@ -215,7 +215,9 @@ int RunBundle(const std::string& bundle_flag, const std::string& id, const Flags
 int WriteSpec(const std::string& bundle, const std::vector<std::string>& args) {
   std::string file = bundle + "/config.json";
   int fd = open(file.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
-  if (fd < 0) return Fail(fmt::format("{}: {}", file, errno == EEXIST ? "is there already; not overwritten" : std::strerror(errno)));
+  if (fd < 0)
+    return Fail(
+        fmt::format("{}: {}", file, errno == EEXIST ? "is there already; not overwritten" : std::strerror(errno)));
   std::string text = specutils::DefaultConfig(args.empty() ? std::vector<std::string>{"sh"} : args);
   bool written = write(fd, text.data(), text.size()) == static_cast<ssize_t>(text.size());
   if (close(fd) != 0 || !written) return Fail(fmt::format("{}: {}", file, std::strerror(errno)));
@@ -238,7 +240,8 @@ int Main(int argc, char** argv) {
   app.add_option("--debug-log", flags.debug_log, "directory for log files");
   app.add_flag("--debug", flags.debug, "log more");
   app.add_flag("--strace", flags.strace, "log every system call of the guest (to stderr without --debug-log)");
-  app.add_flag("--report-missing", flags.report_missing, "at the end, list the calls that were made and are not implemented");
+  app.add_flag("--report-missing", flags.report_missing,
+               "at the end, list the calls that were made and are not implemented");
   app.add_option("--cpus", flags.cpus, "CPUs the guest sees (default: this process's)")->check(CLI::Range(1, 64));
   app.add_option("--memory", flags.memory_mib, "MiB of memory the guest may use (default: the host's)");
 
@@ -251,7 +254,8 @@ int Main(int argc, char** argv) {
   std::string bundle = ".";
   std::string id;
   CLI::App* run_command = app.add_subcommand("run", "run the container of an OCI bundle and wait for it");
-  run_command->add_option("--bundle,-b", bundle, "directory of config.json and the root file system")->capture_default_str();
+  run_command->add_option("--bundle,-b", bundle, "directory of config.json and the root file system")
+      ->capture_default_str();
   run_command->add_option("ID", id, "the container's name")->required();
 
   std::string spec_bundle = ".";

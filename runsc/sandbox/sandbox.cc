@@ -23,7 +23,8 @@ int Fail(const char* what) {
 }
 
 // In the child between fork and exec. `fds` become descriptors 3, 4, ...; all others close on exec.
-[[noreturn]] void Exec(const std::vector<std::string>& args, const std::vector<int>& fds, const sigset_t& mask, pid_t parent) {
+[[noreturn]] void Exec(const std::vector<std::string>& args, const std::vector<int>& fds, const sigset_t& mask,
+                       pid_t parent) {
   // Dies with the CLI. The parent may have died before this line.
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (getppid() != parent) _exit(kSetupFailed);
@@ -63,10 +64,11 @@ void KillAndReap(pid_t pid) {
 
 int ToExitCode(int status) {
   if (WIFEXITED(status)) return WEXITSTATUS(status);
-  fmt::print(stderr,
-             "runsc: internal error: the sandbox process died of signal {} ({}); run again with --debug-log DIR for the "
-             "reason\n",
-             WTERMSIG(status), strsignal(WTERMSIG(status)));
+  fmt::print(
+      stderr,
+      "runsc: internal error: the sandbox process died of signal {} ({}); run again with --debug-log DIR for the "
+      "reason\n",
+      WTERMSIG(status), strsignal(WTERMSIG(status)));
   return kSetupFailed;
 }
 

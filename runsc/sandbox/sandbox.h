@@ -16,8 +16,9 @@ inline constexpr int kFirstGoferFd = 5;
 // Exit codes of failures of our own (docker-run(1), "Exit Status").
 inline constexpr int kSetupFailed = 125;
 
-// Runs the container in a sandbox of its own and returns its exit code, 128 + n for a death by signal. Blocks. `log_fd`: -1 for
-// none. Stdio is the guest's. No process is left behind, however this ends: the children die with their parent.
+// Runs the container in a sandbox of its own and returns its exit code, 128 + n for a death by signal. Blocks.
+// `log_fd`: -1 for none. Stdio is the guest's. No process is left behind, however this ends: the children die with
+// their parent.
 int Run(const specutils::Spec& spec, const specutils::SandboxOptions& options, int log_fd);
 
 }  // namespace redoubt::sandbox

@@ -1,5 +1,5 @@
-// What runsc is asked to run: the parts of an OCI runtime configuration (opencontainers/runtime-spec, config.md) that it acts on,
-// and how the CLI hands them to the boot process.
+// What runsc is asked to run: the parts of an OCI runtime configuration (opencontainers/runtime-spec, config.md) that
+// it acts on, and how the CLI hands them to the boot process.
 #ifndef REDOUBT_RUNSC_SPECUTILS_SPEC_H_
 #define REDOUBT_RUNSC_SPECUTILS_SPEC_H_
 

@@ -29,7 +29,8 @@ TEST(Spec, ErrorsNameFileAndField) {
             "config.json: process.args: must be an array, is string");
   EXPECT_EQ(Parse(R"({"ociVersion":"1.0.2","process":{"args":["a"],"cwd":"x"},"root":{"path":"r"}})").error(),
             "config.json: process.cwd: must be an absolute path");
-  EXPECT_EQ(Parse(R"({"ociVersion":"1.0.2","process":{"args":["a"],"cwd":"/","user":{"uid":-1}},"root":{"path":"r"}})").error(),
+  EXPECT_EQ(Parse(R"({"ociVersion":"1.0.2","process":{"args":["a"],"cwd":"/","user":{"uid":-1}},"root":{"path":"r"}})")
+                .error(),
             "config.json: process.user.uid: must not be negative");
   EXPECT_EQ(
       Parse(

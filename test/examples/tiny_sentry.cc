@@ -1,5 +1,5 @@
-// A Sentry assembled by hand: a tmpfs root, the ptrace platform, the program's own stdio, and nothing else. Runs one static
-// program and exits as it did:
+// A Sentry assembled by hand: a tmpfs root, the ptrace platform, the program's own stdio, and nothing else. Runs one
+// static program and exits as it did:
 //
 //   bazel run //test/examples:tiny_sentry -- /bin/busybox echo hello
 //

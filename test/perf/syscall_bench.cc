@@ -1,5 +1,5 @@
-// What a system call, and the usual things made of them, cost. The same binary runs natively and in sandboxes; tools/bench sets the figures
-// side by side.
+// What a system call, and the usual things made of them, cost. The same binary runs natively and in sandboxes;
+// tools/bench sets the figures side by side.
 #include <benchmark/benchmark.h>
 #include <fcntl.h>
 #include <linux/futex.h>

@@ -58,10 +58,10 @@ void Credentials::FixCapabilitiesAfterSetuid(const Credentials& old) {
   }
   if (old.euid == 0 && euid != 0) effective = 0;
   if (old.euid != 0 && euid == 0) effective = permitted;
-  constexpr CapabilitySet kFsCapabilities =
-      CapabilityBit(CAP_CHOWN) | CapabilityBit(CAP_MKNOD) | CapabilityBit(CAP_DAC_OVERRIDE) |
-      CapabilityBit(CAP_DAC_READ_SEARCH) | CapabilityBit(CAP_FOWNER) | CapabilityBit(CAP_FSETID) |
-      CapabilityBit(CAP_LINUX_IMMUTABLE) | CapabilityBit(CAP_MAC_OVERRIDE);
+  constexpr CapabilitySet kFsCapabilities = CapabilityBit(CAP_CHOWN) | CapabilityBit(CAP_MKNOD) |
+                                            CapabilityBit(CAP_DAC_OVERRIDE) | CapabilityBit(CAP_DAC_READ_SEARCH) |
+                                            CapabilityBit(CAP_FOWNER) | CapabilityBit(CAP_FSETID) |
+                                            CapabilityBit(CAP_LINUX_IMMUTABLE) | CapabilityBit(CAP_MAC_OVERRIDE);
   if (old.fsuid == 0 && fsuid != 0) effective &= ~kFsCapabilities;
   if (old.fsuid != 0 && fsuid == 0) effective |= permitted & kFsCapabilities;
 }

@@ -35,7 +35,8 @@ class Credentials final : public RefCounted {
   // By fsgid or a supplementary group.
   bool InGroup(uint32_t gid) const;
 
-  // The rule of capabilities(7), "Effect of user ID changes on capabilities", after ruid/euid/suid/fsuid went from `old` to *this.
+  // The rule of capabilities(7), "Effect of user ID changes on capabilities", after ruid/euid/suid/fsuid went from
+  // `old` to *this.
   void FixCapabilitiesAfterSetuid(const Credentials& old);
 };
 

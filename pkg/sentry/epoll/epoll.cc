@@ -2,9 +2,8 @@
 
 #include <fcntl.h>
 
-#include <boost/intrusive/list.hpp>
-
 #include <atomic>
+#include <boost/intrusive/list.hpp>
 #include <set>
 
 #include "pkg/sentry/vfs/anon_inode.h"
@@ -16,8 +15,8 @@ namespace {
 constexpr int kMaxDepth = 5;
 constexpr uint32_t kInputFlags = EPOLLET | EPOLLONESHOT | EPOLLWAKEUP | EPOLLEXCLUSIVE;
 
-// Which epolls watch which description. Every change of an interest list happens under its lock, so that a dying description, a
-// dying epoll and epoll_ctl meet in one order.
+// Which epolls watch which description. Every change of an interest list happens under its lock, so that a dying
+// description, a dying epoll and epoll_ctl meet in one order.
 struct Registry {
   sync::Mutex mu{sync::Rank::kEpollRegistry};
   std::set<std::pair<const vfs::FileDescription*, Epoll*>> watched GUARDED_BY(mu);
@@ -47,20 +46,20 @@ struct Epoll::Interest final : waiter::Entry, ReadyHook {
 
   Epoll& epoll;
   const Key key;
-  vfs::FileDescription* const file;   // not owned; alive while the interest is in the registry
-  std::atomic<uint32_t> events;       // 0: a spent one-shot
-  epoll_data_t data;                  // epoll.mu_
-  bool ready = false;                 // epoll.ready_mu_: linked in ready_
+  vfs::FileDescription* const file;  // not owned; alive while the interest is in the registry
+  std::atomic<uint32_t> events;      // 0: a spent one-shot
+  epoll_data_t data;                 // epoll.mu_
+  bool ready = false;                // epoll.ready_mu_: linked in ready_
 };
 
 struct Epoll::ReadyList {
-  boost::intrusive::list<Interest, boost::intrusive::base_hook<ReadyHook>,
-                         boost::intrusive::constant_time_size<false>>
+  boost::intrusive::list<Interest, boost::intrusive::base_hook<ReadyHook>, boost::intrusive::constant_time_size<false>>
       list;
 };
 
 Epoll::Epoll()
-    : FileDescription(vfs::MakeAnonymousPath("anon_inode:[eventpoll]"), O_RDWR), ready_(std::make_unique<ReadyList>()) {}
+    : FileDescription(vfs::MakeAnonymousPath("anon_inode:[eventpoll]"), O_RDWR),
+      ready_(std::make_unique<ReadyList>()) {}
 
 Epoll::~Epoll() {
   Registry& registry = TheRegistry();
@@ -207,8 +206,7 @@ std::vector<Epoll::Candidate> Epoll::ReadyCandidates(size_t limit, bool remove) 
     Interest& interest = *it;
     // A description whose last reference has gone is on its way to ForgetFile.
     if (interest.file->TryIncRef()) {
-      candidates.push_back(
-          {interest.key, RefPtr<vfs::FileDescription>::Adopt(interest.file), interest.Mask()});
+      candidates.push_back({interest.key, RefPtr<vfs::FileDescription>::Adopt(interest.file), interest.Mask()});
     }
     if (remove) {
       interest.ready = false;

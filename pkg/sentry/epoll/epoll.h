@@ -16,8 +16,8 @@
 
 namespace redoubt::epoll {
 
-// An interest list and its ready list. An interest is keyed by descriptor number and description, as in Linux, and holds no reference:
-// it goes with the description (a hook in its destructor). Thread-safe.
+// An interest list and its ready list. An interest is keyed by descriptor number and description, as in Linux, and
+// holds no reference: it goes with the description (a hook in its destructor). Thread-safe.
 class Epoll final : public vfs::FileDescription {
  public:
   Epoll();

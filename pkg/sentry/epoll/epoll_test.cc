@@ -81,7 +81,8 @@ TEST_P(EpollSchedules, EveryCountIsConsumed) {
         Produce(*files[0]);
       });
     }
-    // With edges, the last Produce may wake the consumer that has ended already; the other must not sleep for ever on counts.
+    // With edges, the last Produce may wake the consumer that has ended already; the other must not sleep for ever on
+    // counts.
     size_t stuck = fiber::RunUntilIdle(*executor);
     ASSERT_LE(stuck, 1u) << seed;
     ASSERT_GE(consumed, static_cast<uint64_t>(kFiles * kEach)) << seed;

@@ -13,8 +13,9 @@
 
 namespace redoubt {
 
-// Shared by tasks with CLONE_FILES; each sharer is a user. When the last user leaves, every descriptor is closed. Thread-safe. Calls
-// that close run vfs::FileDescription::OnClose (which may block the fiber) after the lock is released.
+// Shared by tasks with CLONE_FILES; each sharer is a user. When the last user leaves, every descriptor is closed.
+// Thread-safe. Calls that close run vfs::FileDescription::OnClose (which may block the fiber) after the lock is
+// released.
 class FdTable final : public RefCounted {
  public:
   using File = RefPtr<vfs::FileDescription>;

@@ -118,12 +118,23 @@ Result<uint32_t> Manager::WakeOp(Target& target, Addr addr1, Addr addr2, bool is
     uint32_t arg = static_cast<uint32_t>(oparg);
     uint32_t next = 0;
     switch (operation) {
-      case FUTEX_OP_SET: next = arg; break;
-      case FUTEX_OP_ADD: next = old + arg; break;
-      case FUTEX_OP_OR: next = old | arg; break;
-      case FUTEX_OP_ANDN: next = old & ~arg; break;
-      case FUTEX_OP_XOR: next = old ^ arg; break;
-      default: return Err(ENOSYS);
+      case FUTEX_OP_SET:
+        next = arg;
+        break;
+      case FUTEX_OP_ADD:
+        next = old + arg;
+        break;
+      case FUTEX_OP_OR:
+        next = old | arg;
+        break;
+      case FUTEX_OP_ANDN:
+        next = old & ~arg;
+        break;
+      case FUTEX_OP_XOR:
+        next = old ^ arg;
+        break;
+      default:
+        return Err(ENOSYS);
     }
     uint32_t found = TRY(target.io().CompareAndSwapU32(addr2, old, next));
     if (found == old) break;
@@ -132,13 +143,26 @@ Result<uint32_t> Manager::WakeOp(Target& target, Addr addr1, Addr addr2, bool is
   int32_t before = static_cast<int32_t>(old);
   bool matches = false;
   switch (compare) {
-    case FUTEX_OP_CMP_EQ: matches = before == cmparg; break;
-    case FUTEX_OP_CMP_NE: matches = before != cmparg; break;
-    case FUTEX_OP_CMP_LT: matches = before < cmparg; break;
-    case FUTEX_OP_CMP_LE: matches = before <= cmparg; break;
-    case FUTEX_OP_CMP_GT: matches = before > cmparg; break;
-    case FUTEX_OP_CMP_GE: matches = before >= cmparg; break;
-    default: return Err(ENOSYS);
+    case FUTEX_OP_CMP_EQ:
+      matches = before == cmparg;
+      break;
+    case FUTEX_OP_CMP_NE:
+      matches = before != cmparg;
+      break;
+    case FUTEX_OP_CMP_LT:
+      matches = before < cmparg;
+      break;
+    case FUTEX_OP_CMP_LE:
+      matches = before <= cmparg;
+      break;
+    case FUTEX_OP_CMP_GT:
+      matches = before > cmparg;
+      break;
+    case FUTEX_OP_CMP_GE:
+      matches = before >= cmparg;
+      break;
+    default:
+      return Err(ENOSYS);
   }
   sync::MutexLock lock(mu_);
   uint32_t woken = WakeLocked(key1, wake1, FUTEX_BITSET_MATCH_ANY);

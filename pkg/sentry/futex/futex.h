@@ -2,9 +2,8 @@
 #ifndef REDOUBT_PKG_SENTRY_FUTEX_FUTEX_H_
 #define REDOUBT_PKG_SENTRY_FUTEX_FUTEX_H_
 
-#include <boost/intrusive/list.hpp>
-
 #include <array>
+#include <boost/intrusive/list.hpp>
 #include <cstdint>
 
 #include "pkg/errors/errors.h"
@@ -18,7 +17,8 @@ namespace redoubt::futex {
 
 using mm::FutexKey;
 
-// Where a futex operation finds its words: the caller's address space. mm::MemoryManager in the Sentry, a fake in tests.
+// Where a futex operation finds its words: the caller's address space. mm::MemoryManager in the Sentry, a fake in
+// tests.
 class Target {
  public:
   virtual ~Target() = default;
@@ -33,13 +33,13 @@ class Manager final {
   Manager(const Manager&) = delete;
   Manager& operator=(const Manager&) = delete;
 
-  // FUTEX_WAIT_BITSET. EAGAIN if the word is not `expected`; ETIMEDOUT; kErestartsys if interrupted; EINVAL for an empty
-  // bitset or an unaligned word.
+  // FUTEX_WAIT_BITSET. EAGAIN if the word is not `expected`; ETIMEDOUT; kErestartsys if interrupted; EINVAL for an
+  // empty bitset or an unaligned word.
   Result<> Wait(Target& target, Addr addr, bool is_private, uint32_t expected, uint32_t bitset, fiber::Time deadline);
   // Wakes at most `count` waiters whose bitset shares a bit; returns how many.
   Result<uint32_t> Wake(Target& target, Addr addr, bool is_private, uint32_t count, uint32_t bitset);
-  // FUTEX_CMP_REQUEUE (EAGAIN if the word is not *expected) and FUTEX_REQUEUE (null): wakes `wake`, moves `requeue` to addr2.
-  // Returns woken, plus moved if `count_moved`.
+  // FUTEX_CMP_REQUEUE (EAGAIN if the word is not *expected) and FUTEX_REQUEUE (null): wakes `wake`, moves `requeue` to
+  // addr2. Returns woken, plus moved if `count_moved`.
   Result<uint32_t> Requeue(Target& target, Addr addr1, Addr addr2, bool is_private, uint32_t wake, uint32_t requeue,
                            const uint32_t* expected);
   // FUTEX_WAKE_OP: applies `op` (futex(2)) to the word at addr2 and wakes on both.
@@ -53,8 +53,8 @@ class Manager final {
     RefPtr<fiber::Fiber> fiber;
     bool woken = false;
   };
-  // All waiters' state (key, woken, links) is guarded by the mutex of the bucket of their key; since a requeue changes the
-  // key, one mutex guards all buckets. It is held for a list walk at most.
+  // All waiters' state (key, woken, links) is guarded by the mutex of the bucket of their key; since a requeue changes
+  // the key, one mutex guards all buckets. It is held for a list walk at most.
   using Bucket = boost::intrusive::list<Waiter>;
   static constexpr size_t kBuckets = 256;
 

@@ -93,7 +93,8 @@ TEST_F(IpcTest, OperationsAreAtomic) {
   EXPECT_EQ(Op(*s, {{0, -1, 0}, {1, -2, 0}}), EAGAIN);
   EXPECT_EQ(Value(*s, 0), 2) << "nothing of what would wait is done";
   EXPECT_EQ(Op(*s, {{0, 0, 0}}), EAGAIN);
-  EXPECT_TRUE(s->Operate(std::vector<sembuf>{{0, 0, IPC_NOWAIT}}, *root, 7, nullptr) == SemaphoreSet::Outcome::kMustNotWait);
+  EXPECT_TRUE(s->Operate(std::vector<sembuf>{{0, 0, IPC_NOWAIT}}, *root, 7, nullptr) ==
+              SemaphoreSet::Outcome::kMustNotWait);
   EXPECT_EQ(Op(*s, {{0, -2, 0}, {0, 0, 0}, {0, 5, 0}}), 0);
   EXPECT_EQ(Value(*s, 0), 5);
   EXPECT_EQ(Op(*s, {{2, 1, 0}}), EFBIG);

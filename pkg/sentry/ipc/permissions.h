@@ -19,7 +19,8 @@ struct Permissions {
   int id = 0;
 
   static Permissions Of(key_t key, uint32_t mode, const auth::Credentials& creds) {
-    return {.key = key, .uid = creds.euid, .gid = creds.egid, .cuid = creds.euid, .cgid = creds.egid, .mode = mode & 0777};
+    return {
+        .key = key, .uid = creds.euid, .gid = creds.egid, .cuid = creds.euid, .cgid = creds.egid, .mode = mode & 0777};
   }
   // `may`: 4 to read, 2 to write, as in a mode. EACCES.
   Result<> Check(const auth::Credentials& creds, uint32_t may) const;

@@ -199,8 +199,7 @@ void SemaphoreSet::Undo(std::span<const Adjustment> adjustments, int pid) {
   queue_.Notify(waiter::kIn);
 }
 
-Result<> UndoList::Add(SemaphoreSet& set, std::span<const uint64_t> generations,
-                       std::span<const sembuf> operations) {
+Result<> UndoList::Add(SemaphoreSet& set, std::span<const uint64_t> generations, std::span<const sembuf> operations) {
   sync::MutexLock lock(mu_);
   auto [it, fresh] = sets_.try_emplace(set.id, Adjustments{RefPtr<SemaphoreSet>(&set), {}});
   std::vector<SemaphoreSet::Adjustment> values = it->second.values;

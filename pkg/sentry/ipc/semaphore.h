@@ -31,8 +31,8 @@ class SemaphoreSet final : public RefCounted {
   const int id;
   size_t size() const { return size_; }
 
-  // semop(2), one try: EAGAIN if it has to wait, EIDRM, EFBIG, EACCES, ERANGE. kMustNotWait: it would, but for IPC_NOWAIT. `undo` takes
-  // what SEM_UNDO asks for; may be null without.
+  // semop(2), one try: EAGAIN if it has to wait, EIDRM, EFBIG, EACCES, ERANGE. kMustNotWait: it would, but for
+  // IPC_NOWAIT. `undo` takes what SEM_UNDO asks for; may be null without.
   enum class Outcome { kDone, kMustNotWait };
   Result<Outcome> Operate(std::span<const sembuf> operations, const auth::Credentials& creds, int pid, UndoList* undo)
       EXCLUDES(mu_);

@@ -134,7 +134,8 @@ Result<memmap::FileRange> Segment::Translate(uint64_t offset, uint64_t length, A
 
 std::string Segment::MappedName() const { return fmt::format("/SYSV{:08x} (deleted)", static_cast<uint32_t>(key_)); }
 
-Result<RefPtr<Segment>> SharedMemory::Get(key_t key, uint64_t size, int flags, const auth::Credentials& creds, int pid) {
+Result<RefPtr<Segment>> SharedMemory::Get(key_t key, uint64_t size, int flags, const auth::Credentials& creds,
+                                          int pid) {
   return table_.Get(
       key, flags, kMaxSegments,
       [&](int id) -> Result<RefPtr<Segment>> {

@@ -22,8 +22,8 @@ namespace redoubt::ipc {
 
 class SharedMemory;
 
-// One segment. Held by the table until IPC_RMID, and then by its mappings. An attachment is what one shmat mapped and fork copied: it is
-// known by where its first byte is, or would be, in which address space.
+// One segment. Held by the table until IPC_RMID, and then by its mappings. An attachment is what one shmat mapped and
+// fork copied: it is known by where its first byte is, or would be, in which address space.
 class Segment final : public memmap::MappingIdentity, public memmap::Mappable {
  public:
   Segment(SharedMemory& owner, pgalloc::MemoryFile& memory_file, int id, uint64_t size, const Permissions& permissions,
@@ -44,8 +44,10 @@ class Segment final : public memmap::MappingIdentity, public memmap::Mappable {
   Result<> Remove(const auth::Credentials& creds) EXCLUDES(mu_);
   Result<> CheckUse(const auth::Credentials& creds, int flags) EXCLUDES(mu_);
 
-  Result<> AddMapping(memmap::MappingSpace& space, AddrRange range, uint64_t offset, bool writable) override EXCLUDES(mu_);
-  void RemoveMapping(memmap::MappingSpace& space, AddrRange range, uint64_t offset, bool writable) override EXCLUDES(mu_);
+  Result<> AddMapping(memmap::MappingSpace& space, AddrRange range, uint64_t offset, bool writable) override
+      EXCLUDES(mu_);
+  void RemoveMapping(memmap::MappingSpace& space, AddrRange range, uint64_t offset, bool writable) override
+      EXCLUDES(mu_);
   Result<memmap::FileRange> Translate(uint64_t offset, uint64_t length, AccessType access) override;
   std::string MappedName() const override;
   uint64_t MappedDevice() const override { return 1; }
@@ -71,8 +73,8 @@ class Segment final : public memmap::MappingIdentity, public memmap::Mappable {
 // All segments of a namespace.
 class SharedMemory final {
  public:
-  static constexpr uint64_t kMaxSegments = 4096;                // SHMMNI
-  static constexpr uint64_t kMaxSize = uint64_t{1} << 46;       // SHMMAX is larger than any address space; this is too
+  static constexpr uint64_t kMaxSegments = 4096;           // SHMMNI
+  static constexpr uint64_t kMaxSize = uint64_t{1} << 46;  // SHMMAX is larger than any address space; this is too
 
   explicit SharedMemory(pgalloc::MemoryFile& memory_file) : memory_file_(memory_file) {}
 

@@ -14,12 +14,13 @@
 
 namespace redoubt::ipc {
 
-// Linux's ipc_ids. An identifier is the slot's number and, above it, a count that makes an old identifier of a slot used again invalid.
-// Thread-safe. `T` is counted and has a const `id` given at its making.
+// Linux's ipc_ids. An identifier is the slot's number and, above it, a count that makes an old identifier of a slot
+// used again invalid. Thread-safe. `T` is counted and has a const `id` given at its making.
 template <typename T>
 class Table final {
  public:
-  // semget(2) and its kin: what `key` names, or what `make(id)` makes. ENOENT, EEXIST, ENOSPC; `check(T&)` says whether the one found will do.
+  // semget(2) and its kin: what `key` names, or what `make(id)` makes. ENOENT, EEXIST, ENOSPC; `check(T&)` says whether
+  // the one found will do.
   template <typename Make, typename Check>
   Result<RefPtr<T>> Get(key_t key, int flags, size_t limit, Make&& make, Check&& check) EXCLUDES(mu_) {
     sync::MutexLock lock(mu_);

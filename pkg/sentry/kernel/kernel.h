@@ -1,8 +1,8 @@
 // The whole of one sandbox's Linux: the process tree and what all tasks share.
 //
-// Lock order (pkg/sync/ranks.h has the numbers): Kernel::mu > FdTable, FsContext > file systems > descriptors > memory > futex >
-// wait queues > executor. Kernel::mu guards the process tree and all signal state (Linux's tasklist_lock and siglock in
-// one); it is held for a few list operations at most and never while guest memory is touched.
+// Lock order (pkg/sync/ranks.h has the numbers): Kernel::mu > FdTable, FsContext > file systems > descriptors > memory
+// > futex > wait queues > executor. Kernel::mu guards the process tree and all signal state (Linux's tasklist_lock and
+// siglock in one); it is held for a few list operations at most and never while guest memory is touched.
 #ifndef REDOUBT_PKG_SENTRY_KERNEL_KERNEL_H_
 #define REDOUBT_PKG_SENTRY_KERNEL_KERNEL_H_
 
@@ -41,14 +41,14 @@ using SyscallDispatcher = Result<uint64_t> (*)(Task& task, uint64_t number, cons
 class Kernel final {
  public:
   struct Options {
-    platform::Platform* platform = nullptr;       // borrowed
-    pgalloc::MemoryFile* memory_file = nullptr;   // borrowed
-    fiber::Executor* executor = nullptr;          // borrowed
+    platform::Platform* platform = nullptr;      // borrowed
+    pgalloc::MemoryFile* memory_file = nullptr;  // borrowed
+    fiber::Executor* executor = nullptr;         // borrowed
     SyscallDispatcher dispatcher = nullptr;
-    loader::Vdso* vdso = nullptr;                 // borrowed; none: programs get no vDSO
+    loader::Vdso* vdso = nullptr;  // borrowed; none: programs get no vDSO
     std::string hostname = "redoubt";
-    int cpus = 1;                                 // what the guest sees
-    uint64_t memory_size = uint64_t{4} << 30;     // bytes, as above
+    int cpus = 1;                              // what the guest sees
+    uint64_t memory_size = uint64_t{4} << 30;  // bytes, as above
   };
   explicit Kernel(Options options);
   ~Kernel();
@@ -61,14 +61,15 @@ class Kernel final {
     std::string cwd = "/";
     RefPtr<auth::Credentials> creds;
     RefPtr<vfs::MountNamespace> mounts;
-    vfs::Path root;              // default: the namespace's
+    vfs::Path root;  // default: the namespace's
     RefPtr<FdTable> fds;
     uint32_t umask = 022;
     std::vector<std::pair<int, limits::Limit>> limits;
-    bool new_session = true;     // otherwise in init's
+    bool new_session = true;  // otherwise in init's
     RefPtr<RefCounted> controlling_tty;
   };
-  // Makes a process and starts it: init if it is the first. Errors are exec's (ENOENT, EACCES, ENOEXEC...). Runs from a fiber.
+  // Makes a process and starts it: init if it is the first. Errors are exec's (ENOENT, EACCES, ENOEXEC...). Runs from a
+  // fiber.
   Result<RefPtr<ThreadGroup>> CreateProcess(const ProcessArgs& args);
   // Parks the calling fiber until the group is a zombie, reaps it if it has no parent, and returns its wait(2) status.
   int WaitForExit(ThreadGroup& group);

@@ -107,8 +107,8 @@ class ProcessTimers::OneTimer {
     return {.value = std::max<int64_t>(expiry_ - now, 1), .interval = interval_};
   }
 
-  // CPU time passes no faster than the process's threads times real time; with the distance as real time the timer may come too early
-  // with one thread and looks again, and too late by at most a few rounds with several.
+  // CPU time passes no faster than the process's threads times real time; with the distance as real time the timer may
+  // come too early with one thread and looks again, and too late by at most a few rounds with several.
   void Rearm(int64_t expiry, int64_t now) {
     int64_t distance = std::max<int64_t>(expiry - now, 0);
     if (clock_ == CLOCK_PROCESS_CPUTIME_ID) distance = std::max<int64_t>(distance / 2, 1'000'000);

@@ -23,7 +23,8 @@ struct TimerSetting {
   int64_t interval = 0;  // between the following ones
 };
 
-// Thread-safe. CPU-time timers are armed for the earliest moment they could expire at and look again then, so no tick is needed.
+// Thread-safe. CPU-time timers are armed for the earliest moment they could expire at and look again then, so no tick
+// is needed.
 class ProcessTimers final {
  public:
   explicit ProcessTimers(ThreadGroup& group);
@@ -33,7 +34,8 @@ class ProcessTimers final {
   TimerSetting GetItimer(int which);
   TimerSetting SetItimer(int which, TimerSetting setting);
 
-  // `event` as timer_create(2) takes it (checked here: EINVAL); `notify` is the task for SIGEV_THREAD_ID. Returns the timer's ID.
+  // `event` as timer_create(2) takes it (checked here: EINVAL); `notify` is the task for SIGEV_THREAD_ID. Returns the
+  // timer's ID.
   Result<int> Create(clockid_t clock, const struct sigevent& event, Task* notify);
   Result<> Delete(int id);
   // `absolute`: value is a time of the timer's clock.

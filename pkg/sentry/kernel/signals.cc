@@ -23,9 +23,10 @@ bool Task::WantsSignalLocked(int sig) const {
 }
 
 void Task::RecomputeInterruptLocked() {
-  SignalSet deliverable = (pending_.set() | group_->pending.set()) & ~(mask_.load(std::memory_order_relaxed) & ~kUnblockable);
-  bool attention = deliverable != 0 || group_->exiting || group_->stopped ||
-                   (group_->execing != nullptr && group_->execing != this);
+  SignalSet deliverable =
+      (pending_.set() | group_->pending.set()) & ~(mask_.load(std::memory_order_relaxed) & ~kUnblockable);
+  bool attention =
+      deliverable != 0 || group_->exiting || group_->stopped || (group_->execing != nullptr && group_->execing != this);
   interrupt_.store(attention, std::memory_order_seq_cst);
 }
 

@@ -1,4 +1,5 @@
-// A guest thread: Linux's task_struct. Each is one fiber, which alternates between Context::Switch and the syscall table.
+// A guest thread: Linux's task_struct. Each is one fiber, which alternates between Context::Switch and the syscall
+// table.
 #ifndef REDOUBT_PKG_SENTRY_KERNEL_TASK_H_
 #define REDOUBT_PKG_SENTRY_KERNEL_TASK_H_
 
@@ -43,15 +44,15 @@ struct SyscallArgs {
 struct CloneArgs {
   uint64_t flags = 0;  // CLONE_*, without the exit signal
   int exit_signal = 0;
-  Addr stack = 0;      // the child's stack pointer; 0: the parent's
+  Addr stack = 0;  // the child's stack pointer; 0: the parent's
   Addr parent_tid = 0;
   Addr child_tid = 0;
   Addr pidfd = 0;
   uint64_t tls = 0;
 };
 
-// What the kernel's own fiber loop reads and writes only from the task's fiber, unless a comment says otherwise. Fields that other tasks read
-// are guarded by Kernel::mu ("mu:").
+// What the kernel's own fiber loop reads and writes only from the task's fiber, unless a comment says otherwise. Fields
+// that other tasks read are guarded by Kernel::mu ("mu:").
 class Task final : public RefCounted, public wait::Sleeper, public futex::Target {
  public:
   static Task* Current() { return static_cast<Task*>(wait::CurrentSleeper()); }
@@ -93,8 +94,8 @@ class Task final : public RefCounted, public wait::Sleeper, public futex::Target
     vfs::Walker walker() const { return {*creds, root, umask}; }
   };
   WalkState Walk() const;
-  // The start of an *at() call: AT_FDCWD or a directory descriptor (ENOTDIR is found by the walk). Absolute names ignore it, but a bad
-  // descriptor with an absolute name is no error.
+  // The start of an *at() call: AT_FDCWD or a directory descriptor (ENOTDIR is found by the walk). Absolute names
+  // ignore it, but a bad descriptor with an absolute name is no error.
   Result<vfs::Path> AtStart(const WalkState& walk, int dirfd, std::string_view name) const;
 
   Result<FdTable::File> File(int fd) const { return fds_->Get(fd); }
@@ -123,8 +124,8 @@ class Task final : public RefCounted, public wait::Sleeper, public futex::Target
   // --- signals (task_signals.cc)
   SignalSet signal_mask() const { return mask_.load(std::memory_order_relaxed); }
   void SetSignalMask(SignalSet mask);
-  // ppoll, sigsuspend, ...: installs a mask for the rest of the syscall; the old one returns after a handler's frame has been
-  // built or, if none ran, at the end.
+  // ppoll, sigsuspend, ...: installs a mask for the rest of the syscall; the old one returns after a handler's frame
+  // has been built or, if none ran, at the end.
   void SetTemporaryMask(SignalSet mask);
   Result<SignalAction> SetSignalAction(int sig, const SignalAction* action);
   SignalStack& signal_stack() { return signal_stack_; }
@@ -147,7 +148,8 @@ class Task final : public RefCounted, public wait::Sleeper, public futex::Target
   std::atomic<int> parent_death_signal{0};
   std::atomic<uint64_t> cpu_mask{~uint64_t{0}};
   std::atomic<int> nice{0};
-  // What restart_syscall(2) resumes with: the absolute deadline of a sleep. Set by the call that returns ERESTART_RESTARTBLOCK.
+  // What restart_syscall(2) resumes with: the absolute deadline of a sleep. Set by the call that returns
+  // ERESTART_RESTARTBLOCK.
   std::optional<int64_t> restart_deadline;
   Addr restart_remaining = 0;
   uint64_t syscall_number() const { return syscall_number_; }
@@ -190,7 +192,7 @@ class Task final : public RefCounted, public wait::Sleeper, public futex::Target
   Kernel& kernel_;
   RefPtr<ThreadGroup> group_;
   std::atomic<int> tid_;
-  RefPtr<fiber::Fiber> fiber_;         // mu: set at start
+  RefPtr<fiber::Fiber> fiber_;  // mu: set at start
   std::unique_ptr<platform::Context> context_;
   platform::Registers regs_{};
 
@@ -203,27 +205,27 @@ class Task final : public RefCounted, public wait::Sleeper, public futex::Target
   std::string name_;
 
   std::atomic<bool> interrupt_{false};
-  std::atomic<SignalSet> mask_{0};     // written by the task under mu
+  std::atomic<SignalSet> mask_{0};  // written by the task under mu
   std::optional<SignalSet> saved_mask_;
-  PendingSignals pending_;             // mu
-  SignalSet sigwait_set_ = 0;          // mu: signals that rt_sigtimedwait waits for
+  PendingSignals pending_;     // mu
+  SignalSet sigwait_set_ = 0;  // mu: signals that rt_sigtimedwait waits for
   SignalStack signal_stack_;
-  bool stop_parked_ = false;           // mu: counted in group_->stopped_tasks
+  bool stop_parked_ = false;  // mu: counted in group_->stopped_tasks
   bool exiting_ = false;
-  bool exited_ = false;                // mu
+  bool exited_ = false;  // mu
   int exit_status_ = 0;
 
   uint64_t syscall_number_ = ~uint64_t{0};
-  bool regs_replaced_ = false;         // the syscall has set all registers itself (execve, rt_sigreturn)
-  Errno restart_{EINTR};               // the restart code, if restart_pending_
-  bool restart_pending_ = false;       // regs_.rax holds a restart code
-  Addr child_tid_on_start_ = 0;        // CLONE_CHILD_SETTID
+  bool regs_replaced_ = false;    // the syscall has set all registers itself (execve, rt_sigreturn)
+  Errno restart_{EINTR};          // the restart code, if restart_pending_
+  bool restart_pending_ = false;  // regs_.rax holds a restart code
+  Addr child_tid_on_start_ = 0;   // CLONE_CHILD_SETTID
   // Of the last fault, for the signal frame.
   uint64_t fault_trapno_ = 0;
   uint64_t fault_error_code_ = 0;
   Addr fault_address_ = 0;
 
-  RefPtr<Task> vfork_parent_;          // mu: sleeps until this task no longer uses its memory (vfork(2))
+  RefPtr<Task> vfork_parent_;  // mu: sleeps until this task no longer uses its memory (vfork(2))
 
   std::atomic<bool> in_guest_{false};
   std::atomic<int64_t> state_since_{0};

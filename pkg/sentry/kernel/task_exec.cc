@@ -91,10 +91,8 @@ Result<> Task::Exec(vfs::Path start, std::string filename, std::vector<std::stri
     vfs::Path path = TRY(vfs::Lookup(walk.walker(), {.start = start, .name = filename, .follow = false}));
     if (path.inode().IsSymlink()) return Err(ELOOP);
   }
-  args.file = TRY(OpenProgram(walk.walker(), {.start = start,
-                                              .name = filename,
-                                              .follow = follow,
-                                              .empty_ok = (flags & AT_EMPTY_PATH) != 0}));
+  args.file = TRY(OpenProgram(
+      walk.walker(), {.start = start, .name = filename, .follow = follow, .empty_ok = (flags & AT_EMPTY_PATH) != 0}));
   args.open = [&](const std::string& name) { return OpenProgram(walk.walker(), {.start = walk.cwd, .name = name}); };
   args.filename = filename;
   args.argv = std::move(argv);

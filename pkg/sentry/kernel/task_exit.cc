@@ -128,7 +128,7 @@ void Task::FinishExit() {
   mounts->DropUser();
   context_.reset();
 
-  RefPtr<Task> self(this);        // tasks_ may let go of it
+  RefPtr<Task> self(this);  // tasks_ may let go of it
   RefPtr<ThreadGroup> group = group_;
   RefPtr<RefCounted> hung_up_tty;
   {
@@ -169,8 +169,8 @@ void Kernel::HangUpOrphansLocked(const std::vector<RefPtr<ProcessGroup>>& groups
   // does not.
   for (const RefPtr<ProcessGroup>& pg : groups) {
     if (!IsOrphanedLocked(*pg)) continue;
-    bool any_stopped = std::any_of(pg->members.begin(), pg->members.end(),
-                                   [](ThreadGroup* g) { return g->stopped && !g->zombie; });
+    bool any_stopped =
+        std::any_of(pg->members.begin(), pg->members.end(), [](ThreadGroup* g) { return g->stopped && !g->zombie; });
     if (!any_stopped) continue;
     std::vector<ThreadGroup*> members = pg->members;
     for (ThreadGroup* member : members) {

@@ -34,7 +34,8 @@ void Task::Run() {
     int64_t entered = clock::Monotonic();
     system_ns_.fetch_add(entered - state_since_.load(std::memory_order_relaxed), std::memory_order_relaxed);
     state_since_.store(entered, std::memory_order_relaxed);
-    // Against Interrupt(): it sets interrupt_ and then looks at in_guest_; here the other way round, so one sees the other.
+    // Against Interrupt(): it sets interrupt_ and then looks at in_guest_; here the other way round, so one sees the
+    // other.
     in_guest_.store(true, std::memory_order_seq_cst);
     if (interrupt_.load(std::memory_order_seq_cst)) {
       in_guest_.store(false, std::memory_order_relaxed);

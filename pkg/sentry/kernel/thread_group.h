@@ -53,8 +53,8 @@ struct Usage {
   uint64_t involuntary_switches = 0;
 };
 
-// Owned by its tasks, by the process tree until it is reaped, and by pidfds. All fields but the constant and atomic ones are
-// guarded by Kernel::mu, which they cannot name here.
+// Owned by its tasks, by the process tree until it is reaped, and by pidfds. All fields but the constant and atomic
+// ones are guarded by Kernel::mu, which they cannot name here.
 class ThreadGroup final : public RefCounted {
  public:
   ThreadGroup(Kernel& kernel, int id);
@@ -64,48 +64,48 @@ class ThreadGroup final : public RefCounted {
   const int id;  // TGID: getpid(2)
 
   // The tree.
-  Task* leader = nullptr;             // has the group's ID; outlives its own exit until the group is reaped
-  std::vector<Task*> tasks;           // not yet exited
-  ThreadGroup* parent = nullptr;      // null for init and for the dead
-  std::vector<ThreadGroup*> children; // not yet reaped
+  Task* leader = nullptr;              // has the group's ID; outlives its own exit until the group is reaped
+  std::vector<Task*> tasks;            // not yet exited
+  ThreadGroup* parent = nullptr;       // null for init and for the dead
+  std::vector<ThreadGroup*> children;  // not yet reaped
   RefPtr<ProcessGroup> process_group;
-  bool child_subreaper = false;       // PR_SET_CHILD_SUBREAPER
-  bool made_from_outside = false;     // by CreateProcess: reaped by WaitForExit
-  bool did_exec = false;              // setpgid(2) by the parent: EACCES after
+  bool child_subreaper = false;    // PR_SET_CHILD_SUBREAPER
+  bool made_from_outside = false;  // by CreateProcess: reaped by WaitForExit
+  bool did_exec = false;           // setpgid(2) by the parent: EACCES after
 
   // Signals.
   RefPtr<SignalHandlers> handlers;
-  PendingSignals pending;             // for any thread
-  waiter::Queue signal_queue;         // signalfd: something became pending
-  int exit_signal = SIGCHLD;          // to the parent at death; 0: none
+  PendingSignals pending;      // for any thread
+  waiter::Queue signal_queue;  // signalfd: something became pending
+  int exit_signal = SIGCHLD;   // to the parent at death; 0: none
 
   // Job control. A stop begins with a signal; every task parks until SIGCONT or SIGKILL.
-  bool stopped = false;               // a group stop is in force
-  bool stop_reportable = false;       // wait(WUNTRACED) has not seen it
-  bool continue_reportable = false;   // wait(WCONTINUED) has not seen it
+  bool stopped = false;              // a group stop is in force
+  bool stop_reportable = false;      // wait(WUNTRACED) has not seen it
+  bool continue_reportable = false;  // wait(WCONTINUED) has not seen it
   int stop_signal = 0;
-  int stopped_tasks = 0;              // parked for it
+  int stopped_tasks = 0;  // parked for it
 
   // Death. exiting: all tasks are on their way out with exit_status. zombie: all have gone, waiting for wait(2).
   bool exiting = false;
   bool zombie = false;
   bool reaped = false;
-  int exit_status = 0;                // as wait(2) encodes it
+  int exit_status = 0;  // as wait(2) encodes it
   bool core_dumped = false;
-  Task* execing = nullptr;            // a task in exec that waits for the others to go
+  Task* execing = nullptr;  // a task in exec that waits for the others to go
 
-  Usage usage;                        // of exited tasks
-  Usage children_usage;               // of reaped children, recursively
-  waiter::Queue child_events;         // kIn: a child changed state, for this group's wait(2)
-  waiter::Queue exit_events;          // kIn: this group became a zombie (pidfd)
+  Usage usage;                 // of exited tasks
+  Usage children_usage;        // of reaped children, recursively
+  waiter::Queue child_events;  // kIn: a child changed state, for this group's wait(2)
+  waiter::Queue exit_events;   // kIn: this group became a zombie (pidfd)
 
-  RefPtr<RefCounted> sem_undo;        // semop(2), SEM_UNDO: dropped, which undoes, when the last task ends
+  RefPtr<RefCounted> sem_undo;  // semop(2), SEM_UNDO: dropped, which undoes, when the last task ends
 
   limits::LimitSet limits;
   std::unique_ptr<ProcessTimers> timers;
   std::atomic<int> oom_score_adj{0};
   std::atomic<bool> dumpable{true};
-  int64_t start_time = 0;             // CLOCK_BOOTTIME, ns
+  int64_t start_time = 0;  // CLOCK_BOOTTIME, ns
 
  private:
   Kernel& kernel_;

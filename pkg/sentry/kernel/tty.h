@@ -10,8 +10,8 @@ namespace redoubt::kernel {
 class HangsUp {
  public:
   virtual ~HangsUp() = default;
-  // The session leader has exited: SIGHUP to the foreground process group, the terminal is free again. Takes no kernel lock itself; called
-  // without any.
+  // The session leader has exited: SIGHUP to the foreground process group, the terminal is free again. Takes no kernel
+  // lock itself; called without any.
   virtual void HangUp() = 0;
 };
 

@@ -15,7 +15,8 @@ Result<Kernel::WaitResult> Kernel::Wait(Task& caller, const WaitArgs& args) {
 
   auto matches = [&](const ThreadGroup& child) {
     // wait(2), __WCLONE, __WALL: children that announce themselves with another signal than SIGCHLD are apart.
-    if ((args.options & __WALL) == 0 && ((args.options & __WCLONE) != 0) != (child.exit_signal != SIGCHLD)) return false;
+    if ((args.options & __WALL) == 0 && ((args.options & __WCLONE) != 0) != (child.exit_signal != SIGCHLD))
+      return false;
     switch (args.id_type) {
       case P_PID:
         return child.id == args.id;

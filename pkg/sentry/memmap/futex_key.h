@@ -7,8 +7,8 @@
 namespace redoubt::mm {
 
 struct FutexKey {
-  // Private: the MemoryManager and the address. Shared: null and the offset in the memory file, so that all who map the page
-  // meet.
+  // Private: the MemoryManager and the address. Shared: null and the offset in the memory file, so that all who map the
+  // page meet.
   const void* space = nullptr;
   uint64_t offset = 0;
   friend bool operator==(const FutexKey&, const FutexKey&) = default;

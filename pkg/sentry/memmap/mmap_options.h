@@ -1,4 +1,5 @@
-// What mmap(2) asks of an address space. Apart from the memory manager, so that files, which fill it in, need not know that.
+// What mmap(2) asks of an address space. Apart from the memory manager, so that files, which fill it in, need not know
+// that.
 #ifndef REDOUBT_PKG_SENTRY_MEMMAP_MMAP_OPTIONS_H_
 #define REDOUBT_PKG_SENTRY_MEMMAP_MMAP_OPTIONS_H_
 
@@ -21,7 +22,7 @@ struct MMapOptions {
   bool populate = false;    // MAP_POPULATE
   bool locked = false;      // MAP_LOCKED
   bool no_reserve = false;
-  bool map_32bit = false;   // MAP_32BIT
+  bool map_32bit = false;  // MAP_32BIT
   AccessType access;
   AccessType max_access = kAnyAccess;  // what mprotect may raise it to
   // Null for anonymous memory (a shared anonymous mapping is given a Mappable of mm's own).

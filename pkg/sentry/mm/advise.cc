@@ -27,10 +27,28 @@ using internal::VmaMap;
 Result<> MemoryManager::MAdvise(Addr addr, uint64_t length, int advice) {
   AddrRange range;
   switch (advice) {
-    case MADV_NORMAL: case MADV_RANDOM: case MADV_SEQUENTIAL: case MADV_WILLNEED: case MADV_DONTNEED: case MADV_FREE:
-    case MADV_REMOVE: case MADV_DONTFORK: case MADV_DOFORK: case MADV_MERGEABLE: case MADV_UNMERGEABLE: case MADV_HUGEPAGE:
-    case MADV_NOHUGEPAGE: case MADV_DONTDUMP: case MADV_DODUMP: case MADV_WIPEONFORK: case MADV_KEEPONFORK: case MADV_COLD:
-    case MADV_PAGEOUT: case MADV_POPULATE_READ: case MADV_POPULATE_WRITE: case MADV_DONTNEED_LOCKED:
+    case MADV_NORMAL:
+    case MADV_RANDOM:
+    case MADV_SEQUENTIAL:
+    case MADV_WILLNEED:
+    case MADV_DONTNEED:
+    case MADV_FREE:
+    case MADV_REMOVE:
+    case MADV_DONTFORK:
+    case MADV_DOFORK:
+    case MADV_MERGEABLE:
+    case MADV_UNMERGEABLE:
+    case MADV_HUGEPAGE:
+    case MADV_NOHUGEPAGE:
+    case MADV_DONTDUMP:
+    case MADV_DODUMP:
+    case MADV_WIPEONFORK:
+    case MADV_KEEPONFORK:
+    case MADV_COLD:
+    case MADV_PAGEOUT:
+    case MADV_POPULATE_READ:
+    case MADV_POPULATE_WRITE:
+    case MADV_DONTNEED_LOCKED:
       break;
     default:
       return Err(EINVAL);
@@ -38,7 +56,7 @@ Result<> MemoryManager::MAdvise(Addr addr, uint64_t length, int advice) {
   TRY(CheckRange(addr, length, EINVAL, &range));
   if (range.empty()) return {};
   fiber::MutexLock lock(mapping_mu_);
-  auto set = [&](bool Vma::*flag, bool value) REQUIRES(mapping_mu_) {
+  auto set = [&](bool Vma::* flag, bool value) REQUIRES(mapping_mu_) {
     return ChangeVmas(range, [&](Vma& vma, AddrRange) -> Result<> {
       vma.*flag = value;
       return {};
@@ -160,7 +178,8 @@ Result<> MemoryManager::MLock(Addr addr, uint64_t length, bool lock_pages, bool 
 }
 
 Result<> MemoryManager::MLockAll(int flags) {
-  if (flags == 0 || (flags & ~(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT)) != 0 || flags == MCL_ONFAULT) return Err(EINVAL);
+  if (flags == 0 || (flags & ~(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT)) != 0 || flags == MCL_ONFAULT)
+    return Err(EINVAL);
   fiber::MutexLock lock(mapping_mu_);
   lock_future_ = (flags & MCL_FUTURE) != 0;
   if ((flags & MCL_CURRENT) == 0) return {};

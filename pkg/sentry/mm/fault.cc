@@ -16,8 +16,8 @@ using internal::VmaMap;
 
 namespace {
 
-// A fault costs the platform far more than a page does, so each brings in what lies around it. The memory file's pages are
-// committed only when touched, so a larger window wastes no memory; a copy does.
+// A fault costs the platform far more than a page does, so each brings in what lies around it. The memory file's pages
+// are committed only when touched, so a larger window wastes no memory; a copy does.
 constexpr uint64_t kAllocateWindow = uint64_t{256} << 10;
 constexpr uint64_t kTranslateWindow = uint64_t{256} << 10;
 constexpr uint64_t kMapWindow = uint64_t{2} << 20;
@@ -69,7 +69,8 @@ MemoryManager::VmaIterator MemoryManager::FindOrGrowStack(Addr page) {
     uint64_t delta = start - new_start;
     if (vma.offset < delta) return vmas_.end();
     vma.offset -= delta;
-    if (!vma.mappable->AddMapping(*this, {new_start, start}, vma.offset, vma.shared && vma.access.write)) return vmas_.end();
+    if (!vma.mappable->AddMapping(*this, {new_start, start}, vma.offset, vma.shared && vma.access.write))
+      return vmas_.end();
   }
   InsertVma({new_start, start}, std::move(vma));
   return vmas_.Find(page);
@@ -141,11 +142,13 @@ Result<> MemoryManager::FaultMappable(Addr page, VmaIterator it, AccessType want
       seen = invalidations_;
       // Up to the next page that is present: if this one is, to be written now, then up to the next that is not so.
       PmaIterator next = pmas_.FirstEndingAfter(page);
-      if (next != pmas_.end()) end = std::min(end, PmaMap::Start(next) > page ? PmaMap::Start(next) : PmaMap::End(next));
+      if (next != pmas_.end())
+        end = std::min(end, PmaMap::Start(next) > page ? PmaMap::Start(next) : PmaMap::End(next));
     }
     memmap::FileRange pages = TRY(vma.mappable->Translate(
         offset, end - page, AccessType{.read = true, .write = write, .execute = vma.access.execute}));
-    CHECK(pages.length() > 0 && IsPageAligned(pages.start) && IsPageAligned(pages.end), "a Mappable's pages are no pages");
+    CHECK(pages.length() > 0 && IsPageAligned(pages.start) && IsPageAligned(pages.end),
+          "a Mappable's pages are no pages");
     if (pages.length() > end - page) {
       memory_file_.DecRef({pages.start + (end - page), pages.end});
       pages.end = pages.start + (end - page);

@@ -61,15 +61,13 @@ Result<size_t> MemoryManager::Access(Addr addr, uint64_t length, AccessType want
 }
 
 Result<size_t> MemoryManager::CopyOut(Addr addr, std::span<const std::byte> src) {
-  return Access(addr, src.size(), kWrite, Mode::kNormal, [&](std::byte* p, size_t n, size_t done) {
-    return safecopy::CopyOut(p, src.subspan(done, n));
-  });
+  return Access(addr, src.size(), kWrite, Mode::kNormal,
+                [&](std::byte* p, size_t n, size_t done) { return safecopy::CopyOut(p, src.subspan(done, n)); });
 }
 
 Result<size_t> MemoryManager::CopyIn(Addr addr, std::span<std::byte> dst) {
-  return Access(addr, dst.size(), kRead, Mode::kNormal, [&](std::byte* p, size_t n, size_t done) {
-    return safecopy::CopyIn(dst.subspan(done, n), p);
-  });
+  return Access(addr, dst.size(), kRead, Mode::kNormal,
+                [&](std::byte* p, size_t n, size_t done) { return safecopy::CopyIn(dst.subspan(done, n), p); });
 }
 
 Result<size_t> MemoryManager::ZeroOut(Addr addr, uint64_t length) {
@@ -78,15 +76,13 @@ Result<size_t> MemoryManager::ZeroOut(Addr addr, uint64_t length) {
 }
 
 Result<size_t> MemoryManager::ForceCopyOut(Addr addr, std::span<const std::byte> src) {
-  return Access(addr, src.size(), kWrite, Mode::kForce, [&](std::byte* p, size_t n, size_t done) {
-    return safecopy::CopyOut(p, src.subspan(done, n));
-  });
+  return Access(addr, src.size(), kWrite, Mode::kForce,
+                [&](std::byte* p, size_t n, size_t done) { return safecopy::CopyOut(p, src.subspan(done, n)); });
 }
 
 Result<size_t> MemoryManager::ForceCopyIn(Addr addr, std::span<std::byte> dst) {
-  return Access(addr, dst.size(), kRead, Mode::kForce, [&](std::byte* p, size_t n, size_t done) {
-    return safecopy::CopyIn(dst.subspan(done, n), p);
-  });
+  return Access(addr, dst.size(), kRead, Mode::kForce,
+                [&](std::byte* p, size_t n, size_t done) { return safecopy::CopyIn(dst.subspan(done, n), p); });
 }
 
 template <typename F>

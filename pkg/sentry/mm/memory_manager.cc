@@ -55,7 +55,8 @@ void MemoryManager::Teardown() {
   for (auto it = vmas_.begin(); it != vmas_.end(); it = vmas_.Erase(it)) {
     const internal::Vma& vma = it->second.value;
     if (vma.mappable == nullptr) continue;
-    vma.mappable->RemoveMapping(*this, {VmaMap::Start(it), VmaMap::End(it)}, vma.offset, vma.shared && vma.access.write);
+    vma.mappable->RemoveMapping(*this, {VmaMap::Start(it), VmaMap::End(it)}, vma.offset,
+                                vma.shared && vma.access.write);
   }
   virtual_size_ = 0;
   data_size_ = 0;

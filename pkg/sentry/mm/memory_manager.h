@@ -6,9 +6,9 @@
 //       active_mu_ (kActivePages; a fork takes the child's under the parent's)
 //         the platform's address space, the memory file
 //
-// Faults by the guest and by the Sentry's own copies end in the same place, Fault: it makes pages present and maps them. Copies try
-// without it first, under active_mu_ alone. Pages are never given up while the guest can still reach them: first the platform
-// unmaps, then the references go.
+// Faults by the guest and by the Sentry's own copies end in the same place, Fault: it makes pages present and maps
+// them. Copies try without it first, under active_mu_ alone. Pages are never given up while the guest can still reach
+// them: first the platform unmaps, then the references go.
 #ifndef REDOUBT_PKG_SENTRY_MM_MEMORY_MANAGER_H_
 #define REDOUBT_PKG_SENTRY_MM_MEMORY_MANAGER_H_
 
@@ -56,8 +56,8 @@ class MemoryManager final : public memmap::MappingSpace, public MemoryIo, public
   // A copy-on-write copy with its own host address space (fork(2)).
   Result<RefPtr<MemoryManager>> Fork();
 
-  // Tasks that run in this space. The last to leave unmaps everything and releases the platform's address space; references may
-  // live longer (/proc/PID/maps), then see nothing mapped.
+  // Tasks that run in this space. The last to leave unmaps everything and releases the platform's address space;
+  // references may live longer (/proc/PID/maps), then see nothing mapped.
   void AddUser();
   void DropUser();
 
@@ -66,8 +66,9 @@ class MemoryManager final : public memmap::MappingSpace, public MemoryIo, public
   // Set by the kernel whenever limits change (setrlimit) and at exec.
   void SetLimits(const Limits& limits);
 
-  // mmap(2), munmap(2), ...: errors as there. Lengths and addresses come straight from the guest. A stack (grows_down) without an address
-  // goes to the top of the address space, everything else below the room that RLIMIT_STACK leaves for it.
+  // mmap(2), munmap(2), ...: errors as there. Lengths and addresses come straight from the guest. A stack (grows_down)
+  // without an address goes to the top of the address space, everything else below the room that RLIMIT_STACK leaves
+  // for it.
   Result<Addr> MMap(MMapOptions options);
   Result<> MUnmap(Addr addr, uint64_t length);
   Result<> MProtect(Addr addr, uint64_t length, AccessType access, bool grows_down);
@@ -83,9 +84,9 @@ class MemoryManager final : public memmap::MappingSpace, public MemoryIo, public
   // exec: where the heap starts.
   void SetBrkStart(Addr addr);
 
-  // A fault at `addr` by the guest itself. Maps the page(s). Error EFAULT: SIGSEGV with SEGV_MAPERR; EACCES: SIGSEGV with
-  // SEGV_ACCERR; EIO (past the end of a file) or other: SIGBUS BUS_ADRERR; ENOMEM: out of memory, the task is to be killed.
-  // `access_known` false: the platform could not tell reads from writes.
+  // A fault at `addr` by the guest itself. Maps the page(s). Error EFAULT: SIGSEGV with SEGV_MAPERR; EACCES: SIGSEGV
+  // with SEGV_ACCERR; EIO (past the end of a file) or other: SIGBUS BUS_ADRERR; ENOMEM: out of memory, the task is to
+  // be killed. `access_known` false: the platform could not tell reads from writes.
   Result<> HandleUserFault(Addr addr, AccessType access, bool access_known, Addr stack_pointer);
 
   // MemoryIo: respects the mappings' permissions as the guest's own accesses do.
@@ -211,7 +212,7 @@ class MemoryManager final : public memmap::MappingSpace, public MemoryIo, public
   uint64_t data_size_ GUARDED_BY(mapping_mu_) = 0;  // bytes in VMAs that is_data()
   Limits limits_ GUARDED_BY(mapping_mu_);
   Addr mmap_top_ GUARDED_BY(mapping_mu_) = 0;
-  AddrRange brk_ GUARDED_BY(mapping_mu_);  // start and current break
+  AddrRange brk_ GUARDED_BY(mapping_mu_);             // start and current break
   bool lock_future_ GUARDED_BY(mapping_mu_) = false;  // mlockall(MCL_FUTURE)
   bool torn_down_ GUARDED_BY(mapping_mu_) = false;
   ExecInfo exec_info_ GUARDED_BY(mapping_mu_);

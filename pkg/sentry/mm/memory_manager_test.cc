@@ -24,7 +24,12 @@ class MmTest : public testing::Test {
     return *mm_->MMap({.length = pages * kPage, .shared = shared, .access = access});
   }
   Addr MapFile(const RefPtr<FakeFile>& file, uint64_t pages, AccessType access, bool shared, uint64_t offset = 0) {
-    return *mm_->MMap({.length = pages * kPage, .shared = shared, .access = access, .mappable = file.get(), .identity = file, .offset = offset});
+    return *mm_->MMap({.length = pages * kPage,
+                       .shared = shared,
+                       .access = access,
+                       .mappable = file.get(),
+                       .identity = file,
+                       .offset = offset});
   }
   Result<char> Read(Addr a) { return GuestRead(w_, *mm_, a); }
   Result<> Write(Addr a, char c) { return GuestWrite(w_, *mm_, a, c); }
@@ -116,7 +121,12 @@ TEST_F(MmTest, ProtectionHolds) {
 
 TEST_F(MmTest, MaxAccessBoundsProtect) {
   auto file = MakeRef<FakeFile>(*w_.memory, 1);
-  Addr a = *mm_->MMap({.length = kPage, .shared = true, .access = kRead, .max_access = kRead, .mappable = file.get(), .identity = file});
+  Addr a = *mm_->MMap({.length = kPage,
+                       .shared = true,
+                       .access = kRead,
+                       .max_access = kRead,
+                       .mappable = file.get(),
+                       .identity = file});
   EXPECT_EQ(mm_->MProtect(a, kPage, kReadWrite, false).error(), Errno(EACCES));
   ASSERT_TRUE(mm_->MUnmap(a, kPage));
 }

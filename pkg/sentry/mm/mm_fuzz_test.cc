@@ -1,4 +1,5 @@
-// Random operations on several address spaces, against a model that keeps one byte for each page. The invariants are checked after each.
+// Random operations on several address spaces, against a model that keeps one byte for each page. The invariants are
+// checked after each.
 #include <gtest/gtest.h>
 #include <sys/mman.h>
 
@@ -82,8 +83,12 @@ class Fuzzer {
   }
 
   void Map(Process& p) {
-    MMapOptions o{.addr = RandomPage(), .length = RandomLength(), .fixed = true, .shared = random_() % 3 == 0,
-                  .populate = random_() % 4 == 0, .access = RandomAccess()};
+    MMapOptions o{.addr = RandomPage(),
+                  .length = RandomLength(),
+                  .fixed = true,
+                  .shared = random_() % 3 == 0,
+                  .populate = random_() % 4 == 0,
+                  .access = RandomAccess()};
     ASSERT_EQ(p.mm->MMap(o), o.addr);
     for (Addr a = o.addr; a < o.addr + o.length; a += kPageSize) {
       p.pages[a] = {o.access, o.shared, std::make_shared<char>(0)};

@@ -151,7 +151,8 @@ Result<Addr> MemoryManager::MMapLocked(MMapOptions& options) {
 Result<> MemoryManager::UnmapLocked(AddrRange range) {
   auto first = vmas_.FirstEndingAfter(range.start);
   if (first == vmas_.end() || VmaMap::Start(first) >= range.end) return {};
-  if (vmas_.size() + 1 > kMaxVmas && VmaMap::Start(first) < range.start && VmaMap::End(first) > range.end) return Err(ENOMEM);
+  if (vmas_.size() + 1 > kMaxVmas && VmaMap::Start(first) < range.start && VmaMap::End(first) > range.end)
+    return Err(ENOMEM);
   DropPages(range);
   uint64_t data = 0;
   vmas_.Remove(range.start, range.end, [&](Addr start, Addr end, const Vma& vma) {
@@ -188,7 +189,8 @@ Addr MemoryManager::Brk(Addr addr) {
     if (!UnmapLocked({new_end, old_end})) return brk_.end;
   } else if (new_end > old_end) {
     if (!IsFree({old_end, new_end})) return brk_.end;
-    MMapOptions options{.addr = old_end, .length = new_end - old_end, .fixed = true, .access = kReadWrite, .name = "[heap]"};
+    MMapOptions options{
+        .addr = old_end, .length = new_end - old_end, .fixed = true, .access = kReadWrite, .name = "[heap]"};
     if (!MMapLocked(options)) return brk_.end;
     if (lock_future_) Populate({old_end, new_end}, true);
   }

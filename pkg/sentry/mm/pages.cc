@@ -1,9 +1,10 @@
 // Pages: how they leave an address space, and how a fork shares them.
+#include "pkg/sentry/mm/pages.h"
+
 #include <vector>
 
 #include "pkg/log/log.h"
 #include "pkg/sentry/mm/memory_manager.h"
-#include "pkg/sentry/mm/pages.h"
 
 namespace redoubt::mm {
 
@@ -68,16 +69,18 @@ Result<RefPtr<MemoryManager>> MemoryManager::Fork() {
 void MemoryManager::CopyPagesToChild(MemoryManager& child) NO_THREAD_SAFETY_ANALYSIS {
   sync::MutexLock active(active_mu_);
   sync::MutexLockNested child_active(child.active_mu_);
-  // What must become read-only for the parent's own guest. Neighbours are unmapped by one call, and so is what lies between them if
-  // nothing mapped does.
+  // What must become read-only for the parent's own guest. Neighbours are unmapped by one call, and so is what lies
+  // between them if nothing mapped does.
   AddrRange unmap;
   std::vector<AddrRange> to_unmap;
   for (auto it = pmas_.begin(); it != pmas_.end(); ++it) {
     AddrRange range{PmaMap::Start(it), PmaMap::End(it)};
     Pma& pma = it->second.value;
-    // VMAs of different kinds do not share a segment of pages unless both have the same flags, so each part is looked up.
+    // VMAs of different kinds do not share a segment of pages unless both have the same flags, so each part is looked
+    // up.
     bool copied = false;
-    for (auto v = child.vmas_.FirstEndingAfter(range.start); v != child.vmas_.end() && VmaMap::Start(v) < range.end; ++v) {
+    for (auto v = child.vmas_.FirstEndingAfter(range.start); v != child.vmas_.end() && VmaMap::Start(v) < range.end;
+         ++v) {
       const Vma& vma = v->second.value;
       if (vma.wipe_on_fork && !vma.shared) continue;
       // A file's pages may have been invalidated while the child was not yet known to have any.

@@ -49,7 +49,8 @@ Result<> MemoryManager::MProtect(Addr addr, uint64_t length, AccessType access, 
 void MemoryManager::ReprotectPmas(AddrRange range, const Vma& vma) {
   sync::MutexLock active(active_mu_);
   PmaIterator first = pmas_.Isolate(range.start, range.end);
-  auto in_range = [&](PmaIterator it) REQUIRES(active_mu_) { return it != pmas_.end() && PmaMap::Start(it) < range.end; };
+  auto in_range = [&](PmaIterator it)
+                      REQUIRES(active_mu_) { return it != pmas_.end() && PmaMap::Start(it) < range.end; };
   int changes = 0;
   bool mapped = false;
   for (PmaIterator it = first; in_range(it); ++it) {

@@ -91,8 +91,8 @@ Result<Addr> MemoryManager::Move(VmaIterator it, AddrRange from, AddrRange to, b
   InsertVma(to, std::move(vma));
   if (!from.empty()) {
     sync::MutexLock active(active_mu_);
-    // The guest loses the old place first; then nothing can change under the move. If the platform fails, the pages stay where the guest
-    // still has them, and the new place is filled by faults.
+    // The guest loses the old place first; then nothing can change under the move. If the platform fails, the pages
+    // stay where the guest still has them, and the new place is filled by faults.
     if (UnmapFromGuest(from)) {
       std::vector<std::pair<AddrRange, Pma>> pages;
       pmas_.Remove(from.start, from.end, [&](Addr start, Addr end, const Pma& pma) {

@@ -12,7 +12,8 @@
 
 namespace redoubt::mm {
 
-// Lives as long as something maps it. Its pages come with the first access and go with it. mremap(2) does not make it longer.
+// Lives as long as something maps it. Its pages come with the first access and go with it. mremap(2) does not make it
+// longer.
 class SharedAnonymous final : public memmap::MappingIdentity, public memmap::Mappable {
  public:
   // `size` in bytes, page aligned.

@@ -20,8 +20,8 @@ struct Vma {
   bool grows_down = false;
   bool locked = false;
   bool no_reserve = false;
-  bool dont_fork = false;     // MADV_DONTFORK
-  bool wipe_on_fork = false;  // MADV_WIPEONFORK
+  bool dont_fork = false;                // MADV_DONTFORK
+  bool wipe_on_fork = false;             // MADV_WIPEONFORK
   memmap::Mappable* mappable = nullptr;  // null: private anonymous
   RefPtr<memmap::MappingIdentity> identity;
   uint64_t offset = 0;  // into the mappable
@@ -42,15 +42,17 @@ struct Vma {
   bool is_data() const { return access.write && !shared && !grows_down; }
 };
 
-// Pages of the memory file that are present at guest addresses; one reference on each is held. Linux's page-table entries.
+// Pages of the memory file that are present at guest addresses; one reference on each is held. Linux's page-table
+// entries.
 struct Pma {
   uint64_t offset = 0;  // in the memory file
-  // What the guest may do to the pages now: the VMA's access, less writing where that needs a copy or the Mappable's consent first.
+  // What the guest may do to the pages now: the VMA's access, less writing where that needs a copy or the Mappable's
+  // consent first.
   AccessType access;
   // The pages may be written where they are (the VMA's protection apart).
   bool writable = false;
-  // The pages are this mapping's own, not a Mappable's: anonymous memory or copies. Shared with other address spaces after fork, until
-  // written.
+  // The pages are this mapping's own, not a Mappable's: anonymous memory or copies. Shared with other address spaces
+  // after fork, until written.
   bool private_copy = false;
   bool shared = false;  // the VMA is
   // The platform maps them with `access`.

@@ -28,8 +28,8 @@ class FreeRanges final {
   void Insert(uint64_t start, uint64_t end);
   void Erase(std::map<uint64_t, uint64_t>::iterator it);
 
-  std::map<uint64_t, uint64_t> by_start_;                // start -> end
-  std::set<std::pair<uint64_t, uint64_t>> by_length_;    // (length, start)
+  std::map<uint64_t, uint64_t> by_start_;              // start -> end
+  std::set<std::pair<uint64_t, uint64_t>> by_length_;  // (length, start)
   uint64_t total_ = 0;
 };
 

@@ -21,7 +21,8 @@ class MemoryFile {
   static Result<std::unique_ptr<MemoryFile>> Create(const Options& options);
   virtual ~MemoryFile() = default;
 
-  // `length` bytes (a multiple of the page size), contiguous, zero-filled, each page with one reference. ENOMEM at the limit.
+  // `length` bytes (a multiple of the page size), contiguous, zero-filled, each page with one reference. ENOMEM at the
+  // limit.
   virtual Result<memmap::FileRange> Allocate(uint64_t length) = 0;
   virtual void IncRef(memmap::FileRange range) = 0;
   // Pages whose count reaches zero are given back to the host and may be allocated again.
@@ -29,7 +30,8 @@ class MemoryFile {
   // A snapshot of one page's count: mm may write a private page in place only if it is 1.
   virtual uint32_t RefCount(uint64_t offset) = 0;
 
-  // The Sentry's own view. Valid as long as the caller holds a reference on the pages. The guest writes there at the same time.
+  // The Sentry's own view. Valid as long as the caller holds a reference on the pages. The guest writes there at the
+  // same time.
   virtual std::byte* At(uint64_t offset) = 0;
   virtual int fd() const = 0;
   virtual uint64_t usage() const = 0;  // bytes in pages with a reference

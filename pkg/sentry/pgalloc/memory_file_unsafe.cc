@@ -1,5 +1,5 @@
-// The memory file on a memfd. Pages are committed by the host when somebody first touches them, so an allocation costs nothing but
-// bookkeeping; freed pages are punched out in batches, which is what makes them zero again.
+// The memory file on a memfd. Pages are committed by the host when somebody first touches them, so an allocation costs
+// nothing but bookkeeping; freed pages are punched out in batches, which is what makes them zero again.
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>

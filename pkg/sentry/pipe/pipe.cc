@@ -233,7 +233,12 @@ namespace {
 class PipeInode final : public vfs::Inode {
  public:
   PipeInode(RefPtr<Pipe> pipe, uint64_t ino, uint32_t uid, uint32_t gid)
-      : Inode(vfs::AnonymousFilesystem()), pipe_(std::move(pipe)), created_(clock::Realtime()), ino_(ino), uid_(uid), gid_(gid) {}
+      : Inode(vfs::AnonymousFilesystem()),
+        pipe_(std::move(pipe)),
+        created_(clock::Realtime()),
+        ino_(ino),
+        uid_(uid),
+        gid_(gid) {}
   uint32_t type() const override { return S_IFIFO; }
   Result<vfs::Attributes> GetAttributes() override {
     vfs::Attributes a;

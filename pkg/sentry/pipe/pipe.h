@@ -16,13 +16,13 @@
 
 namespace redoubt::pipe {
 
-// The buffer between writers and readers: a ring of bytes, allocated as far as it is used. Thread-safe; guest memory is copied with
-// the fiber lock held, which serializes reads and writes of one pipe, as Linux's pipe mutex does.
+// The buffer between writers and readers: a ring of bytes, allocated as far as it is used. Thread-safe; guest memory is
+// copied with the fiber lock held, which serializes reads and writes of one pipe, as Linux's pipe mutex does.
 class Pipe final : public RefCounted {
  public:
-  static constexpr size_t kAtomicWrite = 4096;    // PIPE_BUF
+  static constexpr size_t kAtomicWrite = 4096;  // PIPE_BUF
   static constexpr size_t kDefaultSize = 65536;
-  static constexpr size_t kMaxSize = 1 << 20;     // /proc/sys/fs/pipe-max-size
+  static constexpr size_t kMaxSize = 1 << 20;  // /proc/sys/fs/pipe-max-size
 
   // EAGAIN if empty with writers; 0 at end of file.
   Result<size_t> Read(IoSequence& dst);
@@ -46,7 +46,7 @@ class Pipe final : public RefCounted {
   uint64_t writer_opens() const;
 
  private:
-  mutable fiber::Mutex io_mu_;      // one read or write at a time; taken before mu_
+  mutable fiber::Mutex io_mu_;  // one read or write at a time; taken before mu_
   mutable sync::Mutex mu_{sync::Rank::kPipe};
   std::unique_ptr<std::byte[]> ring_ GUARDED_BY(mu_);
   size_t capacity_ GUARDED_BY(mu_) = 0;  // bytes allocated
@@ -83,10 +83,11 @@ class PipeEnd final : public vfs::FileDescription {
 };
 
 // pipe2(2): read end and write end. `flags`: O_NONBLOCK, O_DIRECT.
-std::pair<RefPtr<vfs::FileDescription>, RefPtr<vfs::FileDescription>> MakePipe(int flags, const auth::Credentials& creds);
+std::pair<RefPtr<vfs::FileDescription>, RefPtr<vfs::FileDescription>> MakePipe(int flags,
+                                                                               const auth::Credentials& creds);
 
-// open(2) of a FIFO node, for vfs::SpecialNodeHooks: waits interruptibly for the other side; ENXIO for O_WRONLY | O_NONBLOCK without
-// a reader.
+// open(2) of a FIFO node, for vfs::SpecialNodeHooks: waits interruptibly for the other side; ENXIO for O_WRONLY |
+// O_NONBLOCK without a reader.
 Result<RefPtr<vfs::FileDescription>> OpenFifo(vfs::Inode& inode, const vfs::Path& path, int flags);
 
 }  // namespace redoubt::pipe

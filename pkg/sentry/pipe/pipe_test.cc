@@ -66,7 +66,8 @@ Ends MakeEnds(size_t size = 4096, int flags = 0) {
   return {std::move(r), std::move(w)};
 }
 
-// Two writers of small (atomic) records and two readers through a pipe that holds a few: nothing lost, doubled, torn or stuck.
+// Two writers of small (atomic) records and two readers through a pipe that holds a few: nothing lost, doubled, torn or
+// stuck.
 TEST(PipeSchedules, RecordsArriveWholeAndOnce) {
   constexpr size_t kRecord = 1000;
   constexpr int kRecords = 6;

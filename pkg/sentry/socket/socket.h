@@ -1,5 +1,5 @@
-// Sockets of every family, as the socket calls see them: socket(2), socket(7). A family (unix, inet, netlink) implements Socket and
-// registers a Family; the syscall layer knows no family.
+// Sockets of every family, as the socket calls see them: socket(2), socket(7). A family (unix, inet, netlink)
+// implements Socket and registers a Family; the syscall layer knows no family.
 #ifndef REDOUBT_PKG_SENTRY_SOCKET_SOCKET_H_
 #define REDOUBT_PKG_SENTRY_SOCKET_SOCKET_H_
 
@@ -37,8 +37,8 @@ struct Caller {
   const vfs::Path& root;
   const vfs::Path& cwd;
   uint32_t umask = 022;
-  uint64_t descriptor_limit = 1024;      // RLIMIT_NOFILE
-  const void* network_space = nullptr;   // whose abstract names, ports, ... are meant
+  uint64_t descriptor_limit = 1024;     // RLIMIT_NOFILE
+  const void* network_space = nullptr;  // whose abstract names, ports, ... are meant
   vfs::Walker walker() const { return {creds, root, umask}; }
   ucred credentials() const { return {.pid = pid, .uid = creds.euid, .gid = creds.egid}; }
 };
@@ -49,9 +49,9 @@ inline constexpr fiber::Time kNoWait = std::numeric_limits<fiber::Time>::min();
 // What sendmsg(2) sends besides the data.
 struct OutMessage {
   IoSequence data;
-  Address to;                                     // empty: none
+  Address to;                                       // empty: none
   std::vector<RefPtr<vfs::FileDescription>> files;  // SCM_RIGHTS; taken if anything was sent
-  std::optional<ucred> creds;                     // SCM_CREDENTIALS, already checked
+  std::optional<ucred> creds;                       // SCM_CREDENTIALS, already checked
 };
 
 // What recvmsg(2) gets.
@@ -64,8 +64,8 @@ struct InMessage {
   std::optional<ucred> creds;  // if the socket wants them
 };
 
-// An open socket. Calls with a deadline wait, interruptibly, until it has come: kNoWait gives EAGAIN at once, and so does a
-// deadline that passes. Read and Write are Receive and Send without waiting, as for any description.
+// An open socket. Calls with a deadline wait, interruptibly, until it has come: kNoWait gives EAGAIN at once, and so
+// does a deadline that passes. Read and Write are Receive and Send without waiting, as for any description.
 class Socket : public vfs::FileDescription {
  public:
   int family() const { return family_; }
@@ -76,7 +76,9 @@ class Socket : public vfs::FileDescription {
   virtual Result<> Listen(const Caller& caller, int backlog) { return Err(EOPNOTSUPP); }
   virtual Result<> Connect(const Caller& caller, Address address, fiber::Time deadline) { return Err(EOPNOTSUPP); }
   // The new socket has `flags` (O_NONBLOCK).
-  virtual Result<RefPtr<Socket>> Accept(const Caller& caller, int flags, fiber::Time deadline) { return Err(EOPNOTSUPP); }
+  virtual Result<RefPtr<Socket>> Accept(const Caller& caller, int flags, fiber::Time deadline) {
+    return Err(EOPNOTSUPP);
+  }
   // `flags`: MSG_*. A stream sends all unless something comes in between, and then says how much.
   virtual Result<size_t> Send(const Caller& caller, OutMessage& message, int flags, fiber::Time deadline) = 0;
   virtual Result<size_t> Receive(InMessage& message, int flags, fiber::Time deadline) = 0;
@@ -84,8 +86,8 @@ class Socket : public vfs::FileDescription {
   virtual Result<AddressBytes> LocalName() = 0;
   virtual Result<AddressBytes> PeerName() = 0;  // ENOTCONN
 
-  // setsockopt(2), getsockopt(2). The base implements what socket(7) has for every family; derived ones add theirs and call it.
-  // ENOPROTOOPT, EINVAL. A value got is cut to the caller's length by the syscall.
+  // setsockopt(2), getsockopt(2). The base implements what socket(7) has for every family; derived ones add theirs and
+  // call it. ENOPROTOOPT, EINVAL. A value got is cut to the caller's length by the syscall.
   virtual Result<> SetOption(const Caller& caller, int level, int name, std::span<const std::byte> value);
   virtual Result<std::vector<std::byte>> GetOption(const Caller& caller, int level, int name);
 
@@ -148,7 +150,8 @@ std::vector<std::byte> OptionBytes(const T& value) {
   return {bytes.begin(), bytes.end()};
 }
 
-// wait::Retry as sockets do it: a deadline that passes is EAGAIN, and an interrupted call with one does not restart (signal(7)).
+// wait::Retry as sockets do it: a deadline that passes is EAGAIN, and an interrupted call with one does not restart
+// (signal(7)).
 template <typename Object, typename Attempt>
 auto Blocking(Object& object, waiter::EventMask mask, fiber::Time deadline, Attempt&& attempt) -> decltype(attempt()) {
   if (deadline == kNoWait) return attempt();

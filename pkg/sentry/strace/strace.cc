@@ -67,9 +67,9 @@ std::string OpenFlags(int flags) {
   static constexpr struct {
     int bit;
     const char* name;
-  } kNames[] = {{O_CREAT, "O_CREAT"},         {O_EXCL, "O_EXCL"},         {O_TRUNC, "O_TRUNC"},
-                {O_APPEND, "O_APPEND"},       {O_NONBLOCK, "O_NONBLOCK"}, {O_DIRECTORY, "O_DIRECTORY"},
-                {O_NOFOLLOW, "O_NOFOLLOW"},   {O_CLOEXEC, "O_CLOEXEC"},   {O_PATH, "O_PATH"},
+  } kNames[] = {{O_CREAT, "O_CREAT"},       {O_EXCL, "O_EXCL"},         {O_TRUNC, "O_TRUNC"},
+                {O_APPEND, "O_APPEND"},     {O_NONBLOCK, "O_NONBLOCK"}, {O_DIRECTORY, "O_DIRECTORY"},
+                {O_NOFOLLOW, "O_NOFOLLOW"}, {O_CLOEXEC, "O_CLOEXEC"},   {O_PATH, "O_PATH"},
                 {O_NOCTTY, "O_NOCTTY"}};
   std::string out = (flags & O_ACCMODE) == O_RDONLY   ? "O_RDONLY"
                     : (flags & O_ACCMODE) == O_WRONLY ? "O_WRONLY"
@@ -91,7 +91,8 @@ std::string Protection(int prot) {
   return out;
 }
 
-std::string Argument(MemoryIo& memory, char kind, const kernel::SyscallArgs& args, int i, const Result<uint64_t>* result) {
+std::string Argument(MemoryIo& memory, char kind, const kernel::SyscallArgs& args, int i,
+                     const Result<uint64_t>* result) {
   uint64_t v = args.v[i];
   switch (kind) {
     case 'd':

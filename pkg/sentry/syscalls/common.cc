@@ -74,8 +74,8 @@ fiber::Time DeadlineAfter(clock::Nanoseconds duration) {
 
 Result<uint64_t> ReadFile(Task& task, vfs::FileDescription& file, IoSequence& dst, vfs::IoFlags flags) {
   const fiber::Time deadline = file.ReadDeadline();
-  return AtDeadline(deadline, RunBlocking(file, waiter::kIn, deadline,
-                                          [&]() -> Result<uint64_t> { return file.Read(dst, flags); }));
+  return AtDeadline(
+      deadline, RunBlocking(file, waiter::kIn, deadline, [&]() -> Result<uint64_t> { return file.Read(dst, flags); }));
 }
 
 Result<uint64_t> WriteFile(Task& task, vfs::FileDescription& file, IoSequence& src, vfs::IoFlags flags) {

@@ -51,7 +51,8 @@ auto RunBlocking(vfs::FileDescription& file, waiter::EventMask mask, fiber::Time
   return wait::Retry(file, mask, deadline, attempt);
 }
 
-// read(2) and write(2) on a description, blocking as its flags say. Write goes on after a short write and sends SIGPIPE with EPIPE.
+// read(2) and write(2) on a description, blocking as its flags say. Write goes on after a short write and sends SIGPIPE
+// with EPIPE.
 Result<uint64_t> ReadFile(Task& task, vfs::FileDescription& file, IoSequence& dst, vfs::IoFlags flags);
 Result<uint64_t> WriteFile(Task& task, vfs::FileDescription& file, IoSequence& src, vfs::IoFlags flags);
 
@@ -69,7 +70,11 @@ class AtPath final {
 
  private:
   AtPath(Task::WalkState state, vfs::Path start, std::string name, bool follow, bool empty_ok)
-      : state_(std::move(state)), start_(std::move(start)), name_(std::move(name)), follow_(follow), empty_ok_(empty_ok) {}
+      : state_(std::move(state)),
+        start_(std::move(start)),
+        name_(std::move(name)),
+        follow_(follow),
+        empty_ok_(empty_ok) {}
 
   Task::WalkState state_;
   vfs::Path start_;

@@ -1,4 +1,5 @@
-// The file systems that mount(2) can make, by type. Filled by the composition root, so that this library links none of them.
+// The file systems that mount(2) can make, by type. Filled by the composition root, so that this library links none of
+// them.
 #ifndef REDOUBT_PKG_SENTRY_SYSCALLS_FILE_SYSTEMS_H_
 #define REDOUBT_PKG_SENTRY_SYSCALLS_FILE_SYSTEMS_H_
 

@@ -82,9 +82,7 @@ Result<uint64_t> DoEpollWait(Task& task, int fd, Addr out, int max_events, fiber
   return events.size();
 }
 
-fiber::Time MillisecondDeadline(int ms) {
-  return ms < 0 ? fiber::kForever : DeadlineAfter(int64_t{ms} * 1'000'000);
-}
+fiber::Time MillisecondDeadline(int ms) { return ms < 0 ? fiber::kForever : DeadlineAfter(int64_t{ms} * 1'000'000); }
 
 Result<> ApplySigmask(Task& task, Addr mask, size_t size) {
   if (mask == 0) return {};

@@ -1,7 +1,7 @@
 // Descriptors: open(2), close(2), dup(2), fcntl(2), ioctl(2), getdents64(2), flock(2).
 #include <dirent.h>
-#include <linux/openat2.h>
 #include <linux/close_range.h>
+#include <linux/openat2.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
 
@@ -17,8 +17,8 @@ namespace {
 constexpr uint64_t kOpenFlags = O_ACCMODE | O_CREAT | O_EXCL | O_NOCTTY | O_TRUNC | O_APPEND | O_NONBLOCK | O_DSYNC |
                                 O_SYNC | O_ASYNC | O_DIRECT | 0100000 /* O_LARGEFILE */ | O_DIRECTORY | O_NOFOLLOW |
                                 O_NOATIME | O_CLOEXEC | O_PATH | O_TMPFILE;
-constexpr uint64_t kResolveFlags = RESOLVE_NO_XDEV | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_SYMLINKS | RESOLVE_BENEATH |
-                                   RESOLVE_IN_ROOT | RESOLVE_CACHED;
+constexpr uint64_t kResolveFlags =
+    RESOLVE_NO_XDEV | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_SYMLINKS | RESOLVE_BENEATH | RESOLVE_IN_ROOT | RESOLVE_CACHED;
 
 Result<uint64_t> DoOpen(Task& task, int dirfd, Addr path, int flags, uint32_t mode, uint64_t resolve) {
   AtPath at = TRY(AtPath::Make(task, dirfd, path, 0, (flags & O_NOFOLLOW) == 0));
@@ -27,9 +27,10 @@ Result<uint64_t> DoOpen(Task& task, int dirfd, Addr path, int flags, uint32_t mo
   // In a root of its own an absolute name starts at the directory, too.
   vfs::Path root;
   if ((resolve & RESOLVE_IN_ROOT) != 0) root = TRY(task.AtStart(task.Walk(), dirfd, ""));
-  vfs::At in_root{.start = root, .name = where.name, .follow = where.follow, .empty_ok = where.empty_ok, .resolve = resolve};
-  RefPtr<vfs::FileDescription> file =
-      TRY(vfs::Open(at.walker(), root ? in_root : where, {.flags = flags & ~O_CLOEXEC, .mode = mode & 07777, .resolve = resolve}));
+  vfs::At in_root{
+      .start = root, .name = where.name, .follow = where.follow, .empty_ok = where.empty_ok, .resolve = resolve};
+  RefPtr<vfs::FileDescription> file = TRY(vfs::Open(
+      at.walker(), root ? in_root : where, {.flags = flags & ~O_CLOEXEC, .mode = mode & 07777, .resolve = resolve}));
   return TRY(task.InstallFd(std::move(file), (flags & O_CLOEXEC) != 0));
 }
 
@@ -42,10 +43,16 @@ Result<uint64_t> Dup(Task& task, int fd, int minimum, bool cloexec) {
 Result<> SetRange(vfs::FileDescription& file, const struct flock& lock, vfs::RecordLock& record) {
   int64_t base = 0;
   switch (lock.l_whence) {
-    case SEEK_SET: break;
-    case SEEK_CUR: base = static_cast<int64_t>(TRY(file.Seek(0, SEEK_CUR))); break;
-    case SEEK_END: base = static_cast<int64_t>(TRY(file.GetAttributes()).size); break;
-    default: return Err(EINVAL);
+    case SEEK_SET:
+      break;
+    case SEEK_CUR:
+      base = static_cast<int64_t>(TRY(file.Seek(0, SEEK_CUR)));
+      break;
+    case SEEK_END:
+      base = static_cast<int64_t>(TRY(file.GetAttributes()).size);
+      break;
+    default:
+      return Err(EINVAL);
   }
   int64_t start = 0;
   int64_t end = 0;
@@ -83,7 +90,8 @@ Result<uint64_t> RecordLock(Task& task, vfs::FileDescription& file, int command,
       lock.l_type = conflict->type == vfs::LockType::kRead ? F_RDLCK : F_WRLCK;
       lock.l_whence = SEEK_SET;
       lock.l_start = static_cast<int64_t>(conflict->start);
-      lock.l_len = conflict->end == vfs::RecordLock::kEndOfFile ? 0 : static_cast<int64_t>(conflict->end - conflict->start);
+      lock.l_len =
+          conflict->end == vfs::RecordLock::kEndOfFile ? 0 : static_cast<int64_t>(conflict->end - conflict->start);
       lock.l_pid = conflict->pid;
     }
     TRY(task.mm().CopyOutObject(addr, lock));
@@ -204,7 +212,8 @@ Result<uint64_t> Openat2(Task& task, const SyscallArgs& a) {
       (how.flags & ~static_cast<uint64_t>(O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)) != 0) {
     return Err(EINVAL);
   }
-  return DoOpen(task, a.I32(0), a.Pointer(1), static_cast<int>(how.flags), static_cast<uint32_t>(how.mode), how.resolve);
+  return DoOpen(task, a.I32(0), a.Pointer(1), static_cast<int>(how.flags), static_cast<uint32_t>(how.mode),
+                how.resolve);
 }
 
 Result<uint64_t> Close(Task& task, const SyscallArgs& a) {
@@ -307,7 +316,8 @@ Result<uint64_t> Ioctl(Task& task, const SyscallArgs& a) {
     }
     case FIONREAD:
       if (file->path() && file->inode().IsRegular()) {
-        int64_t left = static_cast<int64_t>(TRY(file->GetAttributes()).size) - static_cast<int64_t>(TRY(file->Seek(0, SEEK_CUR)));
+        int64_t left =
+            static_cast<int64_t>(TRY(file->GetAttributes()).size) - static_cast<int64_t>(TRY(file->Seek(0, SEEK_CUR)));
         TRY(task.mm().CopyOutObject<int32_t>(a.Pointer(2), static_cast<int32_t>(left)));
         return 0;
       }

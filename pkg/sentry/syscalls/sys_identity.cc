@@ -190,7 +190,8 @@ struct CapData {
   uint32_t effective, permitted, inheritable;
 };
 
-// Words of 32 capabilities that a version has; EINVAL, with the preferred version written back, for an unknown one (capget(2)).
+// Words of 32 capabilities that a version has; EINVAL, with the preferred version written back, for an unknown one
+// (capget(2)).
 Result<int> CapWords(Task& task, Addr header_addr, CapHeader& header) {
   header = TRY(task.mm().CopyInObject<CapHeader>(header_addr));
   switch (header.version) {
@@ -220,7 +221,8 @@ Result<uint64_t> Capget(Task& task, const SyscallArgs& a) {
   }
   if (a.Pointer(1) == 0) return 0;
   for (int w = 0; w < *words; w++) {
-    CapData data{static_cast<uint32_t>(creds->effective >> (32 * w)), static_cast<uint32_t>(creds->permitted >> (32 * w)),
+    CapData data{static_cast<uint32_t>(creds->effective >> (32 * w)),
+                 static_cast<uint32_t>(creds->permitted >> (32 * w)),
                  static_cast<uint32_t>(creds->inheritable >> (32 * w))};
     TRY(task.mm().CopyOutObject(a.Pointer(1) + w * sizeof(CapData), data));
   }

@@ -1,4 +1,5 @@
-// Reading and writing: read(2), write(2), pread(2), readv(2), preadv2(2), lseek(2), sendfile(2), copy_file_range(2), fsync(2), ...
+// Reading and writing: read(2), write(2), pread(2), readv(2), preadv2(2), lseek(2), sendfile(2), copy_file_range(2),
+// fsync(2), ...
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <sys/sendfile.h>
@@ -68,8 +69,9 @@ Result<uint64_t> DoPWrite(Task& task, int fd, IoSequence src, int64_t offset, vf
   });
 }
 
-// Moves bytes between descriptions through a buffer of the Sentry's. At most one buffer is in flight, and what was read and could not be
-// written is taken back where the source has an offset. kNever: as if both descriptions were O_NONBLOCK.
+// Moves bytes between descriptions through a buffer of the Sentry's. At most one buffer is in flight, and what was read
+// and could not be written is taken back where the source has an offset. kNever: as if both descriptions were
+// O_NONBLOCK.
 enum class Waiting { kAllowed, kNever };
 Result<uint64_t> CopyBetween(Task& task, vfs::FileDescription& in, int64_t* in_offset, vfs::FileDescription& out,
                              int64_t* out_offset, uint64_t count, Waiting waiting = Waiting::kAllowed) {
@@ -83,8 +85,7 @@ Result<uint64_t> CopyBetween(Task& task, vfs::FileDescription& in, int64_t* in_o
     auto read = [&]() -> Result<uint64_t> {
       return in_offset != nullptr ? in.PRead(dst, *in_offset, 0) : in.Read(dst, 0);
     };
-    Result<uint64_t> got =
-        waiting == Waiting::kNever ? read() : RunBlocking(in, waiter::kIn, fiber::kForever, read);
+    Result<uint64_t> got = waiting == Waiting::kNever ? read() : RunBlocking(in, waiter::kIn, fiber::kForever, read);
     if (!got) {
       if (total > 0) break;
       return got;

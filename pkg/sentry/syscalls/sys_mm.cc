@@ -1,4 +1,5 @@
-// Memory: mmap(2), munmap(2), mprotect(2), mremap(2), brk(2), madvise(2), msync(2), mincore(2), mlock(2), process_vm_readv(2).
+// Memory: mmap(2), munmap(2), mprotect(2), mremap(2), brk(2), madvise(2), msync(2), mincore(2), mlock(2),
+// process_vm_readv(2).
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -130,16 +131,15 @@ Result<uint64_t> MemfdCreate(Task& task, const SyscallArgs& a) {
   Result<std::string> name = task.mm().CopyInString(a.Pointer(0), kMaxName + 1);
   if (!name) return Err(name.error() == Errno(ENAMETOOLONG) ? Errno(EINVAL) : name.error());
   const bool sealing = (flags & (MFD_ALLOW_SEALING | kNoexecSeal)) != 0;
-  RefPtr<vfs::FileDescription> file =
-      TRY(tmpfs::CreateMemfd(task.kernel().memory_file(), *name,
-                             sealing ? tmpfs::Sealing::kAllowed : tmpfs::Sealing::kForbidden, task.creds().fsuid,
-                             task.creds().fsgid));
+  RefPtr<vfs::FileDescription> file = TRY(tmpfs::CreateMemfd(
+      task.kernel().memory_file(), *name, sealing ? tmpfs::Sealing::kAllowed : tmpfs::Sealing::kForbidden,
+      task.creds().fsuid, task.creds().fsgid));
   if ((flags & kNoexecSeal) != 0) TRY(file->SetAttributes({.mode = 0666}));
   return TRY(task.InstallFd(std::move(file), (flags & MFD_CLOEXEC) != 0));
 }
 
-// process_vm_readv(2), process_vm_writev(2): page by page through a buffer of the Sentry's, so that the two address spaces are never
-// locked together.
+// process_vm_readv(2), process_vm_writev(2): page by page through a buffer of the Sentry's, so that the two address
+// spaces are never locked together.
 Result<uint64_t> ProcessVm(Task& task, const SyscallArgs& a, bool write) {
   if (a.U64(5) != 0) return Err(EINVAL);
   std::vector<AddrRange> local = TRY(CopyInIovecRanges(task, a.Pointer(1), a.Size(2)));

@@ -1,5 +1,5 @@
-// Names: mkdir(2), unlink(2), rename(2), link(2), symlink(2), readlink(2), mknod(2), chdir(2), getcwd(2), chroot(2), chmod(2),
-// chown(2), utimensat(2), access(2), mount(2), umount(2), xattrs.
+// Names: mkdir(2), unlink(2), rename(2), link(2), symlink(2), readlink(2), mknod(2), chdir(2), getcwd(2), chroot(2),
+// chmod(2), chown(2), utimensat(2), access(2), mount(2), umount(2), xattrs.
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/xattr.h>
@@ -296,7 +296,9 @@ Result<uint64_t> Fchown(Task& task, const SyscallArgs& a) {
   return 0;
 }
 
-Result<uint64_t> Access(Task& task, const SyscallArgs& a) { return DoAccess(task, AT_FDCWD, a.Pointer(0), a.I32(1), 0); }
+Result<uint64_t> Access(Task& task, const SyscallArgs& a) {
+  return DoAccess(task, AT_FDCWD, a.Pointer(0), a.I32(1), 0);
+}
 Result<uint64_t> Faccessat(Task& task, const SyscallArgs& a) {
   return DoAccess(task, a.I32(0), a.Pointer(1), a.I32(2), 0);
 }
@@ -435,12 +437,16 @@ Result<uint64_t> Umount2(Task& task, const SyscallArgs& a) {
   return 0;
 }
 
-Result<uint64_t> Getxattr(Task& t, const SyscallArgs& a) { return DoGetxattr(t, XattrOfPath(t, a.Pointer(0), true), a); }
+Result<uint64_t> Getxattr(Task& t, const SyscallArgs& a) {
+  return DoGetxattr(t, XattrOfPath(t, a.Pointer(0), true), a);
+}
 Result<uint64_t> Lgetxattr(Task& t, const SyscallArgs& a) {
   return DoGetxattr(t, XattrOfPath(t, a.Pointer(0), false), a);
 }
 Result<uint64_t> Fgetxattr(Task& t, const SyscallArgs& a) { return DoGetxattr(t, XattrOfFd(t, a.I32(0)), a); }
-Result<uint64_t> Setxattr(Task& t, const SyscallArgs& a) { return DoSetxattr(t, XattrOfPath(t, a.Pointer(0), true), a); }
+Result<uint64_t> Setxattr(Task& t, const SyscallArgs& a) {
+  return DoSetxattr(t, XattrOfPath(t, a.Pointer(0), true), a);
+}
 Result<uint64_t> Lsetxattr(Task& t, const SyscallArgs& a) {
   return DoSetxattr(t, XattrOfPath(t, a.Pointer(0), false), a);
 }

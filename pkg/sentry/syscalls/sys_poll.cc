@@ -179,10 +179,10 @@ Result<uint64_t> Select(Task& task, const SyscallArgs& a) {
   if (a.Pointer(4) != 0) {
     timeval tv = TRY(task.mm().CopyInObject<timeval>(a.Pointer(4)));
     if (tv.tv_sec < 0 || tv.tv_usec < 0) return Err(EINVAL);
-    t = ToTimeout(clock::FromTimespec({.tv_sec = tv.tv_sec + tv.tv_usec / 1'000'000, .tv_nsec = tv.tv_usec % 1'000'000 * 1000}));
+    t = ToTimeout(
+        clock::FromTimespec({.tv_sec = tv.tv_sec + tv.tv_usec / 1'000'000, .tv_nsec = tv.tv_usec % 1'000'000 * 1000}));
   }
-  Result<uint64_t> r =
-      DoSelect(task, a.I32(0), {a.Pointer(1), a.Pointer(2), a.Pointer(3)}, t.deadline, t.just_look);
+  Result<uint64_t> r = DoSelect(task, a.I32(0), {a.Pointer(1), a.Pointer(2), a.Pointer(3)}, t.deadline, t.just_look);
   if (a.Pointer(4) != 0) {
     timespec left = clock::ToTimespec(Left(t));
     (void)task.mm().CopyOutObject(a.Pointer(4), timeval{.tv_sec = left.tv_sec, .tv_usec = left.tv_nsec / 1000});
@@ -197,8 +197,7 @@ Result<uint64_t> Pselect6(Task& task, const SyscallArgs& a) {
     auto mask = TRY(task.mm().CopyInObject<std::array<uint64_t, 2>>(a.Pointer(5)));
     TRY(ApplySigmask(task, mask[0], mask[1]));
   }
-  Result<uint64_t> r =
-      DoSelect(task, a.I32(0), {a.Pointer(1), a.Pointer(2), a.Pointer(3)}, t.deadline, t.just_look);
+  Result<uint64_t> r = DoSelect(task, a.I32(0), {a.Pointer(1), a.Pointer(2), a.Pointer(3)}, t.deadline, t.just_look);
   if (a.Pointer(4) != 0) (void)CopyOutTimespec(task, a.Pointer(4), Left(t));
   return r;
 }

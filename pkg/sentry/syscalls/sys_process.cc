@@ -1,5 +1,5 @@
-// Processes: fork(2), clone(2), clone3(2), execve(2), exit(2), wait4(2), waitid(2), getpid(2), setsid(2), setpgid(2), prctl(2),
-// arch_prctl(2), unshare(2), pidfds.
+// Processes: fork(2), clone(2), clone3(2), execve(2), exit(2), wait4(2), waitid(2), getpid(2), setsid(2), setpgid(2),
+// prctl(2), arch_prctl(2), unshare(2), pidfds.
 #include <asm/prctl.h>
 #include <linux/sched.h>
 #include <sys/prctl.h>
@@ -18,8 +18,8 @@
 namespace redoubt::syscalls {
 namespace {
 
-// execve(2): at most 32 pages a string, and a quarter of the stack limit in all; counted as read so that a hostile vector cannot make
-// the Sentry grow.
+// execve(2): at most 32 pages a string, and a quarter of the stack limit in all; counted as read so that a hostile
+// vector cannot make the Sentry grow.
 constexpr size_t kMaxStringLength = 32 * kPageSize;
 
 Result<std::vector<std::string>> CopyInStrings(Task& task, Addr vector, uint64_t* budget) {

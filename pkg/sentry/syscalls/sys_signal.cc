@@ -1,4 +1,5 @@
-// Signals: rt_sigaction(2), rt_sigprocmask(2), kill(2), tgkill(2), sigaltstack(2), rt_sigsuspend(2), rt_sigtimedwait(2), ...
+// Signals: rt_sigaction(2), rt_sigprocmask(2), kill(2), tgkill(2), sigaltstack(2), rt_sigsuspend(2),
+// rt_sigtimedwait(2), ...
 #include <signal.h>
 
 #include "pkg/sentry/syscalls/common.h"

@@ -1,4 +1,5 @@
-// Sockets: socket(2), bind(2), listen(2), accept(2), connect(2), send(2), recv(2), getsockopt(2), ... of whatever family.
+// Sockets: socket(2), bind(2), listen(2), accept(2), connect(2), send(2), recv(2), getsockopt(2), ... of whatever
+// family.
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -17,10 +18,10 @@ namespace {
 // The guest's ABI is the host's (x86-64).
 static_assert(sizeof(msghdr) == 56 && sizeof(mmsghdr) == 64 && sizeof(cmsghdr) == 16);
 
-constexpr size_t kMaxControl = 20480;      // net.core.optmem_max
+constexpr size_t kMaxControl = 20480;  // net.core.optmem_max
 constexpr size_t kMaxOption = 1 << 16;
-constexpr int kTypeMask = 0xf;             // SOCK_TYPE_MASK
-constexpr size_t kMaxMessages = 1024;      // UIO_MAXIOV, of sendmmsg(2)
+constexpr int kTypeMask = 0xf;         // SOCK_TYPE_MASK
+constexpr size_t kMaxMessages = 1024;  // UIO_MAXIOV, of sendmmsg(2)
 
 // Who calls, for calls that may walk a path.
 class PathCaller final {
@@ -93,8 +94,10 @@ Result<uint64_t> DoAccept(Task& task, int fd, Addr addr, Addr length_addr, int f
 Result<> CheckCredentials(Task& task, const ucred& creds) {
   const auth::Credentials& c = task.creds();
   if (creds.pid != task.group().id && !c.HasCapability(CAP_SYS_ADMIN)) return Err(EPERM);
-  if (creds.uid != c.ruid && creds.uid != c.euid && creds.uid != c.suid && !c.HasCapability(CAP_SETUID)) return Err(EPERM);
-  if (creds.gid != c.rgid && creds.gid != c.egid && creds.gid != c.sgid && !c.HasCapability(CAP_SETGID)) return Err(EPERM);
+  if (creds.uid != c.ruid && creds.uid != c.euid && creds.uid != c.suid && !c.HasCapability(CAP_SETUID))
+    return Err(EPERM);
+  if (creds.gid != c.rgid && creds.gid != c.egid && creds.gid != c.sgid && !c.HasCapability(CAP_SETGID))
+    return Err(EPERM);
   return {};
 }
 
@@ -173,7 +176,9 @@ class ControlWriter final {
   explicit ControlWriter(size_t room) : room_(room) {}
 
   // How many bytes of data the next message may have.
-  size_t DataRoom() const { return room_ > bytes_.size() + sizeof(cmsghdr) ? room_ - bytes_.size() - sizeof(cmsghdr) : 0; }
+  size_t DataRoom() const {
+    return room_ > bytes_.size() + sizeof(cmsghdr) ? room_ - bytes_.size() - sizeof(cmsghdr) : 0;
+  }
   void Add(int level, int type, std::span<const std::byte> data) {
     if (room_ < bytes_.size() + sizeof(cmsghdr)) {
       truncated_ = true;

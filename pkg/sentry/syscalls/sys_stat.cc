@@ -55,7 +55,9 @@ Result<uint64_t> DoStat(Task& task, int dirfd, Addr path, Addr out, int flags) {
 
 }  // namespace
 
-Result<uint64_t> Stat(Task& task, const SyscallArgs& a) { return DoStat(task, AT_FDCWD, a.Pointer(0), a.Pointer(1), 0); }
+Result<uint64_t> Stat(Task& task, const SyscallArgs& a) {
+  return DoStat(task, AT_FDCWD, a.Pointer(0), a.Pointer(1), 0);
+}
 Result<uint64_t> Lstat(Task& task, const SyscallArgs& a) {
   return DoStat(task, AT_FDCWD, a.Pointer(0), a.Pointer(1), AT_SYMLINK_NOFOLLOW);
 }

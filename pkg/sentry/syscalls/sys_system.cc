@@ -1,4 +1,5 @@
-// The system: uname(2), sysinfo(2), sethostname(2), getrandom(2), getrlimit(2), sched_*(2), getcpu(2), membarrier(2), ...
+// The system: uname(2), sysinfo(2), sethostname(2), getrandom(2), getrlimit(2), sched_*(2), getcpu(2), membarrier(2),
+// ...
 #include <linux/membarrier.h>
 #include <sched.h>
 #include <sys/random.h>

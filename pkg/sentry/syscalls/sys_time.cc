@@ -156,7 +156,8 @@ Result<uint64_t> Nanosleep(Task& task, const SyscallArgs& a) {
 Result<uint64_t> ClockNanosleep(Task& task, const SyscallArgs& a) {
   clockid_t id = a.I32(0);
   // What cannot be slept on (the kernel's k_clock without nsleep); the C library says EINVAL of the first by itself.
-  if (id == CLOCK_THREAD_CPUTIME_ID || id == CLOCK_MONOTONIC_RAW || id == CLOCK_REALTIME_COARSE || id == CLOCK_MONOTONIC_COARSE) {
+  if (id == CLOCK_THREAD_CPUTIME_ID || id == CLOCK_MONOTONIC_RAW || id == CLOCK_REALTIME_COARSE ||
+      id == CLOCK_MONOTONIC_COARSE) {
     return Err(EOPNOTSUPP);
   }
   clock::Nanoseconds now = TRY(ReadClock(task, id));
@@ -198,7 +199,7 @@ Result<uint64_t> Alarm(Task& task, const SyscallArgs& a) {
 }
 
 Result<uint64_t> TimerCreate(Task& task, const SyscallArgs& a) {
-  struct sigevent event {};
+  struct sigevent event{};
   event.sigev_notify = SIGEV_SIGNAL;
   event.sigev_signo = SIGALRM;
   if (a.Pointer(1) != 0) event = TRY(task.mm().CopyInObject<struct sigevent>(a.Pointer(1)));
@@ -220,7 +221,8 @@ Result<uint64_t> TimerSettime(Task& task, const SyscallArgs& a) {
   for (const timespec& t : {value.it_value, value.it_interval}) {
     if (t.tv_sec < 0 || t.tv_nsec < 0 || t.tv_nsec >= 1'000'000'000) return Err(EINVAL);
   }
-  TimerSetting setting{.value = clock::FromTimespec(value.it_value), .interval = clock::FromTimespec(value.it_interval)};
+  TimerSetting setting{.value = clock::FromTimespec(value.it_value),
+                       .interval = clock::FromTimespec(value.it_interval)};
   TimerSetting old = TRY(task.group().timers->Set(a.I32(0), setting, (a.I32(1) & TIMER_ABSTIME) != 0));
   if (a.Pointer(3) != 0) TRY(task.mm().CopyOutObject(a.Pointer(3), ToItimerspec(old)));
   return 0;

@@ -1,5 +1,5 @@
-// The syscall table of x86-64: number, name, argument kinds, handler. The one truth: dispatch, strace, the documentation and
-// the count of what a program asked for and did not get are all made from it.
+// The syscall table of x86-64: number, name, argument kinds, handler. The one truth: dispatch, strace, the
+// documentation and the count of what a program asked for and did not get are all made from it.
 #ifndef REDOUBT_PKG_SENTRY_SYSCALLS_TABLE_H_
 #define REDOUBT_PKG_SENTRY_SYSCALLS_TABLE_H_
 
@@ -19,9 +19,9 @@ using Handler = Result<uint64_t> (*)(kernel::Task& task, const kernel::SyscallAr
 
 struct Entry {
   std::string_view name;  // empty: no such number
-  // One letter an argument, for strace: d int, u unsigned, x hexadecimal, o octal, p pointer, s string in, b buffer in (length is the
-  // next argument), B buffer out (length is the result), f descriptor, a descriptor or AT_FDCWD, S signal, O open flags, M mmap
-  // protection, V vector of strings, t timespec in, T stat out.
+  // One letter an argument, for strace: d int, u unsigned, x hexadecimal, o octal, p pointer, s string in, b buffer in
+  // (length is the next argument), B buffer out (length is the result), f descriptor, a descriptor or AT_FDCWD, S
+  // signal, O open flags, M mmap protection, V vector of strings, t timespec in, T stat out.
   std::string_view arguments;
   Handler handler = nullptr;  // null: not implemented, ENOSYS
 };
@@ -37,7 +37,8 @@ Result<uint64_t> Dispatch(kernel::Task& task, uint64_t number, const kernel::Sys
 // Every call that was made and is not implemented: name and count.
 std::vector<std::pair<std::string, uint64_t>> MissingCalls();
 
-// strace: called after each call (and before it, with a null result, for calls that do not return). Set before tasks run.
+// strace: called after each call (and before it, with a null result, for calls that do not return). Set before tasks
+// run.
 using Tracer = void (*)(kernel::Task& task, uint64_t number, const Entry& entry, const kernel::SyscallArgs& args,
                         const Result<uint64_t>* result);
 void SetTracer(Tracer tracer);

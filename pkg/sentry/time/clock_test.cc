@@ -16,7 +16,8 @@ TEST(Clock, MovesForwardAndCanBeReplaced) {
   Nanoseconds a = Monotonic();
   EXPECT_LE(a, Monotonic());
   EXPECT_GT(Realtime(), a);
-  static constexpr Source kFixed{[] { return Nanoseconds{1}; }, [] { return Nanoseconds{2}; }, [] { return Nanoseconds{3}; }};
+  static constexpr Source kFixed{[] { return Nanoseconds{1}; }, [] { return Nanoseconds{2}; },
+                                 [] { return Nanoseconds{3}; }};
   SetSource(&kFixed);
   EXPECT_EQ(Realtime(), 1);
   EXPECT_EQ(Boottime(), 3);

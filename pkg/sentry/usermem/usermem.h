@@ -1,5 +1,5 @@
-// The only way the Sentry reads and writes guest memory. A MemoryIo is an address space (mm::MemoryManager) or a buffer of the
-// Sentry's own (BufferIo); an IoSequence is the iovec of one read or write.
+// The only way the Sentry reads and writes guest memory. A MemoryIo is an address space (mm::MemoryManager) or a buffer
+// of the Sentry's own (BufferIo); an IoSequence is the iovec of one read or write.
 #ifndef REDOUBT_PKG_SENTRY_USERMEM_USERMEM_H_
 #define REDOUBT_PKG_SENTRY_USERMEM_USERMEM_H_
 
@@ -15,9 +15,9 @@
 
 namespace redoubt {
 
-// Bytes addressed by guest virtual address. All calls copy as much as they can: they return the number of bytes moved before the
-// first bad address, or EFAULT if that is none of a nonzero request. May block the fiber (a page may come from the gofer),
-// so no sync::Mutex ranked at or above kMappings may be held.
+// Bytes addressed by guest virtual address. All calls copy as much as they can: they return the number of bytes moved
+// before the first bad address, or EFAULT if that is none of a nonzero request. May block the fiber (a page may come
+// from the gofer), so no sync::Mutex ranked at or above kMappings may be held.
 class MemoryIo {
  public:
   virtual ~MemoryIo() = default;
@@ -72,8 +72,8 @@ class BufferIo final : public MemoryIo {
   std::span<std::byte> buffer_;
 };
 
-// Where one read puts its bytes, or one write takes them: ranges of a MemoryIo, consumed from the front. Movable, cheap to copy
-// for a single range. The MemoryIo is borrowed.
+// Where one read puts its bytes, or one write takes them: ranges of a MemoryIo, consumed from the front. Movable, cheap
+// to copy for a single range. The MemoryIo is borrowed.
 class IoSequence final {
  public:
   IoSequence() = default;

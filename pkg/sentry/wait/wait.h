@@ -22,12 +22,13 @@ class Sleeper {
 // The Sleeper of the current fiber; null outside a task.
 Sleeper* CurrentSleeper();
 
-// Parks the current fiber once. kErestartsys if interrupted (before or while parked), ETIMEDOUT at the deadline, otherwise success,
-// possibly spurious: callers loop over their condition. No sync::Mutex may be held.
+// Parks the current fiber once. kErestartsys if interrupted (before or while parked), ETIMEDOUT at the deadline,
+// otherwise success, possibly spurious: callers loop over their condition. No sync::Mutex may be held.
 Result<> Block(fiber::Time deadline = fiber::kForever);
 
 // The loop around an operation that answers EAGAIN: registers on the object, tries, sleeps, tries again.
-//   `object` has RegisterWaiter(Entry&) and UnregisterWaiter(Entry&). `attempt` returns a Result; any outcome but EAGAIN ends the loop.
+//   `object` has RegisterWaiter(Entry&) and UnregisterWaiter(Entry&). `attempt` returns a Result; any outcome but
+//   EAGAIN ends the loop.
 template <typename Object, typename Attempt>
 auto Retry(Object& object, waiter::EventMask mask, fiber::Time deadline, Attempt&& attempt) -> decltype(attempt()) {
   // First without registering: most operations do not block.

@@ -1,4 +1,5 @@
-// Identity and limits: setuid(2) and its family, setgroups(2), capabilities(7), getrlimit(2), prctl(2), setsid(2), setpgid(2).
+// Identity and limits: setuid(2) and its family, setgroups(2), capabilities(7), getrlimit(2), prctl(2), setsid(2),
+// setpgid(2).
 #include <fcntl.h>
 #include <grp.h>
 #include <linux/capability.h>

@@ -221,7 +221,9 @@ TEST_F(Io, FallocateGrowsTheFile) {
 
 TEST_F(Io, FallocatePunchesHoles) {
   ASSERT_OK(fallocate(fd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 2, 3));
-  EXPECT_EQ(ReadAll(dir_ / "f"), std::string("01\0\0\0" "56789", 10));
+  EXPECT_EQ(ReadAll(dir_ / "f"), std::string("01\0\0\0"
+                                             "56789",
+                                             10));
 }
 
 TEST_F(Io, SyncCallsSucceedOnFilesAndRefusePipes) {

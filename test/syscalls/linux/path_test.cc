@@ -1,5 +1,5 @@
-// Names: mkdir, rmdir, unlink, rename, link, symlink, readlink, getdents64, getcwd, chdir; and what stat, chmod, chown, utimensat,
-// access, statx tell and change.
+// Names: mkdir, rmdir, unlink, rename, link, symlink, readlink, getdents64, getcwd, chdir; and what stat, chmod, chown,
+// utimensat, access, statx tell and change.
 #include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -30,7 +30,7 @@ class Path : public ::testing::Test {
     return s.c_str();
   }
   struct stat Stat(const char* name) {
-    struct stat st {};
+    struct stat st{};
     EXPECT_OK(lstat(At(name), &st));
     return st;
   }
@@ -323,7 +323,7 @@ TEST_F(Path, StatTellsSizeTypeAndBlocks) {
 
 TEST_F(Path, StatxTellsWhatStatDoes) {
   dir_.File("f", "abc", 0640);
-  struct statx x {};
+  struct statx x{};
   ASSERT_OK(statx(AT_FDCWD, At("f"), 0, STATX_BASIC_STATS, &x));
   struct stat st = Stat("f");
   EXPECT_EQ(x.stx_mask & STATX_BASIC_STATS, STATX_BASIC_STATS);
@@ -450,7 +450,7 @@ TEST_F(Path, MknodMakesNodes) {
 }
 
 TEST_F(Path, StatfsTellsTheKind) {
-  struct statfs s {};
+  struct statfs s{};
   ASSERT_OK(statfs(dir_.path().c_str(), &s));
   EXPECT_GT(s.f_bsize, 0);
   EXPECT_GE(s.f_namelen, 255);

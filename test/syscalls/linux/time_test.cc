@@ -1,4 +1,5 @@
-// Time: clock_gettime(2) through the vDSO and not, nanosleep(2), clock_nanosleep(2), setitimer(2), alarm(2), timer_create(2), times(2).
+// Time: clock_gettime(2) through the vDSO and not, nanosleep(2), clock_nanosleep(2), setitimer(2), alarm(2),
+// timer_create(2), times(2).
 #include <signal.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
@@ -100,7 +101,7 @@ std::atomic<int> alarms = 0;
 void OnAlarm(int) { alarms++; }
 
 TEST(Sleep, InterruptionTellsWhatIsLeft) {
-  struct sigaction action {};
+  struct sigaction action{};
   action.sa_handler = OnAlarm;
   action.sa_flags = SA_RESTART;  // nanosleep does not care
   sigaction(SIGALRM, &action, nullptr);

@@ -8,8 +8,8 @@
 
 namespace redoubt::testing {
 
-// Forks; the child runs `body` and exits with what it returns (0: well), and with 99 if an expectation in it failed, which is
-// printed. -1 if fork fails.
+// Forks; the child runs `body` and exits with what it returns (0: well), and with 99 if an expectation in it failed,
+// which is printed. -1 if fork fails.
 pid_t Spawn(const std::function<int()>& body);
 // Spawn, then the wait status. So: EXPECT_EQ(RunChild([] { EXPECT_OK(setuid(1)); return 0; }), 0).
 int RunChild(const std::function<int()>& body);

@@ -1,5 +1,5 @@
-// The main of every syscall test: each test runs in a child of its own, so that none inherits another's descriptors, masks,
-// mappings or children, and one that crashes or hangs costs only itself. Prints a line per test for the runner:
+// The main of every syscall test: each test runs in a child of its own, so that none inherits another's descriptors,
+// masks, mappings or children, and one that crashes or hangs costs only itself. Prints a line per test for the runner:
 //   @@ PASS Suite.Name | @@ FAIL Suite.Name reason | @@ SKIP Suite.Name, and "@@ END" when all have run.
 // With --in_process it is a plain GoogleTest program, for debuggers.
 #include <errno.h>

@@ -41,7 +41,8 @@ Result<struct statfs> GoferFilesystem::Statfs() {
 RefPtr<GoferInode> GoferFilesystem::FindLocked(const p9::Attributes& attributes) {
   auto it = inodes_.find(attributes.qid.path);
   // The number of a deleted file may be used again by one of another type.
-  if (it == inodes_.end() || it->second->type() != (attributes.mode & S_IFMT) || !it->second->TryIncRef()) return nullptr;
+  if (it == inodes_.end() || it->second->type() != (attributes.mode & S_IFMT) || !it->second->TryIncRef())
+    return nullptr;
   return RefPtr<GoferInode>::Adopt(it->second);
 }
 

@@ -19,8 +19,9 @@
 
 namespace redoubt::goferfs {
 
-// Locks: io_mu_ (a fiber lock) makes fills, writes, truncations and write-back one at a time and is held across messages; it is not held while guest
-// memory is touched, which may fault on this very file. attr_mu_ and data_mu_ are short.
+// Locks: io_mu_ (a fiber lock) makes fills, writes, truncations and write-back one at a time and is held across
+// messages; it is not held while guest memory is touched, which may fault on this very file. attr_mu_ and data_mu_ are
+// short.
 class GoferInode final : public vfs::Inode, public memmap::Mappable {
  public:
   GoferInode(GoferFilesystem& fs, RefPtr<p9::File> file, const p9::Attributes& attributes);
@@ -57,8 +58,8 @@ class GoferInode final : public vfs::Inode, public memmap::Mappable {
   Result<> Sync(bool data_only);
   // What an open for writing needs: fails now, not at the first write.
   Result<> PrepareWrite();
-  // Descriptions come and go. Without any, the fids for I/O are given back: the server's host descriptors are few, and the
-  // dentry cache keeps thousands of inodes.
+  // Descriptions come and go. Without any, the fids for I/O are given back: the server's host descriptors are few, and
+  // the dentry cache keeps thousands of inodes.
   void DescriptionOpened() { descriptions_.fetch_add(1); }
   void DescriptionClosed();
 

@@ -158,7 +158,8 @@ Result<size_t> GoferInode::WriteAt(IoSequence& src, uint64_t offset, bool append
       // What is cached is kept equal to what the server has.
       for (uint64_t at = offset; at < offset + sent;) {
         tmpfs::PageMap::Run run = pages_.Find(at, offset + sent);
-        if (run.present) std::memcpy(memory.At(run.memory) + (at - run.start), buffer.get() + (at - offset), run.end - at);
+        if (run.present)
+          std::memcpy(memory.At(run.memory) + (at - run.start), buffer.get() + (at - offset), run.end - at);
         at = run.end;
       }
       size_ = std::max(size_, offset + sent);

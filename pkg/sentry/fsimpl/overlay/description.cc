@@ -21,7 +21,8 @@ Result<RefPtr<vfs::FileDescription>> LowerFileDescription::Real() {
 }
 
 Result<size_t> LowerFileDescription::PRead(IoSequence& dst, uint64_t offset, vfs::IoFlags flags) {
-  if (inode_->upper() == nullptr) [[likely]] return lower_->PRead(dst, offset, flags);
+  if (inode_->upper() == nullptr) [[likely]]
+    return lower_->PRead(dst, offset, flags);
   RefPtr<vfs::FileDescription> real = TRY(Real());
   return real->PRead(dst, offset, flags);
 }

@@ -1,5 +1,5 @@
-// Private to overlay: open directories, and regular files of the lower layer open for reading. (Files of the upper layer are
-// opened as that does it.)
+// Private to overlay: open directories, and regular files of the lower layer open for reading. (Files of the upper
+// layer are opened as that does it.)
 #ifndef REDOUBT_PKG_SENTRY_FSIMPL_OVERLAY_DESCRIPTION_H_
 #define REDOUBT_PKG_SENTRY_FSIMPL_OVERLAY_DESCRIPTION_H_
 
@@ -12,7 +12,8 @@
 
 namespace redoubt::overlay {
 
-// Reads the lower file until it is copied up, then the copy, as Linux does since 4.19. What has been mapped stays the lower file's.
+// Reads the lower file until it is copied up, then the copy, as Linux does since 4.19. What has been mapped stays the
+// lower file's.
 class LowerFileDescription final : public vfs::FileDescription {
  public:
   LowerFileDescription(RefPtr<OverlayInode> inode, RefPtr<vfs::FileDescription> lower, vfs::Path path, int flags)

@@ -54,7 +54,8 @@ Result<RefPtr<vfs::Inode>> OverlayInode::Mkdir(std::string_view name, const vfs:
   return RefPtr<vfs::Inode>(fs().NodeFor(std::move(made), OverlayFilesystem::Layer::kUpper));
 }
 
-Result<RefPtr<vfs::Inode>> OverlayInode::Symlink(std::string_view name, std::string_view target, const vfs::NewInode& n) {
+Result<RefPtr<vfs::Inode>> OverlayInode::Symlink(std::string_view name, std::string_view target,
+                                                 const vfs::NewInode& n) {
   vfs::Inode* up = TRY(CopyUp());
   RefPtr<vfs::Inode> made = TRY(up->Symlink(name, target, n));
   return RefPtr<vfs::Inode>(fs().NodeFor(std::move(made), OverlayFilesystem::Layer::kUpper));

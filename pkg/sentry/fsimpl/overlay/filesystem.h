@@ -17,9 +17,10 @@ namespace redoubt::overlay {
 
 class OverlayInode;
 
-// What copying up makes is put into a directory of the upper file system that has no name ("work"), and stays there until a rename or a
-// link gives it a name of the upper layer. Meanwhile it is found through the lower file's name: the lower inode leads to the overlay
-// inode, which holds the copy. So copying up touches neither the parent nor any other name of the file.
+// What copying up makes is put into a directory of the upper file system that has no name ("work"), and stays there
+// until a rename or a link gives it a name of the upper layer. Meanwhile it is found through the lower file's name: the
+// lower inode leads to the overlay inode, which holds the copy. So copying up touches neither the parent nor any other
+// name of the file.
 class OverlayFilesystem final : public vfs::Filesystem {
  public:
   OverlayFilesystem(RefPtr<vfs::Filesystem> upper, RefPtr<vfs::Filesystem> lower);
@@ -46,7 +47,8 @@ class OverlayFilesystem final : public vfs::Filesystem {
   vfs::Inode& work() const { return *work_; }
   vfs::Inode& upper_root() const { return *upper_root_; }
   uint64_t NextWorkId() { return next_work_id_.fetch_add(1, std::memory_order_relaxed); }
-  // st_ino of inodes of the upper layer: the lower file's for a copy, otherwise a number that the lower layer does not use.
+  // st_ino of inodes of the upper layer: the lower file's for a copy, otherwise a number that the lower layer does not
+  // use.
   void TranslateUpperInos(std::vector<uint64_t*>& inos) EXCLUDES(mu_);
   static uint64_t UpperIno(uint64_t ino) { return ino | uint64_t{1} << 62; }
 

@@ -25,12 +25,12 @@ struct DirectoryEntry {
 // All but "." and "..", of an inode of a layer.
 Result<std::vector<DirectoryEntry>> ListLayer(vfs::Inode& directory);
 
-// A file of one layer or, copied up or merged, of both. In a directory of both, a name belongs to the upper layer if that has it;
-// otherwise to the lower one unless it is hidden. A name that the upper layer has is hidden or absent below, always, so each
-// name is one file's and listing needs no merging.
+// A file of one layer or, copied up or merged, of both. In a directory of both, a name belongs to the upper layer if
+// that has it; otherwise to the lower one unless it is hidden. A name that the upper layer has is hidden or absent
+// below, always, so each name is one file's and listing needs no merging.
 //
-// Locks: copy_mu_ (a fiber lock, held across messages to the lower layer; after directories' locks) serializes copying up with what
-// changes the number of names; mu_ is short and guards fields. No two inodes' copy_mu_ are held at once.
+// Locks: copy_mu_ (a fiber lock, held across messages to the lower layer; after directories' locks) serializes copying
+// up with what changes the number of names; mu_ is short and guards fields. No two inodes' copy_mu_ are held at once.
 class OverlayInode final : public vfs::Inode {
  public:
   // One of both may be null. An inode of both is copied up already.

@@ -1,8 +1,8 @@
 // The overlay against what a plain tmpfs does with the same operations, and what is particular to it.
 #include "pkg/sentry/fsimpl/overlay/overlay.h"
 
-#include <fcntl.h>
 #include <dirent.h>
+#include <fcntl.h>
 #include <linux/fs.h>
 #include <linux/magic.h>
 
@@ -69,7 +69,8 @@ void Describe(World& w, const std::string& dir, std::map<std::string, std::strin
     EXPECT_EQ(attrs->ino, e.ino) << name;
     EXPECT_EQ(attrs->mode & S_IFMT, static_cast<uint32_t>(DTTOIF(e.type))) << name;
     EXPECT_FALSE(out.contains(name)) << name << " is listed twice";
-    std::string line = std::to_string(attrs->mode) + " " + std::to_string(attrs->uid) + ":" + std::to_string(attrs->gid);
+    std::string line =
+        std::to_string(attrs->mode) + " " + std::to_string(attrs->uid) + ":" + std::to_string(attrs->gid);
     if (detail == Detail::kInodes) line += " i" + std::to_string(attrs->ino) + " m" + std::to_string(attrs->mtime);
     if (!S_ISDIR(attrs->mode)) line += " n" + std::to_string(attrs->nlink) + " s" + std::to_string(attrs->size);
     if (S_ISREG(attrs->mode)) line += " " + w.ReadFile(name);
@@ -283,7 +284,9 @@ class Operation {
       for (int i = 0; i < depth; ++i) *path += std::string("/") + "abcfgl"[random() % 6];
     }
   }
-  std::string Describe() const { return std::to_string(kind_) + " " + from_ + " " + to_ + " " + std::to_string(argument_ % 16); }
+  std::string Describe() const {
+    return std::to_string(kind_) + " " + from_ + " " + to_ + " " + std::to_string(argument_ % 16);
+  }
   std::string Run(World& w) const {
     auto e = [](int error) { return std::to_string(error); };
     switch (kind_) {

@@ -25,11 +25,12 @@ namespace redoubt::unixsock {
 
 inline constexpr ucred kNobody = {.pid = 0, .uid = UINT32_MAX, .gid = UINT32_MAX};
 
-// Held by its UnixSocket, by its peer, by the inode it is bound to and, until accepted, by a listener's queue. Ends with Close, when its
-// UnixSocket ends; what else holds it then sees it closed.
+// Held by its UnixSocket, by its peer, by the inode it is bound to and, until accepted, by a listener's queue. Ends
+// with Close, when its UnixSocket ends; what else holds it then sees it closed.
 //
-// Locks: io_mu_ (fiber locks: one sender, one receiver at a time; guest memory is copied under them), then mu_ of this or of another
-// endpoint, both only in the order of their addresses (connecting). Queues are notified with no lock held.
+// Locks: io_mu_ (fiber locks: one sender, one receiver at a time; guest memory is copied under them), then mu_ of this
+// or of another endpoint, both only in the order of their addresses (connecting). Queues are notified with no lock
+// held.
 class Endpoint final : public RefCounted {
  public:
   Endpoint(int type, ucred creator) : type_(type), creator_(creator) {}
@@ -96,10 +97,10 @@ class Endpoint final : public RefCounted {
     Endpoint& to_;
   };
 
-  static constexpr size_t kOverhead = 256;         // of a message's own memory
-  static constexpr size_t kSmall = 4096;           // small pieces of a stream share a buffer of this size
+  static constexpr size_t kOverhead = 256;  // of a message's own memory
+  static constexpr size_t kSmall = 4096;    // small pieces of a stream share a buffer of this size
   static constexpr size_t kStreamPiece = 64 << 10;
-  static constexpr size_t kMaxPackets = 512;       // waiting at a datagram socket
+  static constexpr size_t kMaxPackets = 512;  // waiting at a datagram socket
 
   uint32_t send_limit() const { return send_limit_.load(std::memory_order_relaxed); }
   RefPtr<Endpoint> peer() const EXCLUDES(mu_);

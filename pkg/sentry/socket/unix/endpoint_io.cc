@@ -77,8 +77,8 @@ Result<size_t> Endpoint::SendStream(IoSequence& data, Rights& rights, const ucre
     sync::MutexLock lock(to->mu_);
     if (to->state_ == State::kClosed || to->receive_shutdown_) return Err(EPIPE);
     Message* last = to->queue_.empty() ? nullptr : &to->queue_.back();
-    if (n <= sizeof(small) && rights.empty() && last != nullptr && last->rights.empty() && last->capacity - last->end >= copied &&
-        Same(last->creds, creds)) {
+    if (n <= sizeof(small) && rights.empty() && last != nullptr && last->rights.empty() &&
+        last->capacity - last->end >= copied && Same(last->creds, creds)) {
       // Where the receiver may be reading is before `end`.
       std::memcpy(last->data.get() + last->end, small, copied);
       last->end += copied;

@@ -51,7 +51,8 @@ class InFlight final {
   std::vector<Rights> TakeGarbage() EXCLUDES(mu_) {
     std::vector<Rights> garbage;
     sync::MutexLock lock(mu_);
-    // Held by nothing but messages. The count of references of such a one cannot grow meanwhile: for that it would have to land.
+    // Held by nothing but messages. The count of references of such a one cannot grow meanwhile: for that it would have
+    // to land.
     std::unordered_map<UnixSocket*, int32_t> from_elsewhere;
     for (auto [s, count] : sockets_) {
       if (s->RefCount() == count) from_elsewhere.emplace(s, count);
@@ -122,7 +123,8 @@ Rights::~Rights() {
   if (!files_.empty()) Bury(Land());
 }
 
-// Dropping a socket drops its messages, which drop sockets: each of them only adds to the list that the first works off.
+// Dropping a socket drops its messages, which drop sockets: each of them only adds to the list that the first works
+// off.
 void Bury(std::vector<File> files) {
   struct Graveyard {
     sync::Mutex mu{sync::Rank::kLeaf};

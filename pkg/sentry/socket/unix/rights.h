@@ -14,17 +14,17 @@ namespace redoubt::unixsock {
 
 using File = RefPtr<vfs::FileDescription>;
 
-// The descriptions that one message carries, counted as in flight while they do. Destroying them closes them, without recursion
-// however deep sockets lie in messages in sockets.
+// The descriptions that one message carries, counted as in flight while they do. Destroying them closes them, without
+// recursion however deep sockets lie in messages in sockets.
 //
-// A socket whose only references are in flight, in queues that only such sockets have, can never be received: CollectGarbage
-// finds those (the algorithm of Linux's net/unix/garbage.c before 6.10) and empties their queues. It looks at all that are in
-// flight, so it runs when an eighth as many sockets have ended since the last time or, if many are in flight, when as many more have
-// been sent.
+// A socket whose only references are in flight, in queues that only such sockets have, can never be received:
+// CollectGarbage finds those (the algorithm of Linux's net/unix/garbage.c before 6.10) and empties their queues. It
+// looks at all that are in flight, so it runs when an eighth as many sockets have ended since the last time or, if many
+// are in flight, when as many more have been sent.
 class Rights final {
  public:
-  static constexpr size_t kMaxFiles = 253;             // SCM_MAX_FD
-  static constexpr uint64_t kMaxInFlight = 1 << 16;    // of all messages, whatever the limit of who sends
+  static constexpr size_t kMaxFiles = 253;           // SCM_MAX_FD
+  static constexpr uint64_t kMaxInFlight = 1 << 16;  // of all messages, whatever the limit of who sends
 
   Rights() = default;
   // EINVAL for more than kMaxFiles; ETOOMANYREFS if more than `limit` would be in flight.

@@ -1,5 +1,5 @@
-// AF_UNIX sockets: unix(7). Stream, datagram and sequenced-packet; names in the file system and abstract ones; descriptors and
-// credentials in messages.
+// AF_UNIX sockets: unix(7). Stream, datagram and sequenced-packet; names in the file system and abstract ones;
+// descriptors and credentials in messages.
 #ifndef REDOUBT_PKG_SENTRY_SOCKET_UNIX_UNIX_H_
 #define REDOUBT_PKG_SENTRY_SOCKET_UNIX_UNIX_H_
 

@@ -95,8 +95,7 @@ Result<> UnixSocket::Connect(const Caller& caller, socket::Address address, fibe
   }
   RefPtr<Endpoint> listener = TRY(Find(caller, address));
   SpaceOf space{*listener};
-  return Blocking(space, waiter::kOut, deadline,
-                  [&] { return endpoint_->Connect(*listener, caller.credentials()); });
+  return Blocking(space, waiter::kOut, deadline, [&] { return endpoint_->Connect(*listener, caller.credentials()); });
 }
 
 Result<RefPtr<socket::Socket>> UnixSocket::Accept(const Caller& caller, int flags, fiber::Time deadline) {
@@ -125,8 +124,8 @@ Result<size_t> UnixSocket::Send(const Caller& caller, socket::OutMessage& messag
   }
   size_t total = 0;
   do {
-    Result<size_t> n = Blocking(*this, waiter::kOut, deadline,
-                                [&] { return endpoint_->SendStream(message.data, rights, creds); });
+    Result<size_t> n =
+        Blocking(*this, waiter::kOut, deadline, [&] { return endpoint_->SendStream(message.data, rights, creds); });
     if (!n) {
       if (total > 0) break;
       return n;
@@ -219,7 +218,7 @@ class Unix final : public socket::Family {
     return Make(caller, flags, MakeRef<Endpoint>(type, caller.credentials()));
   }
   Result<std::pair<RefPtr<socket::Socket>, RefPtr<socket::Socket>>> CreatePair(const Caller& caller, int type,
-                                                                                 int protocol, int flags) override {
+                                                                               int protocol, int flags) override {
     TRY(Check(type, protocol));
     RefPtr<Endpoint> a = MakeRef<Endpoint>(type, caller.credentials());
     RefPtr<Endpoint> b = MakeRef<Endpoint>(type, caller.credentials());

@@ -37,7 +37,11 @@ struct Process {
   int pid = 7;
   uint64_t descriptor_limit = 1024;
   socket::Caller caller() const {
-    return {.creds = *w.creds, .pid = pid, .root = w.root_path, .cwd = w.root_path, .descriptor_limit = descriptor_limit,
+    return {.creds = *w.creds,
+            .pid = pid,
+            .root = w.root_path,
+            .cwd = w.root_path,
+            .descriptor_limit = descriptor_limit,
             .network_space = &w};
   }
   SocketPtr Make(int type, int flags = 0) const { return *UnixFamily().Create(caller(), type, 0, flags); }
