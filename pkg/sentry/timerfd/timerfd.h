@@ -29,7 +29,7 @@ class TimerFd final : public vfs::FileDescription {
 
   Result<size_t> Read(IoSequence& dst, vfs::IoFlags flags) override;
   Result<size_t> Write(IoSequence&, vfs::IoFlags) override { return Err(EINVAL); }
-  Result<uint64_t> Seek(int64_t, int) override { return Err(ESPIPE); }
+  Result<uint64_t> Seek(int64_t, int) override { return 0; }  // Linux: noop_llseek
   waiter::EventMask Readiness(waiter::EventMask mask) override;
   void RegisterWaiter(waiter::Entry& entry) override { queue_.Register(entry); }
   void UnregisterWaiter(waiter::Entry& entry) override { queue_.Unregister(entry); }
