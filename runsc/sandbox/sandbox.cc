@@ -104,7 +104,9 @@ int Run(const specutils::Spec& spec, const specutils::SandboxOptions& options, i
   sigset_t all, old;
   sigfillset(&all);
   sigprocmask(SIG_SETMASK, &all, &old);
-  pid_t gofer = Start(gofer_args, gofer_fds, old);
+  // With every signal blocked, for good: a Ctrl-C at the terminal is the guest's, and goes to all of this process
+  // group.
+  pid_t gofer = Start(gofer_args, gofer_fds, all);
   if (gofer < 0) return Fail("fork");
   // Boot starts with everything blocked and takes signals when it can.
   pid_t boot = Start({"runsc-sandbox", "boot"}, boot_fds, all);
