@@ -31,7 +31,7 @@ void Record(int sig, siginfo_t* info, void*) {
 }
 
 void Handle(int sig, int flags = 0, void (*handler)(int, siginfo_t*, void*) = Record) {
-  struct sigaction sa {};
+  struct sigaction sa{};
   sa.sa_sigaction = handler;
   sa.sa_flags = flags | SA_SIGINFO;
   ASSERT_OK(sigaction(sig, &sa, nullptr));
@@ -66,7 +66,7 @@ TEST(Sigaction, HandlerSeesTheSender) {
 }
 
 TEST(Sigaction, ErrorsOfArguments) {
-  struct sigaction sa {};
+  struct sigaction sa{};
   sa.sa_handler = SIG_IGN;
   EXPECT_ERRNO(sigaction(SIGKILL, &sa, nullptr), EINVAL);
   EXPECT_ERRNO(sigaction(SIGSTOP, &sa, nullptr), EINVAL);
@@ -80,14 +80,14 @@ TEST(Sigaction, ErrorsOfArguments) {
 TEST(Sigaction, ResethandRestoresTheDefault) {
   Handle(SIGUSR1, SA_RESETHAND);
   ASSERT_OK(raise(SIGUSR1));
-  struct sigaction now {};
+  struct sigaction now{};
   ASSERT_OK(sigaction(SIGUSR1, nullptr, &now));
   EXPECT_EQ(now.sa_handler, SIG_DFL);
 }
 
 TEST(Sigaction, MaskIsBlockedDuringTheHandler) {
   static volatile sig_atomic_t inside = -1;
-  struct sigaction sa {};
+  struct sigaction sa{};
   sa.sa_handler = [](int) {
     raise(SIGUSR2);
     inside = count;
