@@ -182,7 +182,7 @@ void SystrapContext::Enter(const Registers& regs) {
   r.ss = regs.ss;
   if (!fp_in_slot) {
     if (fp_.bytes.empty()) fp_ = InitialFpState();
-    memcpy(slot.fp, fp_.bytes.data(), fp_.bytes.size());
+    memcpy(slot.fp_to_load(), fp_.bytes.data(), fp_.bytes.size());
   }
   can_return_ = false;
   slot.Command(OP_RESUME);
@@ -388,7 +388,7 @@ bool SystrapContext::SaveFrom(Slot& slot) {
       if (!WaitForStub(slot)) return false;
     }
     fp_.bytes.resize(FpStateSize());
-    memcpy(fp_.bytes.data(), slot.fp, fp_.bytes.size());
+    memcpy(fp_.bytes.data(), slot.fp_saved(), fp_.bytes.size());
     SanitizeFpState(fp_);
     fp_in_slot_.store(false, std::memory_order_relaxed);
   }

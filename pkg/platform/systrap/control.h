@@ -95,22 +95,25 @@ struct CommandPage {
   uint32_t operation;
   uint32_t count;
   uint32_t unused;
-  uint64_t slot;
-  struct {
+  uint64_t slot, stack;
+  uint64_t unused1[2];
+  uint64_t slots_offset, command_offset;
+  struct Stack {
     uint64_t address;
     uint32_t flags, unused;
     uint64_t size;
-  } stack;  // stack_t
-  uint64_t slots_offset, command_offset;
+  };  // stack_t
+  alignas(128) Stack stacks[STUB_MAX_SLOTS];
   struct Op {
     uint64_t addr, length, protection, flags, offset;
   };
-  alignas(128) Op ops[COMMAND_MAX_OPS];
+  Op ops[COMMAND_MAX_OPS];
 };
 static_assert(offsetof(CommandPage, operation) == COMMAND_OPERATION && offsetof(CommandPage, count) == COMMAND_COUNT);
 static_assert(offsetof(CommandPage, slot) == COMMAND_SLOT && offsetof(CommandPage, stack) == COMMAND_STACK);
 static_assert(offsetof(CommandPage, slots_offset) == COMMAND_SLOTS_OFFSET && offsetof(CommandPage, ops) == COMMAND_OPS);
 static_assert(offsetof(CommandPage, command_offset) == COMMAND_COMMAND_OFFSET);
+static_assert(offsetof(CommandPage, stacks) == COMMAND_STACKS && sizeof(CommandPage::Stack) == 24);
 static_assert(sizeof(CommandPage::Op) == MAP_OP_SIZE && sizeof(CommandPage) <= kPageSize);
 
 // The memfd and who has which area. Thread-safe.

@@ -107,6 +107,7 @@ redoubt_systrap_template_entry:
 
 .Lnew_thread:
         movq COMMAND_SLOT(%r13), %r15
+        movq COMMAND_STACK(%r13), %rbp
         xorl %r14d, %r14d
         movl $0x110f00, %edi            // VM FS FILES SIGHAND THREAD PARENT_SETTID
         leaq STUB_SLOT_SIZE(%r15), %rsi
@@ -122,7 +123,7 @@ redoubt_systrap_template_entry:
         jmp .Lack
 // The new thread. What it inherits in registers is no secret.
 .Lthread:
-        leaq COMMAND_STACK(%r13), %rdi
+        movq %rbp, %rdi
         xorl %esi, %esi
         movl $__NR_sigaltstack, %eax
         syscall
@@ -381,7 +382,7 @@ redoubt_systrap_enter_start:
         je 1f
         movl $-1, %eax
         movl $-1, %edx
-        xrstor64 STUB_SLOT_FP(%rcx)
+        xrstor64 STUB_SLOT_FP_LOAD(%rcx)
 1:      movq RESUME_FS_BASE(%rcx), %rax
         wrfsbase %rax
         movq RESUME_GS_BASE(%rcx), %rax

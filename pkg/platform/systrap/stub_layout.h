@@ -11,11 +11,13 @@
 #define STUB_TEXT_SIZE 0x2000
 #define STUB_MAX_SLOTS 64
 #define STUB_SLOT_SIZE 0x10000
-// Within a slot: the control page, the XSAVE area, the signal stack.
+// Within a slot: the control page, the XSAVE area that the thread saves to, the one that it loads from (it may save at
+// any time while it waits), the signal stack.
 #define STUB_SLOT_FP 0x1000
-#define STUB_SLOT_FP_SIZE 0x4000
-#define STUB_SLOT_STACK 0x5000
-#define STUB_SLOT_STACK_SIZE 0xb000
+#define STUB_SLOT_FP_LOAD 0x4000
+#define STUB_SLOT_FP_SIZE 0x3000
+#define STUB_SLOT_STACK 0x7000
+#define STUB_SLOT_STACK_SIZE 0x9000
 
 // Descriptors of a stub.
 #define STUB_FD_MEMORY 0
@@ -109,20 +111,21 @@
 #define COMMAND_SEQUENCE 0x00
 #define COMMAND_OPERATION 0x04
 #define COMMAND_COUNT 0x08
-// OP_NEW_THREAD: the slot, and the signal stack for sigaltstack(2).
+// OP_NEW_THREAD: the slot, and where in this page its stack_t is. Each has its own, as the new thread looks at it later.
 #define COMMAND_SLOT 0x10
 #define COMMAND_STACK 0x18
 // OP_NEW_PROCESS: offsets in the control file.
 #define COMMAND_SLOTS_OFFSET 0x30
 #define COMMAND_COMMAND_OFFSET 0x38
-#define COMMAND_OPS 0x80
+#define COMMAND_STACKS 0x80
+#define COMMAND_OPS 0x680
 #define MAP_OP_SIZE 0x28
 #define MAP_OP_ADDR 0x00
 #define MAP_OP_LENGTH 0x08
 #define MAP_OP_PROT 0x10
 #define MAP_OP_FLAGS 0x18
 #define MAP_OP_OFFSET 0x20
-#define COMMAND_MAX_OPS 96
+#define COMMAND_MAX_OPS 60
 
 #define OP_MAP 1
 #define OP_NEW_THREAD 2

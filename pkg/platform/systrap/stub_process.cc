@@ -60,12 +60,15 @@ Result<Slot*> StubProcess::NewSlot() {
   int index = static_cast<int>(slots_.size());
   ControlFile& control = host_->control();
   auto slot =
-      std::make_unique<Slot>(*this, index, control.slot(process_.area, index), control.slot_fp(process_.area, index));
+      std::make_unique<Slot>(*this, index, control.slot(process_.area, index));
   {
     sync::MutexLock lock(mu_);
     command_.slot = slot->guest_address();
-    command_.stack = {
-        .address = slot->guest_address() + STUB_SLOT_STACK, .flags = 0, .unused = 0, .size = STUB_SLOT_STACK_SIZE};
+    command_.stack = STUB_COMMAND + COMMAND_STACKS + index * sizeof(CommandPage::Stack);
+    command_.stacks[index] = {.address = slot->guest_address() + STUB_SLOT_STACK,
+                              .flags = 0,
+                              .unused = 0,
+                              .size = STUB_SLOT_STACK_SIZE};
     TRY(Send(OP_NEW_THREAD));
   }
   // Other threads of the guest may already have changed the word; a number that is not one of the process' threads

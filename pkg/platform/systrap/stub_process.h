@@ -40,7 +40,7 @@ struct Slot {
     kResting,  // a context's that sleeps; may be taken, once its extended state has been saved
   };
 
-  Slot(StubProcess& p, int i, SlotControl& control, std::byte* area) : process(p), index(i), c(control), fp(area) {}
+  Slot(StubProcess& p, int i, SlotControl& control) : process(p), index(i), c(control) {}
 
   // Has the thread do `operation`, whose arguments are in place.
   void Command(uint32_t operation);
@@ -49,11 +49,13 @@ struct Slot {
   // The thread spins or runs: it need not be waked.
   bool Hot() const { return c.sleeping.load(std::memory_order_relaxed) == 0; }
   Addr guest_address() const { return kSlots + index * kSlotSize; }
+  // The XSAVE areas.
+  std::byte* fp_saved() { return reinterpret_cast<std::byte*>(&c) + STUB_SLOT_FP; }
+  std::byte* fp_to_load() { return reinterpret_cast<std::byte*>(&c) + STUB_SLOT_FP_LOAD; }
 
   StubProcess& process;
   const int index;
   SlotControl& c;
-  std::byte* const fp;
   pid_t tid = 0;
   // The event that the thread will post next. It starts with 1, of its own accord.
   uint32_t sequence = 1;
