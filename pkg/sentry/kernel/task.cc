@@ -71,6 +71,7 @@ Usage Task::GetUsage() const {
 }
 
 void Task::FallAsleep() {
+  if (context_) context_->Rest();
   int64_t now = clock::Monotonic();
   system_ns_.fetch_add(now - state_since_.load(std::memory_order_relaxed), std::memory_order_relaxed);
   state_since_.store(now, std::memory_order_relaxed);
