@@ -20,4 +20,13 @@ Result<> FakeAddressSpace::Unmap(Addr addr, uint64_t length) {
   return {};
 }
 
+Result<> FakeAddressSpace::Batch(std::span<const platform::MapOp> ops) {
+  CHECK(!ops.empty(), "an empty batch");
+  const int before = calls;
+  Result<> r = AddressSpace::Batch(ops);
+  calls = before + 1;
+  batches++;
+  return r;
+}
+
 }  // namespace redoubt::mm

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <map>
+#include <span>
 
 #include "pkg/platform/platform.h"
 #include "pkg/sentry/pgalloc/memory_file.h"
@@ -18,6 +19,7 @@ class FakeAddressSpace final : public platform::AddressSpace {
   };
   Result<> MapFile(Addr addr, int fd, uint64_t offset, uint64_t length, AccessType access, bool populate) override;
   Result<> Unmap(Addr addr, uint64_t length) override;
+  Result<> Batch(std::span<const platform::MapOp> ops) override;
   void Release() override {
     pages.clear();
     released = true;
@@ -26,7 +28,8 @@ class FakeAddressSpace final : public platform::AddressSpace {
   std::map<Addr, Page> pages;
   bool released = false;
   bool fail_maps = false;
-  int calls = 0;
+  int calls = 0;  // of the three above; a batch is one
+  int batches = 0;
 };
 
 class FakePlatform final : public platform::Platform {
