@@ -185,6 +185,7 @@ Result<> MemoryManager::MLockAll(int flags) {
   if ((flags & MCL_CURRENT) == 0) return {};
   std::vector<AddrRange> ranges;
   for (auto it = vmas_.begin(); it != vmas_.end(); ++it) {
+    if (it->second.value.hidden != 0) continue;
     it->second.value.locked = true;
     ranges.push_back({VmaMap::Start(it), VmaMap::End(it)});
   }

@@ -44,14 +44,16 @@ Result<> MemoryManager::HandleUserFault(Addr addr, AccessType access, bool acces
 
 MemoryManager::VmaIterator MemoryManager::FindOrGrowStack(Addr page) {
   VmaIterator it = vmas_.FirstEndingAfter(page);
+  while (it != vmas_.end() && it->second.value.hidden != 0 && VmaMap::Start(it) > page) ++it;
   if (it == vmas_.end() || VmaMap::Start(it) <= page) return it;
   const Addr start = VmaMap::Start(it);
   const Addr end = VmaMap::End(it);
   if (!it->second.value.grows_down || end - page > limits_.stack) return vmas_.end();
   // A mapping right below is a guard unless it is a stack itself, or cannot be accessed.
   Addr floor = platform_.min_user_address();
-  if (it != vmas_.begin()) {
-    VmaIterator below = std::prev(it);
+  VmaIterator below = it;
+  while (below != vmas_.begin() && (below == it || below->second.value.hidden != 0)) --below;
+  if (below != it && below->second.value.hidden == 0) {
     floor = std::max(floor, VmaMap::End(below));
     if (below->second.value.access.any() && !below->second.value.grows_down) floor += kStackGuard;
   }
@@ -72,6 +74,7 @@ MemoryManager::VmaIterator MemoryManager::FindOrGrowStack(Addr page) {
     if (!vma.mappable->AddMapping(*this, {new_start, start}, vma.offset, vma.shared && vma.access.write))
       return vmas_.end();
   }
+  DisplaceHidden({new_start, start});
   InsertVma({new_start, start}, std::move(vma));
   return vmas_.Find(page);
 }
@@ -81,6 +84,7 @@ Result<> MemoryManager::Fault(Addr addr, AccessType want, Mode mode) {
   VmaIterator it = FindOrGrowStack(page);
   if (it == vmas_.end()) return Err(EFAULT);
   const Vma& vma = it->second.value;
+  if (vma.hidden != 0 && want.write) return Err(EFAULT);
   if (mode == Mode::kNormal) {
     if (!internal::Effective(vma.access).Allows(want)) return Err(EACCES);
   } else {

@@ -85,6 +85,7 @@ Result<> MemoryManager::CheckLimits(uint64_t added, bool data, AddrRange replace
   uint64_t gone = 0;
   uint64_t gone_data = 0;
   for (auto it = vmas_.FirstEndingAfter(replaced.start); it != vmas_.end() && VmaMap::Start(it) < replaced.end; ++it) {
+    if (it->second.value.hidden != 0) continue;
     uint64_t n = replaced.Intersect({VmaMap::Start(it), VmaMap::End(it)}).length();
     gone += n;
     if (it->second.value.is_data()) gone_data += n;
@@ -96,7 +97,12 @@ Result<> MemoryManager::CheckLimits(uint64_t added, bool data, AddrRange replace
 }
 
 void MemoryManager::InsertVma(AddrRange range, Vma vma) {
-  virtual_size_ += range.length();
+  if (vma.hidden != 0) {
+    hidden_ranges_++;
+    hidden_size_ += range.length();
+  } else {
+    virtual_size_ += range.length();
+  }
   if (vma.is_data()) data_size_ += range.length();
   vmas_.Insert(range.start, range.end, std::move(vma));
 }
@@ -119,7 +125,7 @@ Result<Addr> MemoryManager::MMapLocked(MMapOptions& options) {
   if (options.offset + length < options.offset) return Err(EOVERFLOW);
   if (!options.max_access.Allows(options.access)) return Err(EACCES);
   // Two more than needed: what the new one splits.
-  if (vmas_.size() + 2 > kMaxVmas) return Err(ENOMEM);
+  if (VisibleVmas() + 2 > kMaxVmas) return Err(ENOMEM);
 
   Addr addr = TRY(ChooseAddress(options, length));
   AddrRange range{addr, addr + length};
@@ -140,6 +146,7 @@ Result<Addr> MemoryManager::MMapLocked(MMapOptions& options) {
     vma.identity = memory;
     vma.offset = 0;
   }
+  DisplaceHidden(range);
   TRY(UnmapLocked(range));
   if (vma.mappable != nullptr) {
     TRY(vma.mappable->AddMapping(*this, range, vma.offset, vma.shared && vma.access.write));
@@ -149,9 +156,22 @@ Result<Addr> MemoryManager::MMapLocked(MMapOptions& options) {
 }
 
 Result<> MemoryManager::UnmapLocked(AddrRange range) {
+  while (hidden_ranges_ > 0) {
+    auto it = vmas_.FirstEndingAfter(range.start);
+    while (it != vmas_.end() && it->second.value.hidden == 0) ++it;
+    if (it == vmas_.end() || VmaMap::Start(it) >= range.end) break;
+    AddrRange hidden{VmaMap::Start(it), VmaMap::End(it)};
+    if (hidden.start > range.start) TRY(UnmapVisible({range.start, hidden.start}));
+    if (hidden.end >= range.end) return {};
+    range.start = hidden.end;
+  }
+  return UnmapVisible(range);
+}
+
+Result<> MemoryManager::UnmapVisible(AddrRange range) {
   auto first = vmas_.FirstEndingAfter(range.start);
   if (first == vmas_.end() || VmaMap::Start(first) >= range.end) return {};
-  if (vmas_.size() + 1 > kMaxVmas && VmaMap::Start(first) < range.start && VmaMap::End(first) > range.end)
+  if (VisibleVmas() + 1 > kMaxVmas && VmaMap::Start(first) < range.start && VmaMap::End(first) > range.end)
     return Err(ENOMEM);
   DropPages(range);
   uint64_t data = 0;
@@ -188,6 +208,7 @@ Addr MemoryManager::Brk(Addr addr) {
   if (new_end < old_end) {
     if (!UnmapLocked({new_end, old_end})) return brk_.end;
   } else if (new_end > old_end) {
+    DisplaceHidden({old_end, new_end});
     if (!IsFree({old_end, new_end})) return brk_.end;
     MMapOptions options{
         .addr = old_end, .length = new_end - old_end, .fixed = true, .access = kReadWrite, .name = "[heap]"};

@@ -115,6 +115,10 @@ void MemoryManager::CopyPagesToChild(MemoryManager& child) NO_THREAD_SAFETY_ANAL
   // A guest that keeps a writable view would write into the child's memory: it is the same guest's, and the platform is
   // broken anyway if it cannot unmap.
   for (AddrRange range : to_unmap) UnmapFromGuest(range);
+  for (auto& [addr, patch] : patches_) {
+    auto it = child.pmas_.Find(addr);
+    if (it != child.pmas_.end() && it->second.value.private_copy) child.patches_.emplace(addr, patch);
+  }
 }
 
 }  // namespace redoubt::mm

@@ -9,6 +9,8 @@
 
 namespace redoubt::mm {
 
+inline constexpr AddrRange kEverywhere{0, ~uint64_t{0}};
+
 template <typename F>
 void MemoryManager::DropPmasIf(AddrRange range, F&& f) {
   using internal::PmaMap;
@@ -21,6 +23,7 @@ void MemoryManager::DropPmasIf(AddrRange range, F&& f) {
       // Better lost than seen by a guest that should not.
       if (safe) memory_file_.DecRef({pma.offset, pma.offset + (end - start)});
     });
+    if (!patches_.empty()) ForgetPatches(run);
   };
   AddrRange run;
   bool mapped = false;
@@ -46,6 +49,7 @@ Result<> MemoryManager::ForEachVma(AddrRange range, F&& f) {
   Addr at = range.start;
   bool hole = false;
   for (auto it = vmas_.FirstEndingAfter(range.start); it != vmas_.end() && VmaMap::Start(it) < range.end; ++it) {
+    if (it->second.value.hidden != 0) continue;  // unmapped, for all that the guest can know
     AddrRange part = range.Intersect({VmaMap::Start(it), VmaMap::End(it)});
     if (part.start > at) hole = true;
     at = part.end;

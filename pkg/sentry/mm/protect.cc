@@ -24,6 +24,7 @@ Result<> MemoryManager::MProtect(Addr addr, uint64_t length, AccessType access, 
   if (grows_down) {
     // PROT_GROWSDOWN: down to the start of the stack that the range begins in.
     VmaIterator it = vmas_.FirstEndingAfter(range.start);
+    while (it != vmas_.end() && it->second.value.hidden != 0) ++it;
     if (it == vmas_.end() || VmaMap::Start(it) >= range.end) return Err(ENOMEM);
     if (!it->second.value.grows_down) return Err(EINVAL);
     range.start = VmaMap::Start(it);
@@ -37,6 +38,11 @@ Result<> MemoryManager::MProtect(Addr addr, uint64_t length, AccessType access, 
     if (vma.mappable != nullptr && vma.shared && access.write != vma.access.write) {
       TRY(vma.mappable->AddMapping(*this, part, vma.offset, access.write));
       vma.mappable->RemoveMapping(*this, part, vma.offset, vma.access.write);
+    }
+    if (access.write && !vma.access.write) {
+      // What is to be written may be a part of a patched instruction.
+      sync::MutexLock active(active_mu_);
+      RestorePatches(part, kEverywhere);
     }
     if (vma.is_data()) data_size_ -= part.length();
     if (changed.is_data()) data_size_ += part.length();
