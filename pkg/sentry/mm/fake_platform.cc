@@ -9,6 +9,8 @@ Result<> FakeAddressSpace::MapFile(Addr addr, int, uint64_t offset, uint64_t len
   CHECK(addr >= FakePlatform::kMin && addr + length <= FakePlatform::kMax, "a MapFile out of bounds");
   calls++;
   if (fail_maps) return Err(ENOMEM);
+  if (access.write) last_map = {addr, addr + length};
+  if (!remember) return {};
   for (uint64_t i = 0; i < length; i += kPageSize) pages[addr + i] = {offset + i, access};
   return {};
 }
@@ -16,6 +18,7 @@ Result<> FakeAddressSpace::MapFile(Addr addr, int, uint64_t offset, uint64_t len
 Result<> FakeAddressSpace::Unmap(Addr addr, uint64_t length) {
   CHECK(!released && length > 0 && IsPageAligned(addr | length), "a bad Unmap");
   calls++;
+  if (last_map.Overlaps({addr, addr + length})) last_map = {};
   pages.erase(pages.lower_bound(addr), pages.lower_bound(addr + length));
   return {};
 }

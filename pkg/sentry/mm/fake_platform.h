@@ -25,7 +25,11 @@ class FakeAddressSpace final : public platform::AddressSpace {
     released = true;
   }
 
+  explicit FakeAddressSpace(bool remember = true) : remember(remember) {}
+
+  const bool remember;  // keep `pages`
   std::map<Addr, Page> pages;
+  AddrRange last_map;  // of the last MapFile for writing
   bool released = false;
   bool fail_maps = false;
   int calls = 0;  // of the three above; a batch is one
@@ -37,11 +41,16 @@ class FakePlatform final : public platform::Platform {
   static constexpr Addr kMin = 0x10000;
   static constexpr Addr kMax = 0x7fff'ffff'f000;
 
+  // `remember` false: address spaces only count, for benchmarks.
+  explicit FakePlatform(bool remember = true) : remember_(remember) {}
   std::string_view name() const override { return "fake"; }
-  Result<RefPtr<platform::AddressSpace>> NewAddressSpace() override { return MakeRef<FakeAddressSpace>(); }
+  Result<RefPtr<platform::AddressSpace>> NewAddressSpace() override { return MakeRef<FakeAddressSpace>(remember_); }
   Result<std::unique_ptr<platform::Context>> NewContext() override { return Err(ENOSYS); }
   Addr min_user_address() const override { return kMin; }
   Addr max_user_address() const override { return kMax; }
+
+ private:
+  const bool remember_;
 };
 
 }  // namespace redoubt::mm
