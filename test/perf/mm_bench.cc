@@ -185,7 +185,7 @@ void BreakCopyOnWrite(benchmark::State& state) {
       at = 0;
       state.ResumeTiming();
     }
-    (void)s.mm().HandleUserFault(a + at, kWrite, true, 0);
+    if (!s.mm().HandleUserFault(a + at, kWrite, true, 0)) std::abort();
     at += uint64_t{64} << 10;
   }
   child->DropUser();

@@ -73,6 +73,7 @@ void MemoryManager::Teardown() {
   }
   resident_ = 0;
   patches_.clear();
+  inherited_.clear();
 }
 
 platform::AddressSpace& MemoryManager::address_space() { return *as_; }

@@ -28,6 +28,7 @@
 #include "pkg/sentry/memmap/futex_key.h"
 #include "pkg/sentry/memmap/memmap.h"
 #include "pkg/sentry/memmap/mmap_options.h"
+#include "pkg/sentry/mm/map_batch.h"
 #include "pkg/sentry/mm/text_patch.h"
 #include "pkg/sentry/mm/vma.h"
 #include "pkg/sentry/pgalloc/memory_file.h"
@@ -155,6 +156,9 @@ class MemoryManager final : public memmap::MappingSpace, public MemoryIo, public
   using PmaIterator = internal::PmaMap::iterator;
   // kForce: protection does not matter, only max_access (FOLL_FORCE).
   enum class Mode { kNormal, kForce };
+  // Changes in one call to the platform: it is not to keep the guest's other threads waiting for long.
+  static constexpr size_t kMaxBatch = 64;
+  static constexpr size_t kMaxInherited = 32;
 
   MemoryManager(platform::Platform& platform, pgalloc::MemoryFile& memory_file, RefPtr<platform::AddressSpace> as);
   ~MemoryManager() override;
@@ -179,7 +183,8 @@ class MemoryManager final : public memmap::MappingSpace, public MemoryIo, public
   void Populate(AddrRange range, bool for_write) REQUIRES(mapping_mu_);
 
   // protect.cc, remap.cc
-  void ReprotectPmas(AddrRange range, const internal::Vma& vma) REQUIRES(mapping_mu_);
+  // Gives the pages in the range the access that their VMAs now have.
+  void ReprotectPmas(AddrRange range) REQUIRES(mapping_mu_);
   Result<Addr> Move(VmaIterator vma, AddrRange from, AddrRange to, bool keep_old) REQUIRES(mapping_mu_);
 
   // advise.cc
@@ -210,15 +215,17 @@ class MemoryManager final : public memmap::MappingSpace, public MemoryIo, public
   // fault.cc
   // Makes the page at `addr` present and mapped such that `want` is possible. Errors as HandleUserFault.
   Result<> Fault(Addr addr, AccessType want, Mode mode) REQUIRES(mapping_mu_) EXCLUDES(active_mu_);
+  Result<> FaultIn(VmaIterator vma, Addr page, AccessType want, Mode mode) REQUIRES(mapping_mu_) EXCLUDES(active_mu_);
   VmaIterator FindOrGrowStack(Addr addr) REQUIRES(mapping_mu_);
-  // The largest part of the aligned window around `page` that lies in `bounds` and holds no pages.
-  AddrRange GapAround(Addr page, uint64_t window, AddrRange bounds) REQUIRES(active_mu_);
+  // The largest part of `bounds` around `page` that holds no pages.
+  AddrRange GapAround(Addr page, AddrRange bounds) REQUIRES(active_mu_);
   Result<> FaultAnonymous(Addr page, VmaIterator vma) REQUIRES(active_mu_);
   Result<> FaultMappable(Addr page, VmaIterator vma, AccessType want) REQUIRES(mapping_mu_) EXCLUDES(active_mu_);
   // Makes the private page at `page`, present but not writable, writable: in place if nobody else has it, or by a copy.
   Result<> BreakCopyOnWrite(Addr page, PmaIterator pma, VmaIterator vma) REQUIRES(active_mu_);
-  // Puts pages at `range`, over what was there.
-  Result<> InstallPages(AddrRange range, internal::Pma pma) REQUIRES(active_mu_);
+  // Puts pages at `range`, over what was there. `around`, if not empty: a part of one segment of pages, which holds
+  // `range`, to be mapped as it is otherwise.
+  Result<> InstallPages(AddrRange range, internal::Pma pma, AddrRange around = {}) REQUIRES(active_mu_);
   // Has the platform map `range`, all present in one segment. ENOMEM: it is not mapped.
   Result<> MapSegment(AddrRange range, const internal::Pma& pma) REQUIRES(active_mu_);
   Result<> MapAround(Addr page, PmaIterator pma) REQUIRES(active_mu_);
@@ -226,12 +233,24 @@ class MemoryManager final : public memmap::MappingSpace, public MemoryIo, public
   // pages.cc
   // Has the platform forget the range. False if it could not: then the pages there must not be given up.
   bool UnmapFromGuest(AddrRange range) REQUIRES(active_mu_);
+  // As UnmapFromGuest, without asking the platform for what it does not map. The pages stay.
+  bool UnmapPmas(AddrRange range) REQUIRES(active_mu_);
+  // The platform forgets the range, as far as it can, after something else has failed. The pages stay. The segments at
+  // its ends are taken to be wholly in it.
+  void ForgetMapped(AddrRange range) REQUIRES(active_mu_);
+  // The platform makes the changes, kMaxBatch in a call. After an error some may be made.
+  Result<> Apply(const internal::MapBatch& batch) REQUIRES(active_mu_);
   void DropPmas(AddrRange range) REQUIRES(active_mu_);
+  // Drops all pages in `all`; those that the platform maps lie in `mapped`.
+  void DropRun(AddrRange all, AddrRange mapped) REQUIRES(active_mu_);
   // Drops those for which f(pma).
   template <typename F>
   void DropPmasIf(AddrRange range, F&& f) REQUIRES(active_mu_);
   void AddResident(uint64_t bytes) REQUIRES(active_mu_);
   void CopyPagesToChild(MemoryManager& child) REQUIRES(mapping_mu_);
+  void Inherit(AddrRange range) REQUIRES(active_mu_);
+  // True if it has changed what is mapped.
+  bool MapInherited() REQUIRES(active_mu_);
 
   // io.cc
   // Calls move(pointer, n, done) on the pieces of [addr, addr + length). `read`: where it puts what it reads, or null.
@@ -265,6 +284,8 @@ class MemoryManager final : public memmap::MappingSpace, public MemoryIo, public
   internal::PmaMap pmas_ GUARDED_BY(active_mu_);
   // Counts calls of Invalidate: what Translate returned before one may be stale after it.
   uint64_t invalidations_ GUARDED_BY(active_mu_) = 0;
+  // Where a fork's parent had pages mapped: not yet mapped here. In the order of addresses.
+  std::vector<AddrRange> inherited_ GUARDED_BY(active_mu_);
   // By address, disjoint. Each lies in a private copy that is present.
   std::map<Addr, TextPatch> patches_ GUARDED_BY(active_mu_);
 };

@@ -98,13 +98,19 @@ Result<Addr> MemoryManager::Move(VmaIterator it, AddrRange from, AddrRange to, b
     RestorePatches(from, kEverywhere);
     // The guest loses the old place first; then nothing can change under the move. If the platform fails, the pages
     // stay where the guest still has them, and the new place is filled by faults.
-    if (UnmapFromGuest(from)) {
+    if (UnmapPmas(from)) {
+      internal::MapBatch batch;
       std::vector<std::pair<AddrRange, Pma>> pages;
       pmas_.Remove(from.start, from.end, [&](Addr start, Addr end, const Pma& pma) {
         pages.emplace_back(AddrRange{start - from.start + to.start, end - from.start + to.start}, pma);
       });
       for (auto& [range, pma] : pages) {
-        pma.mapped = pma.access.any() && MapSegment(range, pma);
+        if (pma.access.any()) batch.Map(range, pma);
+      }
+      bool mapped = false;
+      if (batch.ops().size() <= kMaxBatch) mapped = Apply(batch).has_value() || !UnmapFromGuest(to);
+      for (auto& [range, pma] : pages) {
+        pma.mapped = mapped && pma.access.any();
         pmas_.Insert(range.start, range.end, pma);
       }
     }

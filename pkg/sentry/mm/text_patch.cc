@@ -270,7 +270,8 @@ void MemoryManager::RestorePage(Addr page, std::span<const TextPatch> patches) {
 
 Result<std::byte*> MemoryManager::CopyPage(PmaIterator it, Addr page, Pma* copy) {
   uint64_t old = it->second.value.After(page - internal::PmaMap::Start(it)).offset;
-  memmap::FileRange fresh = TRY(memory_file_.Allocate(kPageSize));
+  std::optional<memmap::FileRange> recycled = memory_file_.Recycle(kPageSize);
+  memmap::FileRange fresh = recycled ? *recycled : TRY(memory_file_.Allocate(kPageSize));
   std::byte* bytes = memory_file_.At(fresh.start);
   Result<size_t> copied = safecopy::CopyBetween(bytes, memory_file_.At(old), kPageSize);
   if (!copied || *copied != kPageSize) {
