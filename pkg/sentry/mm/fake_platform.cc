@@ -8,7 +8,8 @@ Result<> FakeAddressSpace::MapFile(Addr addr, int, uint64_t offset, uint64_t len
   CHECK(!released && access.any() && length > 0 && IsPageAligned(addr | offset | length), "a bad MapFile");
   CHECK(addr >= FakePlatform::kMin && addr + length <= FakePlatform::kMax, "a MapFile out of bounds");
   calls++;
-  if (fail_maps) return Err(ENOMEM);
+  if (fail_maps || maps_left == 0) return Err(ENOMEM);
+  if (maps_left > 0) maps_left--;
   if (access.write) last_map = {addr, addr + length};
   if (!remember) return {};
   for (uint64_t i = 0; i < length; i += kPageSize) pages[addr + i] = {offset + i, access};

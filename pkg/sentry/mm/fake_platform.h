@@ -32,7 +32,8 @@ class FakeAddressSpace final : public platform::AddressSpace {
   AddrRange last_map;  // of the last MapFile for writing
   bool released = false;
   bool fail_maps = false;
-  int calls = 0;  // of the three above; a batch is one
+  int maps_left = -1;  // MapFiles that work before all others fail; negative: all work
+  int calls = 0;       // of the three above; a batch is one
   int batches = 0;
 };
 
