@@ -71,6 +71,20 @@ void MmapMunmap(benchmark::State& state) {
 }
 BENCHMARK(MmapMunmap);
 
+// With many mappings, between which smaller gaps are.
+void MmapMunmapAmong(benchmark::State& state) {
+  Space s;
+  for (int i = 0; i < state.range(0); i++) {
+    Addr a = s.Map(4 * kPageSize);
+    (void)s.mm().MUnmap(a + kPageSize, kPageSize);
+  }
+  for (auto _ : state) {
+    Addr a = s.Map(2 * kPageSize);
+    (void)s.mm().MUnmap(a, 2 * kPageSize);
+  }
+}
+BENCHMARK(MmapMunmapAmong)->Arg(10000);
+
 // The argument is the mapping's size in KiB; all pages are touched in order.
 void MmapTouchMunmap(benchmark::State& state) {
   Space s;

@@ -82,7 +82,9 @@ void MemoryManager::SetLimits(const Limits& limits) {
   fiber::MutexLock lock(mapping_mu_);
   limits_ = limits;
   // As on Linux, the layout is decided once.
-  if (vmas_.empty()) mmap_top_ = MmapTop(platform_, limits_);
+  if (!vmas_.empty()) return;
+  mmap_top_ = MmapTop(platform_, limits_);
+  gap_top_ = 0;
 }
 
 std::vector<MapsEntry> MemoryManager::Maps() {
@@ -153,6 +155,14 @@ void MemoryManager::CheckInvariants() {
     }
     size += VmaMap::Length(it);
     if (vma.is_data()) data += VmaMap::Length(it);
+  }
+  // The short cut of FindGap.
+  for (auto it = vmas_.FirstEndingAfter(gap_top_); gap_top_ != 0 && it != vmas_.end() && VmaMap::End(it) < mmap_top_;
+       ++it) {
+    auto next = std::next(it);
+    Addr top = next == vmas_.end() ? mmap_top_ : std::min(mmap_top_, VmaMap::Start(next));
+    if (next != vmas_.end() && next->second.value.grows_down) continue;
+    CHECK(top - VmaMap::End(it) <= longest_gap_, "a gap that would not be found");
   }
   CHECK(size == virtual_size_ && data == data_size_, "the sizes are wrong");
   CHECK(hidden == hidden_size_ && hidden_ranges == hidden_ranges_, "the hidden sizes are wrong");

@@ -169,6 +169,9 @@ class MemoryManager final : public memmap::MappingSpace, public MemoryIo, public
   Result<Addr> MMapLocked(MMapOptions& options) REQUIRES(mapping_mu_);
   Result<Addr> ChooseAddress(const MMapOptions& options, uint64_t length) REQUIRES(mapping_mu_);
   Result<Addr> FindGapBelow(Addr low, Addr high, uint64_t length) REQUIRES(mapping_mu_);
+  Result<Addr> FindGap(uint64_t length) REQUIRES(mapping_mu_);
+  // There are no VMAs at `range` any more.
+  void GapHasGrown(AddrRange range) REQUIRES(mapping_mu_);
   // No VMA there, hidden ones included.
   bool IsFree(AddrRange range) REQUIRES(mapping_mu_);
   Result<> CheckRange(Addr addr, uint64_t length, int overflow_error, AddrRange* out) const;
@@ -179,6 +182,7 @@ class MemoryManager final : public memmap::MappingSpace, public MemoryIo, public
   Result<> UnmapVisible(AddrRange range) REQUIRES(mapping_mu_);
   size_t VisibleVmas() REQUIRES(mapping_mu_) { return vmas_.size() - hidden_ranges_; }
   void InsertVma(AddrRange range, internal::Vma vma) REQUIRES(mapping_mu_);
+  void CountVma(AddrRange range, const internal::Vma& vma) REQUIRES(mapping_mu_);
   // Brings in all pages of the range that can be; errors are ignored, as MAP_POPULATE does.
   void Populate(AddrRange range, bool for_write) REQUIRES(mapping_mu_);
 
@@ -273,6 +277,9 @@ class MemoryManager final : public memmap::MappingSpace, public MemoryIo, public
   uint64_t data_size_ GUARDED_BY(mapping_mu_) = 0;  // bytes in VMAs that is_data()
   Limits limits_ GUARDED_BY(mapping_mu_);
   Addr mmap_top_ GUARDED_BY(mapping_mu_) = 0;
+  // Between gap_top_, which is the top of a gap, and mmap_top_ no gap is longer than longest_gap_. 0: not known.
+  Addr gap_top_ GUARDED_BY(mapping_mu_) = 0;
+  uint64_t longest_gap_ GUARDED_BY(mapping_mu_) = 0;
   AddrRange brk_ GUARDED_BY(mapping_mu_);             // start and current break
   bool lock_future_ GUARDED_BY(mapping_mu_) = false;  // mlockall(MCL_FUTURE)
   bool torn_down_ GUARDED_BY(mapping_mu_) = false;

@@ -41,6 +41,35 @@ bool MemoryManager::IsFree(AddrRange range) {
   return it == vmas_.end() || LowestUse(it) >= range.end;
 }
 
+Result<Addr> MemoryManager::FindGap(uint64_t length) {
+  // As FindGapBelow(platform_.min_user_address(), mmap_top_, length), without looking again at gaps that are too short.
+  if (length <= longest_gap_ || gap_top_ == 0) {
+    gap_top_ = mmap_top_;
+    longest_gap_ = 0;
+  }
+  const Addr low = platform_.min_user_address();
+  auto it = vmas_.FirstEndingAfter(gap_top_);
+  if (it != vmas_.end()) gap_top_ = std::min(gap_top_, LowestUse(it));
+  for (;;) {
+    const bool last = it == vmas_.begin();
+    if (!last) --it;
+    const Addr bottom = last ? low : std::max(low, VmaMap::End(it));
+    if (gap_top_ >= bottom) {
+      if (gap_top_ - bottom >= length) return gap_top_ - length;
+      longest_gap_ = std::max(longest_gap_, gap_top_ - bottom);
+    }
+    if (last || VmaMap::Start(it) <= low) return Err(ENOMEM);
+    gap_top_ = std::min(gap_top_, LowestUse(it));
+  }
+}
+
+void MemoryManager::GapHasGrown(AddrRange range) {
+  // Not yet known, or the search begins at its top or above anyway.
+  if (gap_top_ == 0 || range.end <= gap_top_) return;
+  auto above = vmas_.FirstEndingAfter(range.end);
+  gap_top_ = above == vmas_.end() ? mmap_top_ : std::min(mmap_top_, std::max(gap_top_, VmaMap::Start(above)));
+}
+
 Result<Addr> MemoryManager::FindGapBelow(Addr low, Addr high, uint64_t length) {
   // From the top down, as Linux does, so that neighbours in time are neighbours in space.
   auto it = vmas_.FirstEndingAfter(high);
@@ -77,7 +106,7 @@ Result<Addr> MemoryManager::ChooseAddress(const MMapOptions& options, uint64_t l
   if (options.grows_down) {
     if (Result<Addr> r = FindGapBelow(mmap_top_, max, length); r) return r;
   }
-  if (Result<Addr> r = FindGapBelow(min, mmap_top_, length); r) return r;
+  if (Result<Addr> r = FindGap(length); r) return r;
   return FindGapBelow(min, max, length);
 }
 
@@ -97,6 +126,11 @@ Result<> MemoryManager::CheckLimits(uint64_t added, bool data, AddrRange replace
 }
 
 void MemoryManager::InsertVma(AddrRange range, Vma vma) {
+  CountVma(range, vma);
+  vmas_.Insert(range.start, range.end, std::move(vma));
+}
+
+void MemoryManager::CountVma(AddrRange range, const Vma& vma) {
   if (vma.hidden != 0) {
     hidden_ranges_++;
     hidden_size_ += range.length();
@@ -104,7 +138,6 @@ void MemoryManager::InsertVma(AddrRange range, Vma vma) {
     virtual_size_ += range.length();
   }
   if (vma.is_data()) data_size_ += range.length();
-  vmas_.Insert(range.start, range.end, std::move(vma));
 }
 
 Result<Addr> MemoryManager::MMap(MMapOptions options) {
@@ -182,6 +215,7 @@ Result<> MemoryManager::UnmapVisible(AddrRange range) {
     vma.mappable->RemoveMapping(*this, {start, end}, vma.offset, vma.shared && vma.access.write);
   });
   data_size_ -= data;
+  GapHasGrown(range);
   return {};
 }
 

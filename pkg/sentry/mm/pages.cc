@@ -115,7 +115,8 @@ Result<RefPtr<MemoryManager>> MemoryManager::Fork() {
     if (vma.mappable != nullptr) {
       TRY(vma.mappable->AddMapping(*child, range, vma.offset, vma.shared && vma.access.write));
     }
-    child->InsertVma(range, std::move(vma));
+    child->CountVma(range, vma);
+    child->vmas_.Append(range.start, range.end, std::move(vma));
   }
   CopyPagesToChild(*child);
   return child;
@@ -148,7 +149,7 @@ void MemoryManager::CopyPagesToChild(MemoryManager& child) NO_THREAD_SAFETY_ANAL
         copy.access.write = false;
       }
       memory_file_.IncRef({copy.offset, copy.offset + part.length()});
-      child.pmas_.Insert(part.start, part.end, copy);
+      child.pmas_.Append(part.start, part.end, copy);
       child.AddResident(part.length());
       copied = true;
     }

@@ -155,6 +155,7 @@ void MemoryManager::DisplaceHidden(AddrRange range) {
     hidden_ranges_--;
     hidden_size_ -= hidden.length();
     it = vmas_.Erase(it);
+    GapHasGrown(hidden);
   }
 }
 
