@@ -51,6 +51,7 @@ Result<> MemoryManager::HandleUserFault(Addr addr, AccessType access, bool acces
   if (!access_known && vma->second.value.access.write) want.write = true;
   {
     sync::MutexLock active(active_mu_);
+    guest_runs_ = true;
     if (MapInherited()) {
       PmaIterator pma = pmas_.Find(addr);
       if (pma != pmas_.end() && pma->second.value.mapped && pma->second.value.access.Allows(want)) return {};
@@ -190,11 +191,17 @@ Result<> MemoryManager::FaultMappable(Addr page, VmaIterator it, AccessType want
       memory_file_.DecRef(pages);
       continue;
     }
-    return InstallPages({page, page + pages.length()}, Pma{.offset = pages.start,
-                                                           .access = PmaAccess(vma.access, write),
-                                                           .writable = write,
-                                                           .private_copy = false,
-                                                           .shared = vma.shared});
+    const AddrRange range{page, page + pages.length()};
+    const Pma pma{.offset = pages.start,
+                  .access = PmaAccess(vma.access, write),
+                  .writable = write,
+                  .private_copy = false,
+                  .shared = vma.shared};
+    if (vma.shared || !want.write) return InstallPages(range, pma);
+    // A copy will follow, and the platform is asked for both at once. Nothing was there.
+    pmas_.Insert(range.start, range.end, pma);
+    AddResident(range.length());
+    return {};
   }
 }
 
@@ -257,7 +264,9 @@ Result<> MemoryManager::BreakCopyOnWrite(Addr page, PmaIterator it, VmaIterator 
 Result<> MemoryManager::InstallPages(AddrRange range, Pma pma, AddrRange around) {
   // The mapping first: it replaces the old one, and then the old pages may go.
   Result<> mapped;
-  if (around.empty()) {
+  if (!guest_runs_) {
+    Inherit(around.empty() ? range : around);
+  } else if (around.empty()) {
     mapped = MapSegment(range, pma);
   } else {
     internal::MapBatch batch;
@@ -268,7 +277,7 @@ Result<> MemoryManager::InstallPages(AddrRange range, Pma pma, AddrRange around)
     it->second.value.mapped = true;
     if (!mapped) ForgetMapped(around);
   }
-  pma.mapped = mapped && pma.access.any();
+  pma.mapped = guest_runs_ && mapped && pma.access.any();
   std::vector<memmap::FileRange> old;
   bool was_mapped = false;
   pmas_.Remove(range.start, range.end, [&](Addr start, Addr end, const Pma& p) {
@@ -296,6 +305,10 @@ Result<> MemoryManager::MapAround(Addr page, PmaIterator it) {
   // If it is mapped already, another thread was quicker, and this page alone is done again to be sure.
   const AddrRange range = Window(page, pma.mapped ? kPageSize : kMapWindow).Intersect(segment);
   Pma part = pma.After(range.start - segment.start);
+  if (!guest_runs_) {
+    Inherit(range);
+    return {};
+  }
   TRY(MapSegment(range, part));
   if (pma.mapped || !pma.access.any()) return {};
   part.mapped = true;

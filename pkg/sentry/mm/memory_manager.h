@@ -291,7 +291,9 @@ class MemoryManager final : public memmap::MappingSpace, public MemoryIo, public
   internal::PmaMap pmas_ GUARDED_BY(active_mu_);
   // Counts calls of Invalidate: what Translate returned before one may be stale after it.
   uint64_t invalidations_ GUARDED_BY(active_mu_) = 0;
-  // Where a fork's parent had pages mapped: not yet mapped here. In the order of addresses.
+  // The guest has had a fault, as it must before it can do anything. Until then nothing is mapped in the platform, but
+  // only put down: where the fork's parent had pages mapped, or what exec has written.
+  bool guest_runs_ GUARDED_BY(active_mu_) = false;
   std::vector<AddrRange> inherited_ GUARDED_BY(active_mu_);
   // By address, disjoint. Each lies in a private copy that is present.
   std::map<Addr, TextPatch> patches_ GUARDED_BY(active_mu_);

@@ -180,7 +180,8 @@ void MemoryManager::CopyPagesToChild(MemoryManager& child) NO_THREAD_SAFETY_ANAL
   }
 }
 
-// What the parent's guest has used, the child will mostly use too. Its first fault maps all that at once.
+// What the parent's guest has used, or exec has written, the guest will mostly use too. Its first fault maps all that
+// at once.
 
 void MemoryManager::Inherit(AddrRange range) {
   if (!inherited_.empty() && inherited_.back().end == range.start) {
@@ -193,6 +194,7 @@ void MemoryManager::Inherit(AddrRange range) {
 bool MemoryManager::MapInherited() {
   if (inherited_.empty()) return false;
   internal::MapBatch batch;
+  std::ranges::sort(inherited_, {}, &AddrRange::start);
   for (AddrRange range : std::exchange(inherited_, {})) {
     for (PmaIterator it = pmas_.FirstEndingAfter(range.start); it != pmas_.end() && PmaMap::Start(it) < range.end;
          ++it) {

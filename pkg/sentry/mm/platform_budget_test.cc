@@ -110,6 +110,38 @@ TEST_F(PlatformBudget, AForkLeavesTheParentItsViewInOneCall) {
   child->DropUser();
 }
 
+TEST_F(PlatformBudget, WhatExecWritesIsMappedByTheFirstFault) {
+  auto file = MakeRef<FakeFile>(*w_.memory, 4);
+  Addr text = MapFile(file, 2, {.read = true, .execute = true}, false);
+  Addr data = MapFile(file, 2, kReadWrite, false, 2 * kPage);
+  Addr stack = *mm_->MMap({.length = 32 * kPage, .grows_down = true, .access = kReadWrite});
+  std::byte b[8]{};
+  ASSERT_TRUE(mm_->CopyOutAll(stack + 31 * kPage, b));
+  ASSERT_TRUE(mm_->CopyOutAll(data, b));
+  ASSERT_TRUE(mm_->CopyOutAll(stack + 30 * kPage, b));
+  EXPECT_EQ(Guest(*mm_).calls, 0);
+  EXPECT_EQ(Read(text), 'A');
+  EXPECT_EQ(Guest(*mm_).calls, 2);
+  ASSERT_TRUE(Write(stack + 31 * kPage, 's'));
+  ASSERT_TRUE(Write(data, 'd'));
+  EXPECT_EQ(Read(data + kPage), 'D');
+  EXPECT_EQ(Guest(*mm_).calls, 2);
+  ASSERT_TRUE(mm_->MUnmap(text, 2 * kPage));
+  ASSERT_TRUE(mm_->MUnmap(data, 2 * kPage));
+}
+
+TEST_F(PlatformBudget, WritingAFilesPrivatePageIsOneFault) {
+  auto file = MakeRef<FakeFile>(*w_.memory, 64);
+  ASSERT_TRUE(Write(Map(1), 'x'));
+  Addr a = MapFile(file, 64, kReadWrite, false);
+  EXPECT_EQ(Calls([&] {
+              ASSERT_TRUE(Write(a, 'x'));
+              ASSERT_EQ(Read(a + 63 * kPage), static_cast<char>('A' + 63));
+            }),
+            1);
+  ASSERT_TRUE(mm_->MUnmap(a, 64 * kPage));
+}
+
 TEST_F(PlatformBudget, AForkOfVeryManySegmentsIsBounded) {
   std::vector<Addr> areas;
   for (int i = 0; i < 300; i++) {
@@ -130,6 +162,7 @@ TEST_F(PlatformBudget, AForkOfVeryManySegmentsIsBounded) {
 
 TEST_F(PlatformBudget, ACopyBringsItsSegmentAlong) {
   constexpr uint64_t kLength = 256 * kPage;
+  EXPECT_EQ(Read(Map(1, kRead)), 0);
   Addr a = Map(kLength / kPage);
   ASSERT_TRUE(mm_->CopyOutAll(a, std::as_bytes(std::span("w", 1))));  // nothing that a guest has mapped
   ASSERT_TRUE(mm_->CopyOutAll(a + kLength - kPage, std::as_bytes(std::span("w", 1))));
