@@ -75,6 +75,15 @@ struct TrapInfo {
   bool is_page_fault() const { return trap == Trap::kFault && trapno == kTrapPageFault; }
 };
 
+// One change of a guest's mappings: as MapFile, or as Unmap if `access` is none. The file is the memory file.
+struct MapOp {
+  Addr addr = 0;
+  uint64_t length = 0;
+  uint64_t offset = 0;
+  AccessType access{};
+  bool populate = false;
+};
+
 // The memory of a guest process as the platform sees it. Thread-safe.
 class AddressSpace : public RefCounted {
  public:
@@ -86,8 +95,25 @@ class AddressSpace : public RefCounted {
   virtual Result<> MapFile(Addr addr, int fd, uint64_t offset, uint64_t length, AccessType access, bool populate) = 0;
   // Nothing mapped in the range is fine.
   virtual Result<> Unmap(Addr addr, uint64_t length) = 0;
+  // All of `ops` in order, for about the price of one where the platform can. Stops at the first error: those before it
+  // are done, the others are not. Of the memory file given to UseMemoryFile.
+  virtual Result<> Batch(std::span<const MapOp> ops) {
+    for (const MapOp& op : ops) {
+      if (op.access.any()) {
+        TRY(MapFile(op.addr, memory_file_, op.offset, op.length, op.access, op.populate));
+      } else {
+        TRY(Unmap(op.addr, op.length));
+      }
+    }
+    return {};
+  }
+  // The fd for Batch. The memory manager calls it once, before anything else.
+  void UseMemoryFile(int fd) { memory_file_ = fd; }
   // The guest process is gone: frees host processes and memory. No Switch may be running or follow.
   virtual void Release() = 0;
+
+ private:
+  int memory_file_ = -1;
 };
 
 // The execution state of one guest thread: everything but its general registers.

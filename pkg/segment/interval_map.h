@@ -66,6 +66,14 @@ class IntervalMap final {
     CHECK(start < stop && !Overlaps(start, stop), "bad segment");
     return tree_.emplace(start, Segment{stop, std::move(value)}).first;
   }
+  // Insert for a segment above all others.
+  iterator Append(uint64_t start, uint64_t stop, V value) {
+    CHECK(start < stop && (tree_.empty() || std::prev(end())->second.end <= start), "bad segment");
+    iterator it = tree_.emplace_hint(end(), start, Segment{stop, std::move(value)});
+    if (it == begin()) return it;
+    iterator before = std::prev(it);
+    return TryMerge(before, it) ? before : it;
+  }
   // Makes `key` a border: a segment that contains it becomes two.
   void SplitAt(uint64_t key) {
     iterator it = Find(key);

@@ -110,5 +110,15 @@ TEST(IntervalMap, AgreesWithAModel) {
   }
 }
 
+TEST(IntervalMap, AppendMerges) {
+  Map m;
+  m.Append(0, 10, {100, 1});
+  m.Append(10, 20, {110, 1});
+  EXPECT_EQ(m.size(), 1u);
+  m.Append(30, 40, {130, 1});
+  EXPECT_EQ(m.size(), 2u);
+  EXPECT_EQ(Map::End(m.begin()), 20u);
+}
+
 }  // namespace
 }  // namespace redoubt::segment

@@ -65,17 +65,20 @@ Result<> MemoryManager::MAdvise(Addr addr, uint64_t length, int advice) {
   switch (advice) {
     case MADV_DONTNEED:
     case MADV_DONTNEED_LOCKED:
-      return ForEachVma(range, [&](const Vma& vma, AddrRange part) REQUIRES(mapping_mu_) -> Result<> {
-        if (vma.locked && advice == MADV_DONTNEED) return Err(EINVAL);
-        DropPages(part);
+    case MADV_FREE: {
+      // Free memory may be dropped at any time, so that is done at once. What lies side by side goes together.
+      AddrRange run;
+      Result<> r = ForEachVma(range, [&](const Vma& vma, AddrRange part) REQUIRES(mapping_mu_) -> Result<> {
+        if (vma.locked && advice != MADV_DONTNEED_LOCKED) return Err(EINVAL);
+        if (advice == MADV_FREE && (vma.shared || vma.mappable != nullptr)) return Err(EINVAL);
+        if (part.start != run.end && !run.empty()) DropPages(std::exchange(run, {}));
+        if (run.empty()) run.start = part.start;
+        run.end = part.end;
         return {};
       });
-    case MADV_FREE:
-      return ForEachVma(range, [&](const Vma& vma, AddrRange part) REQUIRES(mapping_mu_) -> Result<> {
-        if (vma.shared || vma.mappable != nullptr || vma.locked) return Err(EINVAL);
-        DropPages(part);  // the host may do so at any time
-        return {};
-      });
+      if (!run.empty()) DropPages(run);
+      return r;
+    }
     case MADV_REMOVE:
       return ForEachVma(range, [&](const Vma& vma, AddrRange) -> Result<> {
         if (vma.locked || vma.mappable == nullptr) return Err(EINVAL);
@@ -185,6 +188,7 @@ Result<> MemoryManager::MLockAll(int flags) {
   if ((flags & MCL_CURRENT) == 0) return {};
   std::vector<AddrRange> ranges;
   for (auto it = vmas_.begin(); it != vmas_.end(); ++it) {
+    if (it->second.value.hidden != 0) continue;
     it->second.value.locked = true;
     ranges.push_back({VmaMap::Start(it), VmaMap::End(it)});
   }

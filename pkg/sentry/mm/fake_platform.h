@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <map>
+#include <span>
 
 #include "pkg/platform/platform.h"
 #include "pkg/sentry/pgalloc/memory_file.h"
@@ -18,15 +19,22 @@ class FakeAddressSpace final : public platform::AddressSpace {
   };
   Result<> MapFile(Addr addr, int fd, uint64_t offset, uint64_t length, AccessType access, bool populate) override;
   Result<> Unmap(Addr addr, uint64_t length) override;
+  Result<> Batch(std::span<const platform::MapOp> ops) override;
   void Release() override {
     pages.clear();
     released = true;
   }
 
+  explicit FakeAddressSpace(bool remember = true) : remember(remember) {}
+
+  const bool remember;  // keep `pages`
   std::map<Addr, Page> pages;
+  AddrRange last_map;  // of the last MapFile for writing
   bool released = false;
   bool fail_maps = false;
-  int calls = 0;
+  int maps_left = -1;  // MapFiles that work before all others fail; negative: all work
+  int calls = 0;       // of the three above; a batch is one
+  int batches = 0;
 };
 
 class FakePlatform final : public platform::Platform {
@@ -34,11 +42,16 @@ class FakePlatform final : public platform::Platform {
   static constexpr Addr kMin = 0x10000;
   static constexpr Addr kMax = 0x7fff'ffff'f000;
 
+  // `remember` false: address spaces only count, for benchmarks.
+  explicit FakePlatform(bool remember = true) : remember_(remember) {}
   std::string_view name() const override { return "fake"; }
-  Result<RefPtr<platform::AddressSpace>> NewAddressSpace() override { return MakeRef<FakeAddressSpace>(); }
+  Result<RefPtr<platform::AddressSpace>> NewAddressSpace() override { return MakeRef<FakeAddressSpace>(remember_); }
   Result<std::unique_ptr<platform::Context>> NewContext() override { return Err(ENOSYS); }
   Addr min_user_address() const override { return kMin; }
   Addr max_user_address() const override { return kMax; }
+
+ private:
+  const bool remember_;
 };
 
 }  // namespace redoubt::mm

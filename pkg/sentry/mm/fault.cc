@@ -1,5 +1,6 @@
 // Page faults: the guest's own, and those of the Sentry on its behalf.
 #include <algorithm>
+#include <optional>
 
 #include "pkg/log/log.h"
 #include "pkg/safecopy/safecopy_unsafe.h"
@@ -16,12 +17,21 @@ using internal::VmaMap;
 
 namespace {
 
-// A fault costs the platform far more than a page does, so each brings in what lies around it. The memory file's pages
-// are committed only when touched, so a larger window wastes no memory; a copy does.
-constexpr uint64_t kAllocateWindow = uint64_t{256} << 10;
-constexpr uint64_t kTranslateWindow = uint64_t{256} << 10;
+// A fault costs the platform far more than a page does (some 15 us), so each brings in what lies around it. The memory
+// file's pages are committed only when touched, so a larger window wastes no memory; a copy does. The platform is not
+// asked to populate: what is not touched afterwards would cost more than is saved.
+constexpr uint64_t kTranslateWindow = uint64_t{2} << 20;
 constexpr uint64_t kMapWindow = uint64_t{2} << 20;
+constexpr uint64_t kTakeWindow = uint64_t{256} << 10;
+// New memory: a mapping up to the first size whole. In a larger one the second, and the third where the pages next to
+// the window are there already. Not more for a start, since what is allocated counts as used (think of stacks of
+// threads).
+constexpr uint64_t kAllocateWhole = uint64_t{1} << 20;
+constexpr uint64_t kAllocateFirst = uint64_t{256} << 10;
+constexpr uint64_t kAllocateMore = uint64_t{2} << 20;
+// Copying into memory that the host has committed costs 0.2 us a page, into fresh memory 3 us.
 constexpr uint64_t kCopyWindow = uint64_t{64} << 10;
+constexpr uint64_t kFreshCopyWindow = uint64_t{16} << 10;
 constexpr uint64_t kStackStep = uint64_t{64} << 10;
 constexpr uint64_t kStackGuard = 256 * kPageSize;
 
@@ -39,19 +49,29 @@ Result<> MemoryManager::HandleUserFault(Addr addr, AccessType access, bool acces
   if (vma == vmas_.end()) return Err(EFAULT);
   AccessType want = access;
   if (!access_known && vma->second.value.access.write) want.write = true;
-  return Fault(addr, want, Mode::kNormal);
+  {
+    sync::MutexLock active(active_mu_);
+    guest_runs_ = true;
+    if (MapInherited()) {
+      PmaIterator pma = pmas_.Find(addr);
+      if (pma != pmas_.end() && pma->second.value.mapped && pma->second.value.access.Allows(want)) return {};
+    }
+  }
+  return FaultIn(vma, PageRoundDown(addr), want, Mode::kNormal);
 }
 
 MemoryManager::VmaIterator MemoryManager::FindOrGrowStack(Addr page) {
   VmaIterator it = vmas_.FirstEndingAfter(page);
+  while (it != vmas_.end() && it->second.value.hidden != 0 && VmaMap::Start(it) > page) ++it;
   if (it == vmas_.end() || VmaMap::Start(it) <= page) return it;
   const Addr start = VmaMap::Start(it);
   const Addr end = VmaMap::End(it);
   if (!it->second.value.grows_down || end - page > limits_.stack) return vmas_.end();
   // A mapping right below is a guard unless it is a stack itself, or cannot be accessed.
   Addr floor = platform_.min_user_address();
-  if (it != vmas_.begin()) {
-    VmaIterator below = std::prev(it);
+  VmaIterator below = it;
+  while (below != vmas_.begin() && (below == it || below->second.value.hidden != 0)) --below;
+  if (below != it && below->second.value.hidden == 0) {
     floor = std::max(floor, VmaMap::End(below));
     if (below->second.value.access.any() && !below->second.value.grows_down) floor += kStackGuard;
   }
@@ -72,6 +92,7 @@ MemoryManager::VmaIterator MemoryManager::FindOrGrowStack(Addr page) {
     if (!vma.mappable->AddMapping(*this, {new_start, start}, vma.offset, vma.shared && vma.access.write))
       return vmas_.end();
   }
+  DisplaceHidden({new_start, start});
   InsertVma({new_start, start}, std::move(vma));
   return vmas_.Find(page);
 }
@@ -80,7 +101,12 @@ Result<> MemoryManager::Fault(Addr addr, AccessType want, Mode mode) {
   const Addr page = PageRoundDown(addr);
   VmaIterator it = FindOrGrowStack(page);
   if (it == vmas_.end()) return Err(EFAULT);
+  return FaultIn(it, page, want, mode);
+}
+
+Result<> MemoryManager::FaultIn(VmaIterator it, Addr page, AccessType want, Mode mode) {
   const Vma& vma = it->second.value;
+  if (vma.hidden != 0 && want.write) return Err(EFAULT);
   if (mode == Mode::kNormal) {
     if (!internal::Effective(vma.access).Allows(want)) return Err(EACCES);
   } else {
@@ -106,8 +132,8 @@ Result<> MemoryManager::Fault(Addr addr, AccessType want, Mode mode) {
   }
 }
 
-AddrRange MemoryManager::GapAround(Addr page, uint64_t window, AddrRange bounds) {
-  AddrRange gap = Window(page, window).Intersect(bounds);
+AddrRange MemoryManager::GapAround(Addr page, AddrRange bounds) {
+  AddrRange gap = bounds;
   PmaIterator above = pmas_.FirstEndingAfter(page);
   if (above != pmas_.end()) gap.end = std::min(gap.end, PmaMap::Start(above));
   if (above != pmas_.begin()) gap.start = std::max(gap.start, PmaMap::End(std::prev(above)));
@@ -116,7 +142,14 @@ AddrRange MemoryManager::GapAround(Addr page, uint64_t window, AddrRange bounds)
 
 Result<> MemoryManager::FaultAnonymous(Addr page, VmaIterator it) {
   const Vma& vma = it->second.value;
-  AddrRange range = GapAround(page, kAllocateWindow, {VmaMap::Start(it), VmaMap::End(it)});
+  AddrRange bounds{VmaMap::Start(it), VmaMap::End(it)};
+  if (bounds.length() > kAllocateWhole) {
+    const AddrRange first = Window(page, kAllocateFirst).Intersect(bounds);
+    const bool goes_on = (first.start > bounds.start && pmas_.Find(first.start - 1) != pmas_.end()) ||
+                         (first.end < bounds.end && pmas_.Find(first.end) != pmas_.end());
+    bounds = goes_on ? Window(page, kAllocateMore).Intersect(bounds) : first;
+  }
+  AddrRange range = GapAround(page, bounds);
   Result<memmap::FileRange> pages = memory_file_.Allocate(range.length());
   if (!pages && range.length() > kPageSize) {
     range = {page, page + kPageSize};
@@ -158,11 +191,17 @@ Result<> MemoryManager::FaultMappable(Addr page, VmaIterator it, AccessType want
       memory_file_.DecRef(pages);
       continue;
     }
-    return InstallPages({page, page + pages.length()}, Pma{.offset = pages.start,
-                                                           .access = PmaAccess(vma.access, write),
-                                                           .writable = write,
-                                                           .private_copy = false,
-                                                           .shared = vma.shared});
+    const AddrRange range{page, page + pages.length()};
+    const Pma pma{.offset = pages.start,
+                  .access = PmaAccess(vma.access, write),
+                  .writable = write,
+                  .private_copy = false,
+                  .shared = vma.shared};
+    if (vma.shared || !want.write) return InstallPages(range, pma);
+    // A copy will follow, and the platform is asked for both at once. Nothing was there.
+    pmas_.Insert(range.start, range.end, pma);
+    AddResident(range.length());
+    return {};
   }
 }
 
@@ -175,12 +214,17 @@ Result<> MemoryManager::BreakCopyOnWrite(Addr page, PmaIterator it, VmaIterator 
 
   // The neighbours in the same state come along. A segment of pages may reach into another VMA, of other protection.
   const bool in_place = sole(page);
-  const AddrRange bounds = Window(page, in_place ? kAllocateWindow : kCopyWindow)
-                               .Intersect(segment)
-                               .Intersect({VmaMap::Start(vma_it), VmaMap::End(vma_it)});
+  const AddrRange bounds = segment.Intersect({VmaMap::Start(vma_it), VmaMap::End(vma_it)});
   AddrRange range{page, page + kPageSize};
-  while (range.start > bounds.start && sole(range.start - kPageSize) == in_place) range.start -= kPageSize;
-  while (range.end < bounds.end && sole(range.end) == in_place) range.end += kPageSize;
+  auto widen = [&](AddrRange window) {
+    window = window.Intersect(bounds);
+    while (range.start > window.start && sole(range.start - kPageSize) == in_place) range.start -= kPageSize;
+    while (range.end < window.end && sole(range.end) == in_place) range.end += kPageSize;
+  };
+  widen(Window(page, in_place ? kTakeWindow : kCopyWindow));
+  // What else the platform has not mapped of the segment comes along for reading.
+  AddrRange around;
+  if (!pma.mapped && pma.access.any()) around = Window(page, kMapWindow).Intersect(segment);
 
   Pma result{.offset = offset_of(range.start),
              .access = PmaAccess(vma.access, true),
@@ -190,14 +234,22 @@ Result<> MemoryManager::BreakCopyOnWrite(Addr page, PmaIterator it, VmaIterator 
   if (in_place) {
     // The other owners are gone and nobody can become one: references are taken only through this map, under its lock.
     memory_file_.IncRef({result.offset, result.offset + range.length()});
-    return InstallPages(range, result);
+    return InstallPages(range, result, around);
   }
-  Result<memmap::FileRange> pages = memory_file_.Allocate(range.length());
-  if (!pages && range.length() > kPageSize) {
-    range = {page, page + kPageSize};
-    pages = memory_file_.Allocate(kPageSize);
+  std::optional<memmap::FileRange> pages = memory_file_.Recycle(range.length());
+  if (!pages) {
+    range = range.Intersect(Window(page, kFreshCopyWindow));
+    pages = memory_file_.Recycle(range.length());
   }
-  if (!pages) return Err(pages.error());
+  if (!pages) {
+    Result<memmap::FileRange> fresh = memory_file_.Allocate(range.length());
+    if (!fresh) {
+      range = {page, page + kPageSize};
+      fresh = memory_file_.Allocate(kPageSize);
+    }
+    if (!fresh) return Err(fresh.error());
+    pages = *fresh;
+  }
   Result<size_t> copied =
       safecopy::CopyBetween(memory_file_.At(pages->start), memory_file_.At(offset_of(range.start)), range.length());
   if (!copied || *copied != range.length()) {
@@ -206,13 +258,26 @@ Result<> MemoryManager::BreakCopyOnWrite(Addr page, PmaIterator it, VmaIterator 
     return Err(ENOMEM);
   }
   result.offset = pages->start;
-  return InstallPages(range, result);
+  return InstallPages(range, result, around);
 }
 
-Result<> MemoryManager::InstallPages(AddrRange range, Pma pma) {
+Result<> MemoryManager::InstallPages(AddrRange range, Pma pma, AddrRange around) {
   // The mapping first: it replaces the old one, and then the old pages may go.
-  Result<> mapped = MapSegment(range, pma);
-  pma.mapped = mapped && pma.access.any();
+  Result<> mapped;
+  if (!guest_runs_) {
+    Inherit(around.empty() ? range : around);
+  } else if (around.empty()) {
+    mapped = MapSegment(range, pma);
+  } else {
+    internal::MapBatch batch;
+    PmaIterator it = pmas_.Isolate(around.start, around.end);
+    if (around != range) batch.Map(around, it->second.value);
+    if (pma.access.any()) batch.Map(range, pma);
+    mapped = Apply(batch);
+    it->second.value.mapped = true;
+    if (!mapped) ForgetMapped(around);
+  }
+  pma.mapped = guest_runs_ && mapped && pma.access.any();
   std::vector<memmap::FileRange> old;
   bool was_mapped = false;
   pmas_.Remove(range.start, range.end, [&](Addr start, Addr end, const Pma& p) {
@@ -240,6 +305,10 @@ Result<> MemoryManager::MapAround(Addr page, PmaIterator it) {
   // If it is mapped already, another thread was quicker, and this page alone is done again to be sure.
   const AddrRange range = Window(page, pma.mapped ? kPageSize : kMapWindow).Intersect(segment);
   Pma part = pma.After(range.start - segment.start);
+  if (!guest_runs_) {
+    Inherit(range);
+    return {};
+  }
   TRY(MapSegment(range, part));
   if (pma.mapped || !pma.access.any()) return {};
   part.mapped = true;

@@ -23,7 +23,8 @@ bool Permits(const Pma& pma, AccessType want, bool force) {
 }  // namespace
 
 template <typename F>
-Result<size_t> MemoryManager::Access(Addr addr, uint64_t length, AccessType want, Mode mode, F&& move) {
+Result<size_t> MemoryManager::Access(Addr addr, uint64_t length, AccessType want, Mode mode, std::byte* read,
+                                     F&& move) {
   if (length == 0) return 0;
   length = std::min(length, -addr - 1);  // whatever wraps around is not mapped
   uint64_t done = 0;
@@ -32,6 +33,7 @@ Result<size_t> MemoryManager::Access(Addr addr, uint64_t length, AccessType want
     {
       sync::MutexLock active(active_mu_);
       uint64_t limit = std::min(length, done + kMaxPerLock);
+      if (mode == Mode::kForce && want.write) RestorePatches({addr + done, addr + limit}, kEverywhere);
       PmaIterator it = pmas_.Find(addr + done);
       while (done < limit) {
         const Addr at = addr + done;
@@ -43,6 +45,7 @@ Result<size_t> MemoryManager::Access(Addr addr, uint64_t length, AccessType want
         uint64_t n = std::min(limit - done, PmaMap::End(it) - at);
         std::byte* pages = memory_file_.At(it->second.value.offset + (at - PmaMap::Start(it)));
         Result<size_t> moved = move(pages, n, done);
+        if (moved && read != nullptr && !patches_.empty()) HidePatches({at, at + *moved}, read + done);
         if (moved) done += *moved;
         if (!moved || *moved < n) {  // the host has no memory for the page
           if (done == 0) return Err(EFAULT);
@@ -61,27 +64,27 @@ Result<size_t> MemoryManager::Access(Addr addr, uint64_t length, AccessType want
 }
 
 Result<size_t> MemoryManager::CopyOut(Addr addr, std::span<const std::byte> src) {
-  return Access(addr, src.size(), kWrite, Mode::kNormal,
+  return Access(addr, src.size(), kWrite, Mode::kNormal, nullptr,
                 [&](std::byte* p, size_t n, size_t done) { return safecopy::CopyOut(p, src.subspan(done, n)); });
 }
 
 Result<size_t> MemoryManager::CopyIn(Addr addr, std::span<std::byte> dst) {
-  return Access(addr, dst.size(), kRead, Mode::kNormal,
+  return Access(addr, dst.size(), kRead, Mode::kNormal, dst.data(),
                 [&](std::byte* p, size_t n, size_t done) { return safecopy::CopyIn(dst.subspan(done, n), p); });
 }
 
 Result<size_t> MemoryManager::ZeroOut(Addr addr, uint64_t length) {
-  return Access(addr, length, kWrite, Mode::kNormal,
+  return Access(addr, length, kWrite, Mode::kNormal, nullptr,
                 [&](std::byte* p, size_t n, size_t) { return safecopy::ZeroOut(p, n); });
 }
 
 Result<size_t> MemoryManager::ForceCopyOut(Addr addr, std::span<const std::byte> src) {
-  return Access(addr, src.size(), kWrite, Mode::kForce,
+  return Access(addr, src.size(), kWrite, Mode::kForce, nullptr,
                 [&](std::byte* p, size_t n, size_t done) { return safecopy::CopyOut(p, src.subspan(done, n)); });
 }
 
 Result<size_t> MemoryManager::ForceCopyIn(Addr addr, std::span<std::byte> dst) {
-  return Access(addr, dst.size(), kRead, Mode::kForce,
+  return Access(addr, dst.size(), kRead, Mode::kForce, dst.data(),
                 [&](std::byte* p, size_t n, size_t done) { return safecopy::CopyIn(dst.subspan(done, n), p); });
 }
 
@@ -89,7 +92,7 @@ template <typename F>
 Result<uint32_t> MemoryManager::AccessWord(Addr addr, AccessType want, F&& f) {
   if ((addr & 3) != 0) return Err(EINVAL);
   uint32_t value = 0;
-  TRY(Access(addr, sizeof(value), want, Mode::kNormal, [&](std::byte* p, size_t n, size_t) -> Result<size_t> {
+  TRY(Access(addr, sizeof(value), want, Mode::kNormal, nullptr, [&](std::byte* p, size_t n, size_t) -> Result<size_t> {
     value = TRY(f(p));
     return n;
   }));

@@ -1,6 +1,7 @@
 #include "pkg/sentry/mm/memory_manager.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "pkg/log/log.h"
 
@@ -30,6 +31,7 @@ MemoryManager::MemoryManager(platform::Platform& platform, pgalloc::MemoryFile& 
 
 Result<RefPtr<MemoryManager>> MemoryManager::Create(platform::Platform& platform, pgalloc::MemoryFile& memory_file) {
   RefPtr<platform::AddressSpace> as = TRY(platform.NewAddressSpace());
+  as->UseMemoryFile(memory_file.fd());
   return RefPtr<MemoryManager>(new MemoryManager(platform, memory_file, std::move(as)));
 }
 
@@ -62,12 +64,16 @@ void MemoryManager::Teardown() {
   data_size_ = 0;
   brk_ = {};
   exec_info_ = {};
+  hidden_ranges_ = 0;
+  hidden_size_ = 0;
   sync::MutexLock active(active_mu_);
   for (auto it = pmas_.begin(); it != pmas_.end(); it = pmas_.Erase(it)) {
     uint64_t offset = it->second.value.offset;
     memory_file_.DecRef({offset, offset + PmaMap::Length(it)});
   }
   resident_ = 0;
+  patches_.clear();
+  inherited_.clear();
 }
 
 platform::AddressSpace& MemoryManager::address_space() { return *as_; }
@@ -76,7 +82,9 @@ void MemoryManager::SetLimits(const Limits& limits) {
   fiber::MutexLock lock(mapping_mu_);
   limits_ = limits;
   // As on Linux, the layout is decided once.
-  if (vmas_.empty()) mmap_top_ = MmapTop(platform_, limits_);
+  if (!vmas_.empty()) return;
+  mmap_top_ = MmapTop(platform_, limits_);
+  gap_top_ = 0;
 }
 
 std::vector<MapsEntry> MemoryManager::Maps() {
@@ -84,6 +92,7 @@ std::vector<MapsEntry> MemoryManager::Maps() {
   std::vector<MapsEntry> entries;
   for (auto it = vmas_.begin(); it != vmas_.end(); ++it) {
     const internal::Vma& vma = it->second.value;
+    if (vma.hidden != 0) continue;
     MapsEntry e{.range = {VmaMap::Start(it), VmaMap::End(it)},
                 .access = vma.access,
                 .shared = vma.shared,
@@ -106,8 +115,14 @@ std::vector<MapsEntry> MemoryManager::Maps() {
 }
 
 uint64_t MemoryManager::virtual_size() { return virtual_size_; }
-uint64_t MemoryManager::resident_size() { return resident_; }
-uint64_t MemoryManager::max_resident_size() { return max_resident_; }
+uint64_t MemoryManager::resident_size() {
+  uint64_t hidden = hidden_size_;
+  return std::max<uint64_t>(resident_, hidden) - hidden;
+}
+uint64_t MemoryManager::max_resident_size() {
+  uint64_t hidden = hidden_size_;
+  return std::max<uint64_t>(max_resident_, hidden) - hidden;
+}
 
 void MemoryManager::SetExecInfo(ExecInfo info) {
   fiber::MutexLock lock(mapping_mu_);
@@ -123,16 +138,34 @@ void MemoryManager::CheckInvariants() {
   fiber::MutexLock lock(mapping_mu_);
   uint64_t size = 0;
   uint64_t data = 0;
+  uint64_t hidden = 0;
+  size_t hidden_ranges = 0;
   for (auto it = vmas_.begin(); it != vmas_.end(); ++it) {
     const internal::Vma& vma = it->second.value;
     CHECK(IsPageAligned(VmaMap::Start(it)) && IsPageAligned(VmaMap::End(it)));
     CHECK(VmaMap::End(it) <= platform_.max_user_address() && VmaMap::Start(it) >= platform_.min_user_address());
     CHECK(!vma.shared || vma.mappable != nullptr, "shared memory without a Mappable");
     CHECK(vma.max_access.Allows(vma.access));
+    if (vma.hidden != 0) {
+      hidden += VmaMap::Length(it);
+      hidden_ranges++;
+      CHECK(vma.hidden == VmaMap::Start(it), "a part of a hidden range is missing");
+      CHECK(vma.mappable == nullptr && !vma.access.write && vma.access.execute);
+      continue;
+    }
     size += VmaMap::Length(it);
     if (vma.is_data()) data += VmaMap::Length(it);
   }
+  // The short cut of FindGap.
+  for (auto it = vmas_.FirstEndingAfter(gap_top_); gap_top_ != 0 && it != vmas_.end() && VmaMap::End(it) < mmap_top_;
+       ++it) {
+    auto next = std::next(it);
+    Addr top = next == vmas_.end() ? mmap_top_ : std::min(mmap_top_, VmaMap::Start(next));
+    if (next != vmas_.end() && next->second.value.grows_down) continue;
+    CHECK(top - VmaMap::End(it) <= longest_gap_, "a gap that would not be found");
+  }
   CHECK(size == virtual_size_ && data == data_size_, "the sizes are wrong");
+  CHECK(hidden == hidden_size_ && hidden_ranges == hidden_ranges_, "the hidden sizes are wrong");
   sync::MutexLock active(active_mu_);
   uint64_t resident = 0;
   for (auto it = pmas_.begin(); it != pmas_.end(); ++it) {
@@ -152,6 +185,21 @@ void MemoryManager::CheckInvariants() {
     }
   }
   CHECK(resident == resident_, "the resident size is wrong");
+  Addr last = 0;
+  for (auto& [addr, patch] : patches_) {
+    CHECK(addr >= last && addr == patch.addr && patch.length > 0, "patches overlap");
+    last = patch.range().end;
+    auto v = vmas_.Find(addr);
+    CHECK(v != vmas_.end() && v->second.value.mappable != nullptr && !v->second.value.shared, "a patch outside text");
+    CHECK(!v->second.value.access.write, "a patch in writable memory");
+    auto h = vmas_.Find(patch.hidden);
+    CHECK(h != vmas_.end() && h->second.value.hidden != 0, "a patch that leads nowhere");
+    auto p = pmas_.Find(addr);
+    CHECK(p != pmas_.end() && p->second.value.private_copy, "a patch in a page of the file");
+    CHECK(std::memcmp(memory_file_.At(p->second.value.offset + (addr - PmaMap::Start(p))), patch.patched.data(),
+                      patch.length) == 0,
+          "a patch is not there");
+  }
 }
 
 }  // namespace redoubt::mm

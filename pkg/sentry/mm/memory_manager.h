@@ -14,6 +14,9 @@
 
 #include <atomic>
 #include <cstdint>
+#include <map>
+#include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -25,6 +28,8 @@
 #include "pkg/sentry/memmap/futex_key.h"
 #include "pkg/sentry/memmap/memmap.h"
 #include "pkg/sentry/memmap/mmap_options.h"
+#include "pkg/sentry/mm/map_batch.h"
+#include "pkg/sentry/mm/text_patch.h"
 #include "pkg/sentry/mm/vma.h"
 #include "pkg/sentry/pgalloc/memory_file.h"
 #include "pkg/sentry/usermem/usermem.h"
@@ -100,6 +105,24 @@ class MemoryManager final : public memmap::MappingSpace, public MemoryIo, public
   Result<size_t> ForceCopyOut(Addr addr, std::span<const std::byte> src);
   Result<size_t> ForceCopyIn(Addr addr, std::span<std::byte> dst);
 
+  // For a platform that rewrites guest text. The text's pages are the guest's, so a debugger, mremap and mprotect see
+  // what would be there without us: they undo patches first, or read around them.
+  //
+  // Maps `length` bytes (whole pages) of private zero memory that the guest may read and execute, and only WriteHidden
+  // writes, within `reach` of `near`, where nothing is and little is likely to come. The guest's calls take its
+  // addresses for unmapped, but put nothing there, except where the guest insists (MAP_FIXED, MREMAP_FIXED, brk, a
+  // growing stack): then all patches that lead into it are undone, and it goes. ENOMEM if there is no room.
+  Result<AddrRange> MapHidden(Addr near, uint64_t length, uint64_t reach);
+  // EFAULT if not all of it is hidden memory.
+  Result<> WriteHidden(Addr addr, std::span<const std::byte> bytes);
+  // Replaces `expected` by `bytes` (as many, at most TextPatch::kMaxLength, within one page) in private, executable,
+  // not writable memory of a file (EACCES otherwise, EFAULT if not mapped), in a copy of the page that then takes the
+  // page's place: other threads may be running there. `hidden`: any address of the hidden range that the new bytes lead
+  // to; EINVAL if there is none. EAGAIN: the bytes are not `expected`, or partly another patch's.
+  Result<> PatchText(Addr addr, std::span<const std::byte> expected, std::span<const std::byte> bytes, Addr hidden);
+  // The live patch that holds the byte at `addr`.
+  std::optional<TextPatch> FindPatch(Addr addr);
+
   // EFAULT if not mapped. For a shared key the page is brought in.
   Result<FutexKey> GetFutexKey(Addr addr, bool is_private);
 
@@ -133,6 +156,9 @@ class MemoryManager final : public memmap::MappingSpace, public MemoryIo, public
   using PmaIterator = internal::PmaMap::iterator;
   // kForce: protection does not matter, only max_access (FOLL_FORCE).
   enum class Mode { kNormal, kForce };
+  // Changes in one call to the platform: it is not to keep the guest's other threads waiting for long.
+  static constexpr size_t kMaxBatch = 64;
+  static constexpr size_t kMaxInherited = 32;
 
   MemoryManager(platform::Platform& platform, pgalloc::MemoryFile& memory_file, RefPtr<platform::AddressSpace> as);
   ~MemoryManager() override;
@@ -143,17 +169,26 @@ class MemoryManager final : public memmap::MappingSpace, public MemoryIo, public
   Result<Addr> MMapLocked(MMapOptions& options) REQUIRES(mapping_mu_);
   Result<Addr> ChooseAddress(const MMapOptions& options, uint64_t length) REQUIRES(mapping_mu_);
   Result<Addr> FindGapBelow(Addr low, Addr high, uint64_t length) REQUIRES(mapping_mu_);
+  Result<Addr> FindGap(uint64_t length) REQUIRES(mapping_mu_);
+  // There are no VMAs at `range` any more.
+  void GapHasGrown(AddrRange range) REQUIRES(mapping_mu_);
+  // No VMA there, hidden ones included.
   bool IsFree(AddrRange range) REQUIRES(mapping_mu_);
   Result<> CheckRange(Addr addr, uint64_t length, int overflow_error, AddrRange* out) const;
   // ENOMEM if `added` more bytes break RLIMIT_AS or, for data, RLIMIT_DATA; `replaced` are given up in exchange.
   Result<> CheckLimits(uint64_t added, bool data, AddrRange replaced) REQUIRES(mapping_mu_);
+  // Leaves hidden ranges where they are.
   Result<> UnmapLocked(AddrRange range) REQUIRES(mapping_mu_);
+  Result<> UnmapVisible(AddrRange range) REQUIRES(mapping_mu_);
+  size_t VisibleVmas() REQUIRES(mapping_mu_) { return vmas_.size() - hidden_ranges_; }
   void InsertVma(AddrRange range, internal::Vma vma) REQUIRES(mapping_mu_);
+  void CountVma(AddrRange range, const internal::Vma& vma) REQUIRES(mapping_mu_);
   // Brings in all pages of the range that can be; errors are ignored, as MAP_POPULATE does.
   void Populate(AddrRange range, bool for_write) REQUIRES(mapping_mu_);
 
   // protect.cc, remap.cc
-  void ReprotectPmas(AddrRange range, const internal::Vma& vma) REQUIRES(mapping_mu_);
+  // Gives the pages in the range the access that their VMAs now have.
+  void ReprotectPmas(AddrRange range) REQUIRES(mapping_mu_);
   Result<Addr> Move(VmaIterator vma, AddrRange from, AddrRange to, bool keep_old) REQUIRES(mapping_mu_);
 
   // advise.cc
@@ -166,18 +201,35 @@ class MemoryManager final : public memmap::MappingSpace, public MemoryIo, public
   void DropPages(AddrRange range) REQUIRES(mapping_mu_) EXCLUDES(active_mu_);
   Result<> AdvisePopulate(AddrRange range, bool for_write) REQUIRES(mapping_mu_);
 
+  // text_patch.cc
+  Result<Addr> FindHiddenGap(Addr near, uint64_t length, uint64_t reach) REQUIRES(mapping_mu_);
+  // Removes the hidden ranges that overlap `range`, and undoes the patches that lead there.
+  void DisplaceHidden(AddrRange range) REQUIRES(mapping_mu_) EXCLUDES(active_mu_);
+  // Undoes the patches in `text` that lead into `hidden`.
+  void RestorePatches(AddrRange text, AddrRange hidden) REQUIRES(active_mu_);
+  void RestorePage(Addr page, std::span<const TextPatch> patches) REQUIRES(active_mu_);
+  // Puts the original bytes into what was read from `text`.
+  void HidePatches(AddrRange text, std::byte* read) REQUIRES(active_mu_);
+  // The pages of `text` are gone, and the patches with them.
+  void ForgetPatches(AddrRange text) REQUIRES(active_mu_);
+  std::map<Addr, TextPatch>::iterator FirstPatchIn(AddrRange text) REQUIRES(active_mu_);
+  // A copy of the page at `page` of `pma`, for InstallPages: `copy` describes it. Returns its bytes.
+  Result<std::byte*> CopyPage(PmaIterator pma, Addr page, internal::Pma* copy) REQUIRES(active_mu_);
+
   // fault.cc
   // Makes the page at `addr` present and mapped such that `want` is possible. Errors as HandleUserFault.
   Result<> Fault(Addr addr, AccessType want, Mode mode) REQUIRES(mapping_mu_) EXCLUDES(active_mu_);
+  Result<> FaultIn(VmaIterator vma, Addr page, AccessType want, Mode mode) REQUIRES(mapping_mu_) EXCLUDES(active_mu_);
   VmaIterator FindOrGrowStack(Addr addr) REQUIRES(mapping_mu_);
-  // The largest part of the aligned window around `page` that lies in `bounds` and holds no pages.
-  AddrRange GapAround(Addr page, uint64_t window, AddrRange bounds) REQUIRES(active_mu_);
+  // The largest part of `bounds` around `page` that holds no pages.
+  AddrRange GapAround(Addr page, AddrRange bounds) REQUIRES(active_mu_);
   Result<> FaultAnonymous(Addr page, VmaIterator vma) REQUIRES(active_mu_);
   Result<> FaultMappable(Addr page, VmaIterator vma, AccessType want) REQUIRES(mapping_mu_) EXCLUDES(active_mu_);
   // Makes the private page at `page`, present but not writable, writable: in place if nobody else has it, or by a copy.
   Result<> BreakCopyOnWrite(Addr page, PmaIterator pma, VmaIterator vma) REQUIRES(active_mu_);
-  // Puts pages at `range`, over what was there.
-  Result<> InstallPages(AddrRange range, internal::Pma pma) REQUIRES(active_mu_);
+  // Puts pages at `range`, over what was there. `around`, if not empty: a part of one segment of pages, which holds
+  // `range`, to be mapped as it is otherwise.
+  Result<> InstallPages(AddrRange range, internal::Pma pma, AddrRange around = {}) REQUIRES(active_mu_);
   // Has the platform map `range`, all present in one segment. ENOMEM: it is not mapped.
   Result<> MapSegment(AddrRange range, const internal::Pma& pma) REQUIRES(active_mu_);
   Result<> MapAround(Addr page, PmaIterator pma) REQUIRES(active_mu_);
@@ -185,17 +237,30 @@ class MemoryManager final : public memmap::MappingSpace, public MemoryIo, public
   // pages.cc
   // Has the platform forget the range. False if it could not: then the pages there must not be given up.
   bool UnmapFromGuest(AddrRange range) REQUIRES(active_mu_);
+  // As UnmapFromGuest, without asking the platform for what it does not map. The pages stay.
+  bool UnmapPmas(AddrRange range) REQUIRES(active_mu_);
+  // The platform forgets the range, as far as it can, after something else has failed. The pages stay. The segments at
+  // its ends are taken to be wholly in it.
+  void ForgetMapped(AddrRange range) REQUIRES(active_mu_);
+  // The platform makes the changes, kMaxBatch in a call. After an error some may be made.
+  Result<> Apply(const internal::MapBatch& batch) REQUIRES(active_mu_);
   void DropPmas(AddrRange range) REQUIRES(active_mu_);
+  // Drops all pages in `all`; those that the platform maps lie in `mapped`.
+  void DropRun(AddrRange all, AddrRange mapped) REQUIRES(active_mu_);
   // Drops those for which f(pma).
   template <typename F>
   void DropPmasIf(AddrRange range, F&& f) REQUIRES(active_mu_);
   void AddResident(uint64_t bytes) REQUIRES(active_mu_);
   void CopyPagesToChild(MemoryManager& child) REQUIRES(mapping_mu_);
+  void Inherit(AddrRange range) REQUIRES(active_mu_);
+  // True if it has changed what is mapped.
+  bool MapInherited() REQUIRES(active_mu_);
 
   // io.cc
-  // Calls move(pointer, n, done) on the pieces of [addr, addr + length).
+  // Calls move(pointer, n, done) on the pieces of [addr, addr + length). `read`: where it puts what it reads, or null.
   template <typename F>
-  Result<size_t> Access(Addr addr, uint64_t length, AccessType want, Mode mode, F&& move) EXCLUDES(active_mu_);
+  Result<size_t> Access(Addr addr, uint64_t length, AccessType want, Mode mode, std::byte* read, F&& move)
+      EXCLUDES(active_mu_);
   template <typename F>
   Result<uint32_t> AccessWord(Addr addr, AccessType want, F&& f) EXCLUDES(active_mu_);
 
@@ -212,15 +277,26 @@ class MemoryManager final : public memmap::MappingSpace, public MemoryIo, public
   uint64_t data_size_ GUARDED_BY(mapping_mu_) = 0;  // bytes in VMAs that is_data()
   Limits limits_ GUARDED_BY(mapping_mu_);
   Addr mmap_top_ GUARDED_BY(mapping_mu_) = 0;
+  // Between gap_top_, which is the top of a gap, and mmap_top_ no gap is longer than longest_gap_. 0: not known.
+  Addr gap_top_ GUARDED_BY(mapping_mu_) = 0;
+  uint64_t longest_gap_ GUARDED_BY(mapping_mu_) = 0;
   AddrRange brk_ GUARDED_BY(mapping_mu_);             // start and current break
   bool lock_future_ GUARDED_BY(mapping_mu_) = false;  // mlockall(MCL_FUTURE)
   bool torn_down_ GUARDED_BY(mapping_mu_) = false;
+  size_t hidden_ranges_ GUARDED_BY(mapping_mu_) = 0;
+  std::atomic<uint64_t> hidden_size_{0};  // bytes; written under mapping_mu_; all present, always
   ExecInfo exec_info_ GUARDED_BY(mapping_mu_);
 
   sync::Mutex active_mu_;
   internal::PmaMap pmas_ GUARDED_BY(active_mu_);
   // Counts calls of Invalidate: what Translate returned before one may be stale after it.
   uint64_t invalidations_ GUARDED_BY(active_mu_) = 0;
+  // The guest has had a fault, as it must before it can do anything. Until then nothing is mapped in the platform, but
+  // only put down: where the fork's parent had pages mapped, or what exec has written.
+  bool guest_runs_ GUARDED_BY(active_mu_) = false;
+  std::vector<AddrRange> inherited_ GUARDED_BY(active_mu_);
+  // By address, disjoint. Each lies in a private copy that is present.
+  std::map<Addr, TextPatch> patches_ GUARDED_BY(active_mu_);
 };
 
 }  // namespace redoubt::mm

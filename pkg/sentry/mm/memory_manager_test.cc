@@ -4,39 +4,12 @@
 #include <sys/mman.h>
 
 #include <cstring>
+#include <random>
 
 #include "pkg/sentry/mm/mm_test_util.h"
 
 namespace redoubt::mm {
 namespace {
-
-constexpr uint64_t kPage = kPageSize;
-
-class MmTest : public testing::Test {
- protected:
-  void TearDown() override {
-    mm_->CheckInvariants();
-    mm_->DropUser();
-    EXPECT_TRUE(Guest(*mm_).released);
-    mm_.reset();
-  }
-  Addr Map(uint64_t pages, AccessType access = kReadWrite, bool shared = false) {
-    return *mm_->MMap({.length = pages * kPage, .shared = shared, .access = access});
-  }
-  Addr MapFile(const RefPtr<FakeFile>& file, uint64_t pages, AccessType access, bool shared, uint64_t offset = 0) {
-    return *mm_->MMap({.length = pages * kPage,
-                       .shared = shared,
-                       .access = access,
-                       .mappable = file.get(),
-                       .identity = file,
-                       .offset = offset});
-  }
-  Result<char> Read(Addr a) { return GuestRead(w_, *mm_, a); }
-  Result<> Write(Addr a, char c) { return GuestWrite(w_, *mm_, a, c); }
-
-  World w_;
-  RefPtr<MemoryManager> mm_ = w_.NewMm();
-};
 
 TEST_F(MmTest, AnonymousMemoryIsZeroAndKeepsWhatIsWritten) {
   Addr a = Map(4);
@@ -81,6 +54,39 @@ TEST_F(MmTest, HintsFixedAndNoReplace) {
   EXPECT_EQ(Read(a + kPage), 'y');
   Addr low = *mm_->MMap({.length = kPage, .map_32bit = true});
   EXPECT_LT(low, 0x8000'0000u);
+}
+
+// The highest gap that is large enough, as on Linux, whatever came before.
+TEST_F(MmTest, MappingsGoToTheHighestGap) {
+  for (uint32_t seed = 0; seed < 20; seed++) {
+    std::mt19937 random(seed);
+    const Addr top = Map(1) + kPage;
+    const Addr base = top - 400 * kPage;
+    for (int step = 0; step < 300; step++) {
+      const uint64_t length = (1 + random() % (random() % 8 == 0 ? 30 : 4)) * kPage;
+      const Addr at = base + random() % 390 * kPage;
+      switch (random() % 5) {
+        case 0:
+        case 1:
+          ASSERT_TRUE(mm_->MUnmap(at, length));
+          break;
+        case 2:
+          ASSERT_TRUE(mm_->MMap({.addr = at, .length = length, .fixed = true, .access = kRead}));
+          break;
+        default: {
+          std::vector<MapsEntry> maps = mm_->Maps();
+          Addr high = top;
+          for (auto it = maps.rbegin(); it != maps.rend(); ++it) {
+            if (high >= it->range.end + length) break;
+            high = it->range.start;
+          }
+          ASSERT_EQ(*mm_->MMap({.length = length, .access = kReadWrite}), high - length) << seed << " " << step;
+        }
+      }
+      mm_->CheckInvariants();
+    }
+    ASSERT_TRUE(mm_->MUnmap(top - (uint64_t{1} << 30), uint64_t{1} << 30));
+  }
 }
 
 TEST_F(MmTest, UnmapSplitsAndForgetsPages) {

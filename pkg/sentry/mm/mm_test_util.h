@@ -133,6 +133,35 @@ inline Result<> GuestWrite(World& w, MemoryManager& mm, Addr addr, char c) {
   return {};
 }
 
+inline constexpr uint64_t kPage = kPageSize;
+
+// One address space, whose guest is the test.
+class MmTest : public testing::Test {
+ protected:
+  void TearDown() override {
+    mm_->CheckInvariants();
+    mm_->DropUser();
+    EXPECT_TRUE(Guest(*mm_).released);
+    mm_.reset();
+  }
+  Addr Map(uint64_t pages, AccessType access = kReadWrite, bool shared = false) {
+    return *mm_->MMap({.length = pages * kPage, .shared = shared, .access = access});
+  }
+  Addr MapFile(const RefPtr<FakeFile>& file, uint64_t pages, AccessType access, bool shared, uint64_t offset = 0) {
+    return *mm_->MMap({.length = pages * kPage,
+                       .shared = shared,
+                       .access = access,
+                       .mappable = file.get(),
+                       .identity = file,
+                       .offset = offset});
+  }
+  Result<char> Read(Addr a) { return GuestRead(w_, *mm_, a); }
+  Result<> Write(Addr a, char c) { return GuestWrite(w_, *mm_, a, c); }
+
+  World w_;
+  RefPtr<MemoryManager> mm_ = w_.NewMm();
+};
+
 }  // namespace redoubt::mm
 
 #endif  // REDOUBT_PKG_SENTRY_MM_MM_TEST_UTIL_H_

@@ -41,6 +41,35 @@ bool MemoryManager::IsFree(AddrRange range) {
   return it == vmas_.end() || LowestUse(it) >= range.end;
 }
 
+Result<Addr> MemoryManager::FindGap(uint64_t length) {
+  // As FindGapBelow(platform_.min_user_address(), mmap_top_, length), without looking again at gaps that are too short.
+  if (length <= longest_gap_ || gap_top_ == 0) {
+    gap_top_ = mmap_top_;
+    longest_gap_ = 0;
+  }
+  const Addr low = platform_.min_user_address();
+  auto it = vmas_.FirstEndingAfter(gap_top_);
+  if (it != vmas_.end()) gap_top_ = std::min(gap_top_, LowestUse(it));
+  for (;;) {
+    const bool last = it == vmas_.begin();
+    if (!last) --it;
+    const Addr bottom = last ? low : std::max(low, VmaMap::End(it));
+    if (gap_top_ >= bottom) {
+      if (gap_top_ - bottom >= length) return gap_top_ - length;
+      longest_gap_ = std::max(longest_gap_, gap_top_ - bottom);
+    }
+    if (last || VmaMap::Start(it) <= low) return Err(ENOMEM);
+    gap_top_ = std::min(gap_top_, LowestUse(it));
+  }
+}
+
+void MemoryManager::GapHasGrown(AddrRange range) {
+  // Not yet known, or the search begins at its top or above anyway.
+  if (gap_top_ == 0 || range.end <= gap_top_) return;
+  auto above = vmas_.FirstEndingAfter(range.end);
+  gap_top_ = above == vmas_.end() ? mmap_top_ : std::min(mmap_top_, std::max(gap_top_, VmaMap::Start(above)));
+}
+
 Result<Addr> MemoryManager::FindGapBelow(Addr low, Addr high, uint64_t length) {
   // From the top down, as Linux does, so that neighbours in time are neighbours in space.
   auto it = vmas_.FirstEndingAfter(high);
@@ -77,7 +106,7 @@ Result<Addr> MemoryManager::ChooseAddress(const MMapOptions& options, uint64_t l
   if (options.grows_down) {
     if (Result<Addr> r = FindGapBelow(mmap_top_, max, length); r) return r;
   }
-  if (Result<Addr> r = FindGapBelow(min, mmap_top_, length); r) return r;
+  if (Result<Addr> r = FindGap(length); r) return r;
   return FindGapBelow(min, max, length);
 }
 
@@ -85,6 +114,7 @@ Result<> MemoryManager::CheckLimits(uint64_t added, bool data, AddrRange replace
   uint64_t gone = 0;
   uint64_t gone_data = 0;
   for (auto it = vmas_.FirstEndingAfter(replaced.start); it != vmas_.end() && VmaMap::Start(it) < replaced.end; ++it) {
+    if (it->second.value.hidden != 0) continue;
     uint64_t n = replaced.Intersect({VmaMap::Start(it), VmaMap::End(it)}).length();
     gone += n;
     if (it->second.value.is_data()) gone_data += n;
@@ -96,9 +126,18 @@ Result<> MemoryManager::CheckLimits(uint64_t added, bool data, AddrRange replace
 }
 
 void MemoryManager::InsertVma(AddrRange range, Vma vma) {
-  virtual_size_ += range.length();
-  if (vma.is_data()) data_size_ += range.length();
+  CountVma(range, vma);
   vmas_.Insert(range.start, range.end, std::move(vma));
+}
+
+void MemoryManager::CountVma(AddrRange range, const Vma& vma) {
+  if (vma.hidden != 0) {
+    hidden_ranges_++;
+    hidden_size_ += range.length();
+  } else {
+    virtual_size_ += range.length();
+  }
+  if (vma.is_data()) data_size_ += range.length();
 }
 
 Result<Addr> MemoryManager::MMap(MMapOptions options) {
@@ -119,7 +158,7 @@ Result<Addr> MemoryManager::MMapLocked(MMapOptions& options) {
   if (options.offset + length < options.offset) return Err(EOVERFLOW);
   if (!options.max_access.Allows(options.access)) return Err(EACCES);
   // Two more than needed: what the new one splits.
-  if (vmas_.size() + 2 > kMaxVmas) return Err(ENOMEM);
+  if (VisibleVmas() + 2 > kMaxVmas) return Err(ENOMEM);
 
   Addr addr = TRY(ChooseAddress(options, length));
   AddrRange range{addr, addr + length};
@@ -140,6 +179,7 @@ Result<Addr> MemoryManager::MMapLocked(MMapOptions& options) {
     vma.identity = memory;
     vma.offset = 0;
   }
+  DisplaceHidden(range);
   TRY(UnmapLocked(range));
   if (vma.mappable != nullptr) {
     TRY(vma.mappable->AddMapping(*this, range, vma.offset, vma.shared && vma.access.write));
@@ -149,9 +189,22 @@ Result<Addr> MemoryManager::MMapLocked(MMapOptions& options) {
 }
 
 Result<> MemoryManager::UnmapLocked(AddrRange range) {
+  while (hidden_ranges_ > 0) {
+    auto it = vmas_.FirstEndingAfter(range.start);
+    while (it != vmas_.end() && it->second.value.hidden == 0) ++it;
+    if (it == vmas_.end() || VmaMap::Start(it) >= range.end) break;
+    AddrRange hidden{VmaMap::Start(it), VmaMap::End(it)};
+    if (hidden.start > range.start) TRY(UnmapVisible({range.start, hidden.start}));
+    if (hidden.end >= range.end) return {};
+    range.start = hidden.end;
+  }
+  return UnmapVisible(range);
+}
+
+Result<> MemoryManager::UnmapVisible(AddrRange range) {
   auto first = vmas_.FirstEndingAfter(range.start);
   if (first == vmas_.end() || VmaMap::Start(first) >= range.end) return {};
-  if (vmas_.size() + 1 > kMaxVmas && VmaMap::Start(first) < range.start && VmaMap::End(first) > range.end)
+  if (VisibleVmas() + 1 > kMaxVmas && VmaMap::Start(first) < range.start && VmaMap::End(first) > range.end)
     return Err(ENOMEM);
   DropPages(range);
   uint64_t data = 0;
@@ -162,6 +215,7 @@ Result<> MemoryManager::UnmapLocked(AddrRange range) {
     vma.mappable->RemoveMapping(*this, {start, end}, vma.offset, vma.shared && vma.access.write);
   });
   data_size_ -= data;
+  GapHasGrown(range);
   return {};
 }
 
@@ -188,6 +242,7 @@ Addr MemoryManager::Brk(Addr addr) {
   if (new_end < old_end) {
     if (!UnmapLocked({new_end, old_end})) return brk_.end;
   } else if (new_end > old_end) {
+    DisplaceHidden({old_end, new_end});
     if (!IsFree({old_end, new_end})) return brk_.end;
     MMapOptions options{
         .addr = old_end, .length = new_end - old_end, .fixed = true, .access = kReadWrite, .name = "[heap]"};

@@ -1,6 +1,9 @@
 // Pages: how they leave an address space, and how a fork shares them.
 #include "pkg/sentry/mm/pages.h"
 
+#include <algorithm>
+#include <span>
+#include <utility>
 #include <vector>
 
 #include "pkg/log/log.h"
@@ -25,6 +28,58 @@ bool MemoryManager::UnmapFromGuest(AddrRange range) {
   if (r || r.error() == Errno(ESRCH)) return true;
   LOG_WARNING("the platform cannot unmap guest memory: {}", r.error().name());
   return false;
+}
+
+void MemoryManager::ForgetMapped(AddrRange range) {
+  // If it cannot even forget, anything may still be mapped.
+  const bool mapped = !UnmapFromGuest(range);
+  for (PmaIterator it = pmas_.FirstEndingAfter(range.start); it != pmas_.end() && PmaMap::Start(it) < range.end; ++it) {
+    it->second.value.mapped = mapped;
+  }
+}
+
+bool MemoryManager::UnmapPmas(AddrRange range) {
+  AddrRange mapped;
+  PmaIterator first = pmas_.Isolate(range.start, range.end);
+  auto in_range = [&](PmaIterator it)
+                      REQUIRES(active_mu_) { return it != pmas_.end() && PmaMap::Start(it) < range.end; };
+  for (PmaIterator it = first; in_range(it); ++it) {
+    if (!it->second.value.mapped) continue;
+    if (mapped.empty()) mapped.start = PmaMap::Start(it);
+    mapped.end = PmaMap::End(it);
+  }
+  if (mapped.empty()) return true;
+  if (!UnmapFromGuest(mapped)) return false;
+  for (PmaIterator it = first; in_range(it); ++it) it->second.value.mapped = false;
+  return true;
+}
+
+void MemoryManager::DropRun(AddrRange all, AddrRange mapped) {
+  const bool safe = mapped.empty() || UnmapFromGuest(mapped);
+  uint64_t bytes = 0;
+  pmas_.Remove(all.start, all.end, [&](Addr start, Addr end, const Pma& pma) {
+    bytes += end - start;
+    // Better lost than seen by a guest that should not.
+    if (safe) memory_file_.DecRef({pma.offset, pma.offset + (end - start)});
+  });
+  resident_.store(resident_.load(std::memory_order_relaxed) - bytes, std::memory_order_relaxed);
+  if (!patches_.empty()) ForgetPatches(all);
+}
+
+Result<> MemoryManager::Apply(const internal::MapBatch& batch) {
+  std::span<const platform::MapOp> ops = batch.ops();
+  while (!ops.empty()) {
+    std::span<const platform::MapOp> some = ops.first(std::min(ops.size(), kMaxBatch));
+    if (some.size() > 1) {
+      TRY(as_->Batch(some));
+    } else if (some[0].access.any()) {
+      TRY(as_->MapFile(some[0].addr, memory_file_.fd(), some[0].offset, some[0].length, some[0].access, false));
+    } else {
+      TRY(as_->Unmap(some[0].addr, some[0].length));
+    }
+    ops = ops.subspan(some.size());
+  }
+  return {};
 }
 
 void MemoryManager::DropPmas(AddrRange range) {
@@ -60,7 +115,8 @@ Result<RefPtr<MemoryManager>> MemoryManager::Fork() {
     if (vma.mappable != nullptr) {
       TRY(vma.mappable->AddMapping(*child, range, vma.offset, vma.shared && vma.access.write));
     }
-    child->InsertVma(range, std::move(vma));
+    child->CountVma(range, vma);
+    child->vmas_.Append(range.start, range.end, std::move(vma));
   }
   CopyPagesToChild(*child);
   return child;
@@ -69,10 +125,10 @@ Result<RefPtr<MemoryManager>> MemoryManager::Fork() {
 void MemoryManager::CopyPagesToChild(MemoryManager& child) NO_THREAD_SAFETY_ANALYSIS {
   sync::MutexLock active(active_mu_);
   sync::MutexLockNested child_active(child.active_mu_);
-  // What must become read-only for the parent's own guest. Neighbours are unmapped by one call, and so is what lies
-  // between them if nothing mapped does.
-  AddrRange unmap;
-  std::vector<AddrRange> to_unmap;
+  // What must become read-only for the parent's own guest. It can go on reading: mapping a run of pages anew costs
+  // about what unmapping it does, and a fault some ten times that. With very many runs, those further up are unmapped,
+  // across what lies between them.
+  internal::MapBatch batch;
   for (auto it = pmas_.begin(); it != pmas_.end(); ++it) {
     AddrRange range{PmaMap::Start(it), PmaMap::End(it)};
     Pma& pma = it->second.value;
@@ -93,28 +149,66 @@ void MemoryManager::CopyPagesToChild(MemoryManager& child) NO_THREAD_SAFETY_ANAL
         copy.access.write = false;
       }
       memory_file_.IncRef({copy.offset, copy.offset + part.length()});
-      child.pmas_.Insert(part.start, part.end, copy);
+      child.pmas_.Append(part.start, part.end, copy);
       child.AddResident(part.length());
       copied = true;
     }
-    bool protect = copied && pma.private_copy && pma.writable;
+    const bool protect = copied && pma.private_copy && pma.writable;
     if (protect) {
       pma.writable = false;
       pma.access.write = false;
     }
     if (!pma.mapped) continue;
-    if (protect) {
+    if (copied) child.Inherit(range);
+    if (!protect) {
+      batch.Keep();
+    } else if (batch.ops().size() < kMaxBatch) {
+      batch.Map(range, pma);
+    } else {
+      batch.Unmap(range);
       pma.mapped = false;
-      if (unmap.empty()) unmap.start = range.start;
-      unmap.end = range.end;
-    } else if (!unmap.empty()) {
-      to_unmap.push_back(std::exchange(unmap, {}));
     }
   }
-  if (!unmap.empty()) to_unmap.push_back(unmap);
-  // A guest that keeps a writable view would write into the child's memory: it is the same guest's, and the platform is
-  // broken anyway if it cannot unmap.
-  for (AddrRange range : to_unmap) UnmapFromGuest(range);
+  if (!Apply(batch)) {
+    // A guest that keeps a writable view would write into the child's memory: it is the same guest's, and the platform
+    // is broken anyway if it cannot unmap either.
+    ForgetMapped({batch.ops().front().addr, batch.ops().back().addr + batch.ops().back().length});
+  }
+  for (auto& [addr, patch] : patches_) {
+    auto it = child.pmas_.Find(addr);
+    if (it != child.pmas_.end() && it->second.value.private_copy) child.patches_.emplace(addr, patch);
+  }
+}
+
+// What the parent's guest has used, or exec has written, the guest will mostly use too. Its first fault maps all that
+// at once.
+
+void MemoryManager::Inherit(AddrRange range) {
+  if (!inherited_.empty() && inherited_.back().end == range.start) {
+    inherited_.back().end = range.end;
+  } else if (inherited_.size() < kMaxInherited) {
+    inherited_.push_back(range);
+  }
+}
+
+bool MemoryManager::MapInherited() {
+  if (inherited_.empty()) return false;
+  internal::MapBatch batch;
+  std::ranges::sort(inherited_, {}, &AddrRange::start);
+  for (AddrRange range : std::exchange(inherited_, {})) {
+    for (PmaIterator it = pmas_.FirstEndingAfter(range.start); it != pmas_.end() && PmaMap::Start(it) < range.end;
+         ++it) {
+      Pma& pma = it->second.value;
+      // Some of it may have been mapped or have been replaced meanwhile.
+      if (pma.mapped || !pma.access.any() || batch.ops().size() == kMaxInherited) continue;
+      batch.Map({PmaMap::Start(it), PmaMap::End(it)}, pma);
+      pma.mapped = true;
+    }
+  }
+  if (batch.empty()) return false;
+  if (Apply(batch)) return true;
+  ForgetMapped({batch.ops().front().addr, batch.ops().back().addr + batch.ops().back().length});
+  return false;
 }
 
 }  // namespace redoubt::mm

@@ -9,35 +9,33 @@
 
 namespace redoubt::mm {
 
+inline constexpr AddrRange kEverywhere{0, ~uint64_t{0}};
+
 template <typename F>
 void MemoryManager::DropPmasIf(AddrRange range, F&& f) {
   using internal::PmaMap;
-  // One call to the platform for all: from the first mapped page to go to the last, in runs between pages that stay.
-  auto flush = [&](AddrRange run, bool mapped) REQUIRES(active_mu_) {
-    if (run.empty()) return;
-    bool safe = !mapped || UnmapFromGuest(run);
-    pmas_.Remove(run.start, run.end, [&](uint64_t start, uint64_t end, const internal::Pma& pma) {
-      resident_.store(resident_.load(std::memory_order_relaxed) - (end - start), std::memory_order_relaxed);
-      // Better lost than seen by a guest that should not.
-      if (safe) memory_file_.DecRef({pma.offset, pma.offset + (end - start)});
-    });
+  // One call to the platform for each run of pages that go, from the first mapped one to the last. Mostly there is one
+  // run. Collected first, since dropping changes the map.
+  struct Run {
+    AddrRange all;
+    AddrRange mapped;
   };
-  AddrRange run;
-  bool mapped = false;
-  // Collected first, since a flush changes the map.
-  std::vector<std::pair<AddrRange, bool>> runs;
+  Run run;
+  std::vector<Run> more;
   for (auto it = pmas_.FirstEndingAfter(range.start); it != pmas_.end() && PmaMap::Start(it) < range.end; ++it) {
-    AddrRange part = range.Intersect({PmaMap::Start(it), PmaMap::End(it)});
+    const AddrRange part = range.Intersect({PmaMap::Start(it), PmaMap::End(it)});
     if (!f(it->second.value)) {
-      if (!run.empty()) runs.emplace_back(std::exchange(run, {}), std::exchange(mapped, false));
+      if (!run.all.empty()) more.push_back(std::exchange(run, {}));
       continue;
     }
-    if (run.empty()) run.start = part.start;
-    run.end = part.end;
-    mapped |= it->second.value.mapped;
+    if (run.all.empty()) run.all.start = part.start;
+    run.all.end = part.end;
+    if (!it->second.value.mapped) continue;
+    if (run.mapped.empty()) run.mapped.start = part.start;
+    run.mapped.end = part.end;
   }
-  if (!run.empty()) runs.emplace_back(run, mapped);
-  for (auto& [r, m] : runs) flush(r, m);
+  for (const Run& r : more) DropRun(r.all, r.mapped);
+  if (!run.all.empty()) DropRun(run.all, run.mapped);
 }
 
 template <typename F>
@@ -46,6 +44,7 @@ Result<> MemoryManager::ForEachVma(AddrRange range, F&& f) {
   Addr at = range.start;
   bool hole = false;
   for (auto it = vmas_.FirstEndingAfter(range.start); it != vmas_.end() && VmaMap::Start(it) < range.end; ++it) {
+    if (it->second.value.hidden != 0) continue;  // unmapped, for all that the guest can know
     AddrRange part = range.Intersect({VmaMap::Start(it), VmaMap::End(it)});
     if (part.start > at) hole = true;
     at = part.end;

@@ -9,13 +9,6 @@ using internal::PmaMap;
 using internal::Vma;
 using internal::VmaMap;
 
-namespace {
-
-// With more segments of pages than this, the platform forgets the range at once, and faults bring back what is used.
-constexpr int kMaxRemaps = 8;
-
-}  // namespace
-
 Result<> MemoryManager::MProtect(Addr addr, uint64_t length, AccessType access, bool grows_down) {
   AddrRange range;
   TRY(CheckRange(addr, length, ENOMEM, &range));
@@ -24,11 +17,12 @@ Result<> MemoryManager::MProtect(Addr addr, uint64_t length, AccessType access, 
   if (grows_down) {
     // PROT_GROWSDOWN: down to the start of the stack that the range begins in.
     VmaIterator it = vmas_.FirstEndingAfter(range.start);
+    while (it != vmas_.end() && it->second.value.hidden != 0) ++it;
     if (it == vmas_.end() || VmaMap::Start(it) >= range.end) return Err(ENOMEM);
     if (!it->second.value.grows_down) return Err(EINVAL);
     range.start = VmaMap::Start(it);
   }
-  return ChangeVmas(range, [&](Vma& vma, AddrRange part) REQUIRES(mapping_mu_) -> Result<> {
+  Result<> changed = ChangeVmas(range, [&](Vma& vma, AddrRange part) REQUIRES(mapping_mu_) -> Result<> {
     if (!vma.max_access.Allows(access)) return Err(EACCES);
     if (vma.access == access) return {};
     Vma changed = vma;
@@ -38,39 +32,57 @@ Result<> MemoryManager::MProtect(Addr addr, uint64_t length, AccessType access, 
       TRY(vma.mappable->AddMapping(*this, part, vma.offset, access.write));
       vma.mappable->RemoveMapping(*this, part, vma.offset, vma.access.write);
     }
+    if (access.write && !vma.access.write) {
+      // What is to be written may be a part of a patched instruction.
+      sync::MutexLock active(active_mu_);
+      RestorePatches(part, kEverywhere);
+    }
     if (vma.is_data()) data_size_ -= part.length();
     if (changed.is_data()) data_size_ += part.length();
     vma.access = access;
-    ReprotectPmas(part, vma);
     return {};
   });
+  ReprotectPmas(range);
+  return changed;
 }
 
-void MemoryManager::ReprotectPmas(AddrRange range, const Vma& vma) {
+void MemoryManager::ReprotectPmas(AddrRange range) {
   sync::MutexLock active(active_mu_);
-  PmaIterator first = pmas_.Isolate(range.start, range.end);
-  auto in_range = [&](PmaIterator it)
-                      REQUIRES(active_mu_) { return it != pmas_.end() && PmaMap::Start(it) < range.end; };
-  int changes = 0;
-  bool mapped = false;
-  for (PmaIterator it = first; in_range(it); ++it) {
-    mapped |= it->second.value.mapped;
-    changes += it->second.value.access != internal::PmaAccess(vma.access, it->second.value.writable);
+  if (!pmas_.Overlaps(range.start, range.end)) return;
+  internal::MapBatch batch;
+  AddrRange touched;
+  for (VmaIterator v = vmas_.FirstEndingAfter(range.start); v != vmas_.end() && VmaMap::Start(v) < range.end; ++v) {
+    const AddrRange part = range.Intersect({VmaMap::Start(v), VmaMap::End(v)});
+    // Segments of pages may reach over VMAs.
+    for (PmaIterator it = pmas_.Isolate(part.start, part.end); it != pmas_.end() && PmaMap::Start(it) < part.end;
+         ++it) {
+      Pma& pma = it->second.value;
+      const AddrRange segment{PmaMap::Start(it), PmaMap::End(it)};
+      const AccessType access = internal::PmaAccess(v->second.value.access, pma.writable);
+      if (access == pma.access || !pma.mapped) {
+        pma.access = access;
+        if (pma.mapped) batch.Keep();
+        continue;
+      }
+      pma.access = access;
+      if (access.any()) {
+        batch.Map(segment, pma);
+      } else {
+        batch.Unmap(segment);
+      }
+      if (touched.empty()) touched.start = segment.start;
+      touched.end = segment.end;
+    }
   }
-  // Nothing may be left to the guest that it should not have, so where one call does not work, the other must.
-  bool forget = mapped && changes > 0 && (changes > kMaxRemaps || !vma.access.any());
-  if (forget && !UnmapFromGuest(range)) forget = false;
-  for (PmaIterator it = first; in_range(it); ++it) {
-    Pma& pma = it->second.value;
-    AccessType access = internal::PmaAccess(vma.access, pma.writable);
-    bool same = access == pma.access;
-    pma.access = access;
-    if (forget) pma.mapped = false;
-    if (same || !pma.mapped) continue;
-    AddrRange segment{PmaMap::Start(it), PmaMap::End(it)};
-    if (pma.access.any() && MapSegment(segment, pma)) continue;
-    UnmapFromGuest(segment);
-    pma.mapped = false;
+  // Nothing may be left to the guest that it should not have. So if the changes are too many, or cannot be made, the
+  // platform forgets everything there, and faults bring back what is used.
+  if (batch.ops().size() > kMaxBatch || !Apply(batch)) {
+    ForgetMapped(touched);
+  } else {
+    for (PmaIterator it = pmas_.FirstEndingAfter(touched.start); it != pmas_.end() && PmaMap::Start(it) < touched.end;
+         ++it) {
+      if (!it->second.value.access.any()) it->second.value.mapped = false;
+    }
   }
   pmas_.MergeRange(range.start, range.end + 1);
 }

@@ -33,11 +33,14 @@ Result<Addr> MemoryManager::MRemap(Addr old_addr, uint64_t old_size, uint64_t ne
 
   fiber::MutexLock lock(mapping_mu_);
   VmaIterator it = vmas_.Find(old.start);
-  if (it == vmas_.end()) return Err(EFAULT);
+  if (it == vmas_.end() || it->second.value.hidden != 0) return Err(EFAULT);
   const bool duplicate = old.empty();
   // Old size 0 maps the same memory a second time; for private memory that means nothing: mremap(2), BUGS.
   if (duplicate && (!it->second.value.shared || !may_move)) return Err(EINVAL);
-  if (fixed) TRY(UnmapLocked(wanted));
+  if (fixed) {
+    DisplaceHidden(wanted);
+    TRY(UnmapLocked(wanted));
+  }
   it = vmas_.Find(old.start);
 
   if (!duplicate && wanted.length() <= old.length()) {
@@ -91,15 +94,23 @@ Result<Addr> MemoryManager::Move(VmaIterator it, AddrRange from, AddrRange to, b
   InsertVma(to, std::move(vma));
   if (!from.empty()) {
     sync::MutexLock active(active_mu_);
+    // A patch jumps a distance, and not to the same place from elsewhere.
+    RestorePatches(from, kEverywhere);
     // The guest loses the old place first; then nothing can change under the move. If the platform fails, the pages
     // stay where the guest still has them, and the new place is filled by faults.
-    if (UnmapFromGuest(from)) {
+    if (UnmapPmas(from)) {
+      internal::MapBatch batch;
       std::vector<std::pair<AddrRange, Pma>> pages;
       pmas_.Remove(from.start, from.end, [&](Addr start, Addr end, const Pma& pma) {
         pages.emplace_back(AddrRange{start - from.start + to.start, end - from.start + to.start}, pma);
       });
       for (auto& [range, pma] : pages) {
-        pma.mapped = pma.access.any() && MapSegment(range, pma);
+        if (pma.access.any()) batch.Map(range, pma);
+      }
+      bool mapped = false;
+      if (batch.ops().size() <= kMaxBatch) mapped = Apply(batch).has_value() || !UnmapFromGuest(to);
+      for (auto& [range, pma] : pages) {
+        pma.mapped = mapped && pma.access.any();
         pmas_.Insert(range.start, range.end, pma);
       }
     }

@@ -6,8 +6,10 @@
 namespace redoubt::mm {
 namespace {
 
-// As for private memory (fault.cc): pages come in blocks.
+// As for private memory (fault.cc): pages come in blocks, larger ones behind what is there.
+constexpr uint64_t kWhole = uint64_t{1} << 20;
 constexpr uint64_t kWindow = uint64_t{256} << 10;
+constexpr uint64_t kMoreWindow = uint64_t{2} << 20;
 
 uint64_t NextInode() {
   static std::atomic<uint64_t> next{1};
@@ -32,7 +34,9 @@ Result<memmap::FileRange> SharedAnonymous::Translate(uint64_t offset, uint64_t l
   sync::MutexLock lock(mu_);
   auto it = pages_.Find(offset);
   if (it == pages_.end()) {
-    uint64_t end = std::min(offset + length, (offset / kWindow + 1) * kWindow);
+    const uint64_t window = offset > 0 && pages_.Find(offset - 1) != pages_.end() ? kMoreWindow : kWindow;
+    uint64_t end = offset + length;
+    if (size_ > kWhole) end = std::min(end, (offset / window + 1) * window);
     if (auto next = pages_.FirstEndingAfter(offset); next != pages_.end()) end = std::min(end, pages_.Start(next));
     Result<memmap::FileRange> range = memory_file_.Allocate(end - offset);
     if (!range && end - offset > kPageSize) {

@@ -22,6 +22,7 @@ struct Vma {
   bool no_reserve = false;
   bool dont_fork = false;                // MADV_DONTFORK
   bool wipe_on_fork = false;             // MADV_WIPEONFORK
+  Addr hidden = 0;                       // where the hidden range starts that this is (MapHidden); 0: the guest's own
   memmap::Mappable* mappable = nullptr;  // null: private anonymous
   RefPtr<memmap::MappingIdentity> identity;
   uint64_t offset = 0;  // into the mappable
@@ -35,11 +36,11 @@ struct Vma {
   bool Continues(const Vma& p, uint64_t length) const {
     return access == p.access && max_access == p.max_access && shared == p.shared && grows_down == p.grows_down &&
            locked == p.locked && no_reserve == p.no_reserve && dont_fork == p.dont_fork &&
-           wipe_on_fork == p.wipe_on_fork && mappable == p.mappable && identity == p.identity && name == p.name &&
-           (mappable == nullptr || offset == p.offset + length);
+           wipe_on_fork == p.wipe_on_fork && hidden == p.hidden && mappable == p.mappable && identity == p.identity &&
+           name == p.name && (mappable == nullptr || offset == p.offset + length);
   }
   // Counted against RLIMIT_DATA, as Linux's is_data_mapping.
-  bool is_data() const { return access.write && !shared && !grows_down; }
+  bool is_data() const { return access.write && !shared && !grows_down; }  // hidden ones are not writable
 };
 
 // Pages of the memory file that are present at guest addresses; one reference on each is held. Linux's page-table

@@ -12,30 +12,47 @@ void FreeRanges::Insert(uint64_t start, uint64_t end) {
   total_ += end - start;
 }
 
-void FreeRanges::Erase(std::map<uint64_t, uint64_t>::iterator it) {
+void FreeRanges::Change(Starts::iterator it, uint64_t start, uint64_t end) {
+  auto length = by_length_.extract({it->second - it->first, it->first});
+  total_ += (end - start) - length.value().first;
+  length.value() = {end - start, start};
+  by_length_.insert(std::move(length));
+  it->second = end;
+  if (it->first == start) return;
+  auto after = std::next(it);
+  auto node = by_start_.extract(it);
+  node.key() = start;
+  by_start_.insert(after, std::move(node));
+}
+
+void FreeRanges::Erase(Starts::iterator it) {
   by_length_.erase({it->second - it->first, it->first});
   total_ -= it->second - it->first;
   by_start_.erase(it);
 }
 
 void FreeRanges::Add(memmap::FileRange range) {
-  uint64_t start = range.start;
-  uint64_t end = range.end;
-  auto after = by_start_.lower_bound(start);
-  CHECK(after == by_start_.end() || after->first >= end, "a page was freed twice");
+  auto after = by_start_.lower_bound(range.start);
+  CHECK(after == by_start_.end() || after->first >= range.end, "a page was freed twice");
+  const bool joins_after = after != by_start_.end() && after->first == range.end;
   if (after != by_start_.begin()) {
     auto before = std::prev(after);
-    CHECK(before->second <= start, "a page was freed twice");
-    if (before->second == start) {
-      start = before->first;
-      Erase(before);
+    CHECK(before->second <= range.start, "a page was freed twice");
+    if (before->second == range.start) {
+      uint64_t end = range.end;
+      if (joins_after) {
+        end = after->second;
+        Erase(after);
+      }
+      Change(before, before->first, end);
+      return;
     }
   }
-  if (after != by_start_.end() && after->first == end) {
-    end = after->second;
-    Erase(after);
+  if (joins_after) {
+    Change(after, range.start, after->second);
+  } else {
+    Insert(range.start, range.end);
   }
-  Insert(start, end);
 }
 
 std::optional<memmap::FileRange> FreeRanges::Take(uint64_t length) {
@@ -44,14 +61,17 @@ std::optional<memmap::FileRange> FreeRanges::Take(uint64_t length) {
   auto it = by_start_.find(best->second);
   uint64_t start = it->first;
   uint64_t end = it->second;
-  Erase(it);
-  if (end - start > length) Insert(start + length, end);
+  if (end - start > length) {
+    Change(it, start + length, end);
+  } else {
+    Erase(it);
+  }
   return memmap::FileRange{start, start + length};
 }
 
-std::optional<memmap::FileRange> FreeRanges::TakeAny() {
-  if (by_start_.empty()) return std::nullopt;
-  auto it = by_start_.begin();
+std::optional<memmap::FileRange> FreeRanges::TakeLongest() {
+  if (by_length_.empty()) return std::nullopt;
+  auto it = by_start_.find(std::prev(by_length_.end())->second);
   memmap::FileRange range{it->first, it->second};
   Erase(it);
   return range;

@@ -18,18 +18,23 @@ class FreeRanges final {
   void Add(memmap::FileRange range);
   // The front of the smallest range that is long enough (among equals, the lowest).
   std::optional<memmap::FileRange> Take(uint64_t length);
-  // The whole lowest range, or nothing.
-  std::optional<memmap::FileRange> TakeAny();
+  // The whole of the longest range, or nothing.
+  std::optional<memmap::FileRange> TakeLongest();
   uint64_t total() const { return total_; }
   // The length of the range that ends at `end`, 0 if there is none: what need not be added when the file grows there.
   uint64_t TailBefore(uint64_t end) const;
 
  private:
-  void Insert(uint64_t start, uint64_t end);
-  void Erase(std::map<uint64_t, uint64_t>::iterator it);
+  using Starts = std::map<uint64_t, uint64_t>;              // start -> end
+  using Lengths = std::set<std::pair<uint64_t, uint64_t>>;  // (length, start)
 
-  std::map<uint64_t, uint64_t> by_start_;              // start -> end
-  std::set<std::pair<uint64_t, uint64_t>> by_length_;  // (length, start)
+  void Insert(uint64_t start, uint64_t end);
+  void Erase(Starts::iterator it);
+  // Gives a range other ends; it must keep its place in the order. Allocates nothing.
+  void Change(Starts::iterator it, uint64_t start, uint64_t end);
+
+  Starts by_start_;
+  Lengths by_length_;
   uint64_t total_ = 0;
 };
 

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 
 #include "pkg/errors/errors.h"
 #include "pkg/hostarch/hostarch.h"
@@ -24,8 +25,13 @@ class MemoryFile {
   // `length` bytes (a multiple of the page size), contiguous, zero-filled, each page with one reference. ENOMEM at the
   // limit.
   virtual Result<memmap::FileRange> Allocate(uint64_t length) = 0;
+  // As Allocate, but of memory that was freed lately, with its old contents and probably still committed by the host
+  // (some ten times cheaper to fill than fresh memory). For callers that overwrite all of it before a guest sees it.
+  // Nothing if there is none.
+  virtual std::optional<memmap::FileRange> Recycle(uint64_t length) = 0;
   virtual void IncRef(memmap::FileRange range) = 0;
-  // Pages whose count reaches zero are given back to the host and may be allocated again.
+  // Pages whose count reaches zero may be allocated again. A few MiB of them stay committed, the others are given back
+  // to the host.
   virtual void DecRef(memmap::FileRange range) = 0;
   // A snapshot of one page's count: mm may write a private page in place only if it is 1.
   virtual uint32_t RefCount(uint64_t offset) = 0;

@@ -87,6 +87,46 @@ TEST(MemoryFile, UntouchedMemoryCostsNothing) {
   file->DecRef(a);
 }
 
+TEST(MemoryFile, FreedMemoryIsRecycled) {
+  auto file = Make();
+  FileRange a = *file->Allocate(64 * kPageSize);
+  // Two islands of committed pages.
+  for (uint64_t page : {3, 4, 5, 40}) memset(file->At(a.start + page * kPageSize), 0xaa, kPageSize);
+  const uint64_t committed = Committed(*file);
+  file->DecRef(a);
+  EXPECT_EQ(file->usage(), 0u);
+  EXPECT_EQ(Committed(*file), committed) << "it is not given back yet";
+  FileRange b = *file->Allocate(64 * kPageSize);
+  EXPECT_EQ(b, a);
+  for (uint64_t i = b.start; i < b.end; i++) ASSERT_EQ(*file->At(i), std::byte{0});
+  file->DecRef(b);
+
+  EXPECT_FALSE(file->Recycle(100 * kPageSize));
+  EXPECT_FALSE(file->Recycle(0));
+  FileRange c = *file->Recycle(2 * kPageSize);
+  EXPECT_EQ(c.start, a.start);
+  EXPECT_EQ(file->RefCount(c.start + kPageSize), 1u);
+  EXPECT_EQ(file->usage(), 2 * kPageSize);
+  file->DecRef(c);
+  auto small = Make(2 * kPageSize);
+  FileRange d = *small->Allocate(2 * kPageSize);
+  small->DecRef({d.start, d.start + kPageSize});
+  EXPECT_FALSE(small->Recycle(2 * kPageSize)) << "not past the limit";
+}
+
+TEST(MemoryFile, LittleFreedMemoryIsKept) {
+  auto file = Make();
+  std::vector<FileRange> ranges;
+  for (int i = 0; i < 4096; i++) {
+    ranges.push_back(*file->Allocate(kPageSize));
+    memset(file->At(ranges.back().start), 1, kPageSize);
+  }
+  // Every other page, so that nothing joins.
+  for (size_t i = 0; i < ranges.size(); i += 2) file->DecRef(ranges[i]);
+  for (size_t i = 1; i < ranges.size(); i += 2) file->DecRef(ranges[i]);
+  EXPECT_LE(Committed(*file), uint64_t{4} << 20);
+}
+
 TEST(MemoryFileDeathTest, DroppingTwiceIsFatal) {
   auto file = Make();
   FileRange a = *file->Allocate(kPageSize);

@@ -1,5 +1,9 @@
 // The memory file on a memfd. Pages are committed by the host when somebody first touches them, so an allocation costs
-// nothing but bookkeeping; freed pages are punched out in batches, which is what makes them zero again.
+// nothing but bookkeeping.
+//
+// On the host this was measured on, committing a page costs 2.7 us and giving it back 0.6 us, while zeroing a page that
+// is committed costs 0.04 to 0.2 us. So a few freed MiB are kept as they are, and zeroed when they are allocated again;
+// what is more goes back, the longest ranges first.
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -24,8 +28,11 @@ constexpr uint64_t kPagesPerChunk = kChunkSize / kPageSize;
 // Virtual addresses taken in the Sentry: the largest of these that the host grants.
 constexpr uint64_t kMaxReserve = uint64_t{1} << 40;
 constexpr uint64_t kMinReserve = uint64_t{1} << 30;
-// Freed memory that may stay committed before it is given back.
-constexpr uint64_t kMaxDirty = uint64_t{2} << 20;
+// Freed memory that may stay committed before some is given back, and how much is then left.
+constexpr uint64_t kMaxDirty = uint64_t{4} << 20;
+constexpr uint64_t kKeptDirty = uint64_t{2} << 20;
+// A read fault maps this much of the file's committed pages at once (the host's fault-around), a write fault one page.
+constexpr uint64_t kFaultAround = uint64_t{64} << 10;
 
 class MemoryFileImpl final : public MemoryFile {
  public:
@@ -37,11 +44,13 @@ class MemoryFileImpl final : public MemoryFile {
   }
 
   Result<FileRange> Allocate(uint64_t length) override EXCLUDES(mu_);
+  std::optional<FileRange> Recycle(uint64_t length) override EXCLUDES(mu_);
   void IncRef(FileRange range) override EXCLUDES(mu_);
   void DecRef(FileRange range) override EXCLUDES(mu_);
   uint32_t RefCount(uint64_t offset) override EXCLUDES(mu_) {
     sync::MutexLock lock(mu_);
-    return Count(offset);
+    CHECK(offset / kChunkSize < chunks_.size(), "an offset past the memory file");
+    return chunks_[offset / kChunkSize][offset % kChunkSize / kPageSize];
   }
   std::byte* At(uint64_t offset) override { return base_ + offset; }
   int fd() const override { return fd_; }
@@ -49,15 +58,32 @@ class MemoryFileImpl final : public MemoryFile {
   uint64_t limit() const override { return limit_; }
 
  private:
-  uint32_t& Count(uint64_t offset) REQUIRES(mu_) {
-    uint64_t page = offset / kPageSize;
-    CHECK(page / kPagesPerChunk < chunks_.size(), "an offset past the memory file");
-    return chunks_[page / kPagesPerChunk][page % kPagesPerChunk];
+  // Calls f(counts, pages, offset) for the parts of the range whose counts lie side by side.
+  template <typename F>
+  void ForCounts(FileRange range, F&& f) REQUIRES(mu_) {
+    CHECK(range.start <= range.end && range.end <= chunks_.size() * kChunkSize, "an offset past the memory file");
+    for (uint64_t offset = range.start; offset < range.end;) {
+      const uint64_t chunk_end = (offset / kChunkSize + 1) * kChunkSize;
+      const uint64_t end = std::min(range.end, chunk_end);
+      f(&chunks_[offset / kChunkSize][offset % kChunkSize / kPageSize], (end - offset) / kPageSize, offset);
+      offset = end;
+    }
   }
+  bool WithinLimit(uint64_t length) const {
+    const uint64_t used = usage_.load(std::memory_order_relaxed);
+    return length <= limit_ && used <= limit_ - length;
+  }
+  // The range gets its first references.
+  FileRange Take(FileRange range) REQUIRES(mu_);
   // Adds chunks until `length` bytes are free at the end.
   bool Grow(uint64_t length) REQUIRES(mu_);
-  // Gives dirty pages back to the host and makes them free. Lets go of the lock in between.
-  void Clean() EXCLUDES(mu_);
+  // Gives dirty pages back to the host until `keep` bytes are left, and makes them free. Lets go of the lock in
+  // between.
+  void Clean(uint64_t keep) EXCLUDES(mu_);
+  // Makes zero what nobody has a reference on, or only the caller.
+  void Zero(FileRange range);
+  bool ZeroCommitted(FileRange range);
+  bool Punch(FileRange range);
 
   const int fd_;
   std::byte* const base_;
@@ -83,34 +109,48 @@ bool MemoryFileImpl::Grow(uint64_t length) {
   return true;
 }
 
+FileRange MemoryFileImpl::Take(FileRange range) {
+  ForCounts(range, [](uint32_t* counts, uint64_t n, uint64_t) { std::fill_n(counts, n, 1); });
+  usage_.store(usage_.load(std::memory_order_relaxed) + range.length(), std::memory_order_relaxed);
+  return range;
+}
+
+std::optional<FileRange> MemoryFileImpl::Recycle(uint64_t length) {
+  if (length == 0 || !IsPageAligned(length)) return std::nullopt;
+  sync::MutexLock lock(mu_);
+  if (!WithinLimit(length)) return std::nullopt;
+  std::optional<FileRange> range = dirty_.Take(length);
+  if (range) Take(*range);
+  return range;
+}
+
 Result<FileRange> MemoryFileImpl::Allocate(uint64_t length) {
   if (length == 0 || !IsPageAligned(length)) return Err(EINVAL);
+  if (std::optional<FileRange> range = Recycle(length)) {
+    Zero(*range);
+    return *range;
+  }
   for (bool cleaned = false;; cleaned = true) {
     {
       sync::MutexLock lock(mu_);
-      uint64_t used = usage_.load(std::memory_order_relaxed);
-      if (length > limit_ || used > limit_ - length) return Err(ENOMEM);
+      if (!WithinLimit(length)) return Err(ENOMEM);
       std::optional<FileRange> range = free_.Take(length);
-      // Dirty pages first if there are enough that one of their ranges may do, then new ones.
-      if (!range && (cleaned || dirty_.total() < length) && Grow(length)) range = free_.Take(length);
-      if (range) {
-        for (uint64_t offset = range->start; offset < range->end; offset += kPageSize) Count(offset) = 1;
-        usage_.store(used + length, std::memory_order_relaxed);
-        return *range;
-      }
+      if (!range && Grow(length)) range = free_.Take(length);
+      if (range) return Take(*range);
       if (cleaned) return Err(ENOMEM);
     }
-    Clean();
+    Clean(0);
   }
 }
 
 void MemoryFileImpl::IncRef(FileRange range) {
   sync::MutexLock lock(mu_);
-  for (uint64_t offset = range.start; offset < range.end; offset += kPageSize) {
-    uint32_t& count = Count(offset);
-    CHECK(count > 0 && count < UINT32_MAX, "a reference on a page without one");
-    count++;
-  }
+  ForCounts(range, [](uint32_t* counts, uint64_t n, uint64_t) {
+    for (uint64_t i = 0; i < n; i++) {
+      CHECK(counts[i] > 0 && counts[i] < UINT32_MAX, "a reference on a page without one");
+      counts[i]++;
+    }
+  });
 }
 
 void MemoryFileImpl::DecRef(FileRange range) {
@@ -118,44 +158,85 @@ void MemoryFileImpl::DecRef(FileRange range) {
   {
     sync::MutexLock lock(mu_);
     uint64_t freed = 0;
-    uint64_t run = range.start;  // where the current run of freed pages began
-    for (uint64_t offset = range.start; offset <= range.end; offset += kPageSize) {
-      bool frees = false;
-      if (offset < range.end) {
-        uint32_t& count = Count(offset);
-        CHECK(count > 0, "a page's reference was dropped twice");
-        frees = --count == 0;
+    FileRange run;
+    auto end_run = [&]() REQUIRES(mu_) {
+      if (run.length() == 0) return;
+      dirty_.Add(run);
+      freed += run.length();
+      run = {};
+    };
+    ForCounts(range, [&](uint32_t* counts, uint64_t n, uint64_t offset) REQUIRES(mu_) {
+      for (uint64_t i = 0; i < n; i++) {
+        CHECK(counts[i] > 0, "a page's reference was dropped twice");
+        if (--counts[i] > 0) {
+          end_run();
+          continue;
+        }
+        const uint64_t page = offset + i * kPageSize;
+        if (run.length() == 0) run.start = page;
+        run.end = page + kPageSize;
       }
-      if (frees) continue;
-      if (run < offset) {
-        dirty_.Add({run, offset});
-        freed += offset - run;
-      }
-      run = offset + kPageSize;
-    }
+    });
+    end_run();
     usage_.store(usage_.load(std::memory_order_relaxed) - freed, std::memory_order_relaxed);
     clean = freed > 0 && dirty_.total() >= kMaxDirty;
   }
-  if (clean) Clean();
+  if (clean) Clean(kKeptDirty);
 }
 
-void MemoryFileImpl::Clean() {
+void MemoryFileImpl::Clean(uint64_t keep) {
   std::vector<FileRange> ranges;
   {
     sync::MutexLock lock(mu_);
-    while (std::optional<FileRange> range = dirty_.TakeAny()) ranges.push_back(*range);
+    while (dirty_.total() > keep) ranges.push_back(*dirty_.TakeLongest());
   }
   for (FileRange r : ranges) {
-    // SAFETY: nobody has a reference on these pages, so nobody maps them any more but the Sentry's own view.
-    int rc = fallocate(fd_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(r.start),
-                       static_cast<off_t>(r.length()));
-    if (rc == 0) continue;
-    // Zero is what counts; that the host keeps the memory is only a pity.
-    LOG_WARNING("cannot give {} bytes of guest memory back: errno {}", r.length(), errno);
-    CHECK(safecopy::ZeroOut(base_ + r.start, r.length()) == r.length());
+    if (!Punch(r)) Zero(r);
   }
   sync::MutexLock lock(mu_);
   for (FileRange r : ranges) free_.Add(r);
+}
+
+bool MemoryFileImpl::Punch(FileRange range) {
+  // SAFETY: nobody has a reference on these pages, or only who allocates them, so nobody maps them any more but the
+  // Sentry's own view.
+  if (fallocate(fd_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(range.start),
+                static_cast<off_t>(range.length())) == 0) {
+    return true;
+  }
+  LOG_WARNING("cannot give {} bytes of guest memory back: errno {}", range.length(), errno);
+  return false;
+}
+
+void MemoryFileImpl::Zero(FileRange range) {
+  // One page is hardly ever allocated without having been touched. Of more, only what is committed need be zeroed.
+  // Asked of the file and not of mincore(2), for which a page in swap does not exist.
+  uint64_t at = range.start;
+  while (at < range.end) {
+    FileRange data{at, range.end};
+    if (range.length() > kPageSize) {
+      off_t start = lseek(fd_, static_cast<off_t>(at), SEEK_DATA);
+      if (start < 0 && errno == ENXIO) return;
+      if (start >= 0) data.start = static_cast<uint64_t>(start);
+      if (data.start >= range.end) return;
+      off_t end = start < 0 ? start : lseek(fd_, start, SEEK_HOLE);
+      if (end >= 0) data.end = std::min(range.end, static_cast<uint64_t>(end));
+    }
+    CHECK(ZeroCommitted(data) || Punch(data), "memory with old contents");
+    at = data.end;
+  }
+}
+
+bool MemoryFileImpl::ZeroCommitted(FileRange range) {
+  for (uint64_t at = range.start; at < range.end;) {
+    const uint64_t end = std::min(range.end, (at / kFaultAround + 1) * kFaultAround);
+    std::byte touch[1];
+    if (!safecopy::CopyIn(touch, base_ + at)) return false;
+    Result<size_t> zeroed = safecopy::ZeroOut(base_ + at, end - at);
+    if (!zeroed || *zeroed != end - at) return false;
+    at = end;
+  }
+  return true;
 }
 
 }  // namespace
