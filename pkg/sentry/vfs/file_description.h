@@ -92,6 +92,8 @@ class FileDescription : public memmap::MappingIdentity {
   // EAGAIN.
   virtual fiber::Time ReadDeadline() const { return fiber::kForever; }
   virtual fiber::Time WriteDeadline() const { return fiber::kForever; }
+  // Whether EPIPE comes with the signal: not of sockets that carry messages.
+  virtual bool RaisesSigpipe() const { return true; }
   // False where epoll_ctl answers EPERM (regular files, directories).
   virtual bool SupportsEpoll() const { return false; }
 
