@@ -82,8 +82,7 @@ RefPtr<RefCounted> ControllingTerminal() {
   kernel::Task* task = kernel::Task::Current();
   if (task == nullptr) return nullptr;
   sync::MutexLock lock(task->kernel().mu);
-  const auto& pg = task->group().process_group;
-  return pg ? pg->session->controlling_tty : nullptr;
+  return task->group().ControllingTtyLocked();
 }
 
 // fcntl(2): closing any descriptor of a file drops the process's record locks on it.
