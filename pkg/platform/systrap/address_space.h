@@ -18,6 +18,7 @@ class SystrapAddressSpace final : public AddressSpace {
 
   Result<> MapFile(Addr addr, int fd, uint64_t offset, uint64_t length, AccessType access, bool populate) override;
   Result<> Unmap(Addr addr, uint64_t length) override;
+  Result<> Batch(std::span<const MapOp> ops) override;
   void Release() override { process_->Kill(); }
 
   StubProcess& process() { return *process_; }

@@ -24,6 +24,9 @@ constexpr fiber::Time kPatience = 10'000'000'000;
 constexpr uint64_t kSpinCycles = 150'000;
 constexpr uint64_t kShortSpinCycles = 9'000;
 
+// How long to wait before a thread is waked from sleep: some 8 us.
+constexpr uint64_t kLetRestCycles = 24'000;
+
 constexpr uint64_t kErrorWrite = 2;
 constexpr uint64_t kErrorFetch = 16;
 
@@ -102,7 +105,18 @@ Result<> SystrapContext::HaveSlot(StubProcess& process) {
     resting_ = true;
     process.Resting(*slot);
   }
+  LetOthersRest(process);
   return WaitForSlot();
+}
+
+void SystrapContext::LetOthersRest(StubProcess& process) {
+  if (host_->waiting() == 0) return;
+  const uint64_t start = __rdtsc();
+  while (__rdtsc() - start < kLetRestCycles) {
+    if (host_->AnyResting()) return;
+    if (host_->Poll() || fiber::WorkWaits(false)) fiber::Yield();
+    __builtin_ia32_pause();
+  }
 }
 
 Result<> SystrapContext::WaitForSlot() {
@@ -151,7 +165,7 @@ void SystrapContext::Enter(const Registers& regs) {
     last_.orig_rax = regs.orig_rax;
     if (memcmp(&last_, &regs, sizeof(regs)) == 0) {
       c.result = regs.rax;
-      slot.Command(OP_RETURN);
+      slot.Command(OP_RETURN, Slot::Waking::kMayHandOver);
       return;
     }
   }
@@ -185,7 +199,7 @@ void SystrapContext::Enter(const Registers& regs) {
     memcpy(slot.fp_to_load(), fp_.bytes.data(), fp_.bytes.size());
   }
   can_return_ = false;
-  slot.Command(OP_RESUME);
+  slot.Command(OP_RESUME, Slot::Waking::kMayHandOver);
 }
 
 bool SystrapContext::AwaitEvent(Slot& slot) {
@@ -198,6 +212,8 @@ bool SystrapContext::AwaitEvent(Slot& slot) {
     if (__rdtsc() - start > limit || slot.process.dead()) break;
     host_->Poll();
   }
+  // Handed over to a thread that did not obey.
+  if (!slot.Posted() && slot.c.sleeping.load(std::memory_order_relaxed) != 0) WakeWord(slot.doorbell);
   if (!slot.Posted()) {
     Host::Waiting waiting{.slot = &slot, .fiber = fiber::Current()};
     fiber::Time patience = fiber::kForever;
@@ -384,7 +400,7 @@ bool SystrapContext::SaveFrom(Slot& slot) {
   if (fp_in_slot_.load(std::memory_order_relaxed)) {
     // A thread that sleeps has saved it already.
     if (slot.c.sleeping.load(std::memory_order_acquire) == 0) {
-      slot.Command(OP_SAVE_FP);
+      slot.Command(OP_SAVE_FP, Slot::Waking::kByCaller);
       if (!WaitForStub(slot)) return false;
     }
     fp_.bytes.resize(FpStateSize());

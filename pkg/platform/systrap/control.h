@@ -46,14 +46,14 @@ struct SlotControl {
   uint32_t signal_arch;  // a new thread's id, before its first event
   uint32_t unused1;
   uint64_t self;
-  uint64_t unused2;
+  uint64_t doorbell;  // the address of this thread's
   alignas(64) std::atomic<uint32_t> sleeping;
 
   // The Sentry's. `command` is the number of the event that it answers; what follows was written before it.
   alignas(64) std::atomic<uint32_t> command;
   uint32_t operation;  // OP_*
   uint64_t result;
-  std::atomic<uint32_t> quiet;              // the thread is to sleep at once: its processor is needed
+  std::atomic<uint64_t> quiet;              // QUIET_*: the thread is to sleep at once, as its processor is needed
   alignas(64) std::atomic<uint32_t> taken;  // the last event that the Sentry has seen
   alignas(64) std::atomic<uint32_t> interrupt;
   alignas(64) struct Resume {
@@ -72,7 +72,8 @@ static_assert(offsetof(SlotControl, trampoline) == SLOT_TRAMPOLINE && offsetof(S
 static_assert(offsetof(SlotControl, signal_code) == SLOT_SI_CODE && offsetof(SlotControl, signal_addr) == SLOT_SI_ADDR);
 static_assert(offsetof(SlotControl, trapno) == SLOT_TRAPNO && offsetof(SlotControl, error) == SLOT_ERROR);
 static_assert(offsetof(SlotControl, cr2) == SLOT_CR2 && offsetof(SlotControl, signal_arch) == SLOT_SI_ARCH);
-static_assert(offsetof(SlotControl, self) == SLOT_SELF && offsetof(SlotControl, sleeping) == SLOT_SLEEPING);
+static_assert(offsetof(SlotControl, self) == SLOT_SELF && offsetof(SlotControl, doorbell) == SLOT_DOORBELL);
+static_assert(offsetof(SlotControl, sleeping) == SLOT_SLEEPING);
 static_assert(offsetof(SlotControl, command) == SLOT_COMMAND && offsetof(SlotControl, operation) == SLOT_OPERATION);
 static_assert(offsetof(SlotControl, result) == SLOT_RESULT && offsetof(SlotControl, quiet) == SLOT_QUIET);
 static_assert(offsetof(SlotControl, taken) == SLOT_TAKEN);
@@ -136,13 +137,21 @@ class ControlFile final {
     return *reinterpret_cast<SlotControl*>(base_ + SlotsOffset(area) + index * kSlotSize);
   }
   std::byte* slot_fp(int area, int index) const { return base_ + SlotsOffset(area) + index * kSlotSize + STUB_SLOT_FP; }
+  // The word on which the thread of a slot sleeps. All stubs can read all of them, so that threads can wake each other.
+  std::atomic<uint32_t>& doorbell(int area, int index) const {
+    return reinterpret_cast<std::atomic<uint32_t>*>(base_ + kDoorbells)[area * kMaxSlots + index];
+  }
+  static Addr DoorbellAddress(int area, int index) {
+    return STUB_DOORBELLS + (area * kMaxSlots + index) * sizeof(uint32_t);
+  }
+  static constexpr uint64_t kDoorbells = 0x10000;
   static uint64_t SlotsOffset(int area) { return kFirst + area * kAreaSize; }
   static uint64_t CommandOffset(int area) { return SlotsOffset(area) + kMaxSlots * kSlotSize; }
 
  private:
-  static constexpr uint64_t kFirst = 0x10000;
+  static constexpr uint64_t kFirst = kDoorbells + STUB_DOORBELLS_SIZE;
   static constexpr uint64_t kAreaSize = kMaxSlots * kSlotSize + 0x10000;
-  static constexpr int kMaxAreas = 16384;
+  static constexpr int kMaxAreas = STUB_DOORBELLS_SIZE / sizeof(uint32_t) / kMaxSlots;
 
   ControlFile(int fd, std::byte* base) : fd_(fd), base_(base) {}
 

@@ -237,18 +237,33 @@ void Host::NoteResting(Slot& slot) {
 }
 
 void Host::NoteNotResting(Slot& slot) {
-  if (resting_count_.load(std::memory_order_relaxed) == 0) return;
   sync::MutexLock lock(waiting_mu_);
   std::erase(resting_, &slot);
   resting_count_.store(static_cast<int>(resting_.size()), std::memory_order_relaxed);
+  std::atomic<uint32_t>* to_ring = std::exchange(slot.to_ring, nullptr);
+  // Its thread clears the order once it has obeyed.
+  if (slot.c.quiet.exchange(QUIET_NO, std::memory_order_seq_cst) != QUIET_NO && to_ring != nullptr) WakeWord(*to_ring);
 }
 
-void Host::QuietenResting() {
-  if (resting_count_.load(std::memory_order_relaxed) == 0) return;
+bool Host::HandOver(Slot& slot) {
+  if (resting_count_.load(std::memory_order_relaxed) == 0) return false;
   sync::MutexLock lock(waiting_mu_);
-  for (Slot* slot : resting_) slot->c.quiet.store(1, std::memory_order_relaxed);
+  bool handed = false;
+  for (Slot* resting : resting_) {
+    if (resting == &slot || !resting->Hot()) continue;
+    if (handed) {
+      resting->c.quiet.store(QUIET_SLEEP, std::memory_order_relaxed);
+      continue;
+    }
+    resting->to_ring = &slot.doorbell;
+    resting->c.quiet.store(ControlFile::DoorbellAddress(slot.process.area(), slot.index), std::memory_order_seq_cst);
+    // If it sleeps by now, it may not have seen the order; if not, it looks before it does.
+    handed = resting->c.sleeping.load(std::memory_order_seq_cst) == 0;
+    if (!handed) resting->to_ring = nullptr;
+  }
   resting_.clear();
   resting_count_.store(0, std::memory_order_relaxed);
+  return handed;
 }
 
 void Host::ForgetResting(StubProcess& process) {

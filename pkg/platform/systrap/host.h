@@ -58,11 +58,14 @@ class Host final : public fiber::EventSource {
   // Guests that run while their fibers are parked.
   int waiting() const { return waiting_count_.load(std::memory_order_relaxed); }
 
-  // Slots whose threads spin although their contexts rest. Before another process' thread is waked they are told to
-  // sleep, since it needs their processor.
+  // Slots whose threads spin although their contexts rest. When another thread must be waked, one of them is told to do
+  // that and sleep: the other then takes over its processor, which costs a switch, and not an interrupt of an idle
+  // processor, which costs ten times as much. Who takes a slot at rest says so before it gives the thread a command.
   void NoteResting(Slot& slot) EXCLUDES(waiting_mu_);
   void NoteNotResting(Slot& slot) EXCLUDES(waiting_mu_);
-  void QuietenResting() EXCLUDES(waiting_mu_);
+  // False: the caller must wake `slot` itself. True promises it only if nobody cheats: see SystrapContext::AwaitEvent.
+  bool HandOver(Slot& slot) EXCLUDES(waiting_mu_);
+  bool AnyResting() const { return resting_count_.load(std::memory_order_relaxed) > 0; }
   void ForgetResting(StubProcess& process) EXCLUDES(waiting_mu_);
 
   // The process' pipe is watched for its end.

@@ -3,7 +3,8 @@
 // Two ranges, which the seccomp filter and Syscall User Dispatch tell apart by address:
 // - the manager's: system calls that change the process. Run by the leader, which never runs guest code and takes no
 //   signals, and by threads before they first do. Everything it obeys is in read-only pages or in its registers.
-// - the guest threads': futex, write to the wake descriptor, rt_sigreturn, rt_sigprocmask. A guest may jump here with any registers.
+// - the guest threads': futex wait and wake, write to the wake descriptor, rt_sigreturn,
+//   rt_sigprocmask. A guest may jump here with any registers.
 //
 // SAFETY: docs/platforms.md, "The trust boundary".
 #include <asm/unistd.h>
@@ -291,7 +292,7 @@ redoubt_systrap_post:
         cmpl %r11d, SLOT_COMMAND(%rcx)
         je .Loperation
         pause
-        cmpl $0, SLOT_QUIET(%rcx)
+        cmpq $QUIET_NO, SLOT_QUIET(%rcx)
         jne .Lsleep
         decl %edi
         jg .Lspin
@@ -321,22 +322,32 @@ redoubt_systrap_post:
         movl $-1, %edx
         xsave64 STUB_SLOT_FP(%rcx)
         movl $1, %eax
-        xchgl %eax, SLOT_SLEEPING(%rcx)
-.Lsleep_again:
-        movl SLOT_COMMAND(%rcx), %edx
-        cmpl %r11d, %edx
-        je .Lawake
-        leaq SLOT_COMMAND(%rcx), %rdi
-        xorl %esi, %esi                 // FUTEX_WAIT
-        xorl %r10d, %r10d
+        xchgl %eax, SLOT_SLEEPING(%rcx) // a full barrier: the Sentry sets QUIET and then looks at SLEEPING
         pushq %rcx
         pushq %r11
+        movq SLOT_QUIET(%rcx), %rdi
+        cmpq $QUIET_SLEEP, %rdi
+        jbe .Lsleep_again
+        movl $1, %esi                   // FUTEX_WAKE
+        movl $0x7fffffff, %edx
         movl $__NR_futex, %eax
         syscall
-        popq %r11
-        popq %rcx
+        movq 8(%rsp), %rcx
+        movq $QUIET_NO, SLOT_QUIET(%rcx)
+.Lsleep_again:
+        movq (%rsp), %r11
+        movq 8(%rsp), %rcx
+        movq SLOT_DOORBELL(%rcx), %rdi
+        movl (%rdi), %edx
+        cmpl %r11d, SLOT_COMMAND(%rcx)
+        je .Lawake
+        xorl %esi, %esi                 // FUTEX_WAIT
+        xorl %r10d, %r10d
+        movl $__NR_futex, %eax
+        syscall
         jmp .Lsleep_again
 .Lawake:
+        addq $16, %rsp
         movl $0, SLOT_SLEEPING(%rcx)
         movq SLOT_R10(%rcx), %r10
 

@@ -9,6 +9,8 @@
 #define STUB_GLOBAL 0x7fffff900000
 #define STUB_TEXT 0x7fffffa00000
 #define STUB_TEXT_SIZE 0x2000
+#define STUB_DOORBELLS 0x7fffffb00000
+#define STUB_DOORBELLS_SIZE 0x400000
 #define STUB_MAX_SLOTS 64
 #define STUB_SLOT_SIZE 0x10000
 // Within a slot: the control page, the XSAVE area that the thread saves to, the one that it loads from (it may save at
@@ -59,6 +61,7 @@
 #define SLOT_CR2 0xe0
 #define SLOT_SI_ARCH 0xe8
 #define SLOT_SELF 0xf0
+#define SLOT_DOORBELL 0xf8
 #define SLOT_SLEEPING 0x100
 // Written by the Sentry:
 #define SLOT_COMMAND 0x140
@@ -91,6 +94,11 @@
 // Of the small stack that the trampoline's entry uses.
 #define SLOT_SCRATCH_TOP 0x1000
 
+// SLOT_QUIET: how a thread that spins is told to make room. Anything else is the address of another thread's doorbell,
+// to be rung first.
+#define QUIET_NO 0
+#define QUIET_SLEEP 1
+
 // SLOT_KIND.
 #define KIND_NONE 0
 #define KIND_SYSCALL 1
@@ -111,7 +119,8 @@
 #define COMMAND_SEQUENCE 0x00
 #define COMMAND_OPERATION 0x04
 #define COMMAND_COUNT 0x08
-// OP_NEW_THREAD: the slot, and where in this page its stack_t is. Each has its own, as the new thread looks at it later.
+// OP_NEW_THREAD: the slot, and where in this page its stack_t is. Each has its own, as the new thread looks at it
+// later.
 #define COMMAND_SLOT 0x10
 #define COMMAND_STACK 0x18
 // OP_NEW_PROCESS: offsets in the control file.

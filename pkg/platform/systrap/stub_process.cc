@@ -14,16 +14,15 @@
 
 namespace redoubt::platform::systrap {
 
-void Slot::Command(uint32_t operation) {
+void Slot::Command(uint32_t operation, Waking waking) {
   c.operation = operation;
-  c.quiet.store(0, std::memory_order_relaxed);
   // The thread looks for the number, then sets `sleeping`, then looks again: one of us sees the other.
   c.command.exchange(sequence, std::memory_order_seq_cst);
   sequence++;
-  if (c.sleeping.load(std::memory_order_seq_cst) != 0) {
-    process.host().QuietenResting();
-    WakeWord(c.command);
-  }
+  if (c.sleeping.load(std::memory_order_seq_cst) == 0) return;
+  doorbell.fetch_add(1, std::memory_order_seq_cst);
+  if (waking == Waking::kMayHandOver && process.host().HandOver(*this)) return;
+  WakeWord(doorbell);
 }
 
 StubProcess::StubProcess(std::shared_ptr<Host> host, Host::Process process)
@@ -45,30 +44,25 @@ Result<> StubProcess::Send(uint32_t operation) {
 }
 
 Result<> StubProcess::Map(std::span<const CommandPage::Op> ops) {
+  CHECK(ops.size() <= COMMAND_MAX_OPS, "too many for one command");
   sync::MutexLock lock(mu_);
-  while (!ops.empty()) {
-    size_t n = std::min<size_t>(ops.size(), COMMAND_MAX_OPS);
-    for (size_t i = 0; i < n; i++) command_.ops[i] = ops[i];
-    command_.count = static_cast<uint32_t>(n);
-    TRY(Send(OP_MAP));
-    ops = ops.subspan(n);
-  }
-  return {};
+  std::copy(ops.begin(), ops.end(), command_.ops);
+  command_.count = static_cast<uint32_t>(ops.size());
+  return Send(OP_MAP);
 }
 
 Result<Slot*> StubProcess::NewSlot() {
   int index = static_cast<int>(slots_.size());
   ControlFile& control = host_->control();
   auto slot =
-      std::make_unique<Slot>(*this, index, control.slot(process_.area, index));
+      std::make_unique<Slot>(*this, index, control.slot(process_.area, index), control.doorbell(process_.area, index));
+  slot->c.doorbell = ControlFile::DoorbellAddress(process_.area, index);
   {
     sync::MutexLock lock(mu_);
     command_.slot = slot->guest_address();
     command_.stack = STUB_COMMAND + COMMAND_STACKS + index * sizeof(CommandPage::Stack);
-    command_.stacks[index] = {.address = slot->guest_address() + STUB_SLOT_STACK,
-                              .flags = 0,
-                              .unused = 0,
-                              .size = STUB_SLOT_STACK_SIZE};
+    command_.stacks[index] = {
+        .address = slot->guest_address() + STUB_SLOT_STACK, .flags = 0, .unused = 0, .size = STUB_SLOT_STACK_SIZE};
     TRY(Send(OP_NEW_THREAD));
   }
   // Other threads of the guest may already have changed the word; a number that is not one of the process' threads

@@ -40,10 +40,13 @@ struct Slot {
     kResting,  // a context's that sleeps; may be taken, once its extended state has been saved
   };
 
-  Slot(StubProcess& p, int i, SlotControl& control) : process(p), index(i), c(control) {}
+  Slot(StubProcess& p, int i, SlotControl& control, std::atomic<uint32_t>& bell)
+      : process(p), index(i), c(control), doorbell(bell) {}
 
-  // Has the thread do `operation`, whose arguments are in place.
-  void Command(uint32_t operation);
+  // Has the thread do `operation`, whose arguments are in place. One that sleeps may be waked by another stub's thread,
+  // which cannot be relied upon (Host::HandOver), if kMayHandOver.
+  enum class Waking { kMayHandOver, kByCaller };
+  void Command(uint32_t operation, Waking waking);
   // The event that answers the last command has come.
   bool Posted() const { return c.event.load(std::memory_order_acquire) == sequence; }
   // The thread spins or runs: it need not be waked.
@@ -56,10 +59,13 @@ struct Slot {
   StubProcess& process;
   const int index;
   SlotControl& c;
+  std::atomic<uint32_t>& doorbell;
   pid_t tid = 0;
   // The event that the thread will post next. It starts with 1, of its own accord.
   uint32_t sequence = 1;
   std::atomic<Lease> lease{kHeld};
+  // Guarded by the host's lock: which doorbell the thread was told to ring before it sleeps.
+  std::atomic<uint32_t>* to_ring = nullptr;
   std::atomic<bool> preempt{false};  // others wait: the holder is to rest
   // Changed under the process' lock by the holder of the lease.
   std::atomic<SystrapContext*> owner{nullptr};
@@ -102,6 +108,7 @@ class StubProcess final : public RefCounted {
   // It has died of itself or was killed from outside.
   void MarkDead();
   pid_t pid() const { return process_.pid; }
+  int area() const { return process_.area; }
   Host& host() const { return *host_; }
 
  private:

@@ -80,7 +80,8 @@ class Filter final {
     Test(BPF_JEQ, SYS_rt_sigprocmask, kAllow, kKill);
     Here(kGuestFutex);
     Load(ArgumentLow(1));
-    Test(BPF_JEQ, FUTEX_WAIT, kAllow, kKill);
+    Test(BPF_JEQ, FUTEX_WAIT, kAllow, kNext);
+    Test(BPF_JEQ, FUTEX_WAKE, kAllow, kKill);
     Here(kGuestWrite);
     Load(ArgumentLow(0));
     Test(BPF_JEQ, STUB_FD_WAKE, kNext, kKill);
@@ -158,11 +159,13 @@ static_assert(offsetof(Receive, control) == 0x80 && offsetof(msghdr, msg_control
   if (!BecomeBare(a.parent, a.fds, 5)) syscall(SYS_exit_group, 2);
   // Part of the Sentry may be where the stub is to be.
   if (syscall(SYS_munmap, kSlots, kTaskEnd - kSlots) != 0) syscall(SYS_exit_group, 3);
-  bool mapped = MapAt(kStubText, kStubTextSize, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) &&
-                MapAt(STUB_GLOBAL, kPageSize, PROT_READ, MAP_SHARED, STUB_FD_CONTROL, 0) &&
-                MapAt(STUB_COMMAND, kPageSize, PROT_READ, MAP_SHARED, STUB_FD_CONTROL, ControlFile::CommandOffset(0)) &&
-                MapAt(kSlots, kMaxSlots * kSlotSize, PROT_READ | PROT_WRITE, MAP_SHARED, STUB_FD_CONTROL,
-                      ControlFile::SlotsOffset(0));
+  bool mapped =
+      MapAt(kStubText, kStubTextSize, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) &&
+      MapAt(STUB_GLOBAL, kPageSize, PROT_READ, MAP_SHARED, STUB_FD_CONTROL, 0) &&
+      MapAt(STUB_COMMAND, kPageSize, PROT_READ, MAP_SHARED, STUB_FD_CONTROL, ControlFile::CommandOffset(0)) &&
+      MapAt(STUB_DOORBELLS, STUB_DOORBELLS_SIZE, PROT_READ, MAP_SHARED, STUB_FD_CONTROL, ControlFile::kDoorbells) &&
+      MapAt(kSlots, kMaxSlots * kSlotSize, PROT_READ | PROT_WRITE, MAP_SHARED, STUB_FD_CONTROL,
+            ControlFile::SlotsOffset(0));
   if (!mapped) syscall(SYS_exit_group, 4);
   // A loop, since memcpy may be intercepted.
   volatile char* to = reinterpret_cast<volatile char*>(kStubText);
