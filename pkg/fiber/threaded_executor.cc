@@ -103,7 +103,7 @@ class ThreadedExecutorImpl final : public ExecutorBase {
   std::atomic<Time> next_deadline_{kForever};
   bool asleep_ GUARDED_BY(mu_) = false;        // announced to the event source
   bool spinning_ GUARDED_BY(mu_) = false;      // a thread is in SpinForEvents
-  Worker* watcher_ GUARDED_BY(mu_) = nullptr;  // idle, on the event source's descriptor
+  Worker* watcher_ GUARDED_BY(mu_) = nullptr;  // sleeps on the event source's descriptor
   int slots_used_ GUARDED_BY(mu_) = 0;
   int searching_ GUARDED_BY(mu_) = 0;
   int barges_ GUARDED_BY(mu_) = 0;
@@ -213,7 +213,6 @@ void ThreadedExecutorImpl::WakeIdle(Worker& w) {
   idle_.erase(std::find(idle_.begin(), idle_.end(), &w));
   w.idle = false;
   if (timer_sleeper_ == &w) timer_sleeper_ = nullptr;
-  if (watcher_ == &w) watcher_ = nullptr;
   searching_++;
   Awake();
   WakeAfterUnlock(w.sleeper);
@@ -370,11 +369,12 @@ bool ThreadedExecutorImpl::Sleep(Worker& w) NO_THREAD_SAFETY_ANALYSIS {
   bool woken = watch ? w.sleeper.WaitFor(*events_, w.sleeps_until) : w.sleeper.Wait(w.sleeps_until);
   if (watch) events_->Drain();
   Lock();
+  // Not before: of two threads on one descriptor, one would take the other's wake.
+  if (watch) watcher_ = nullptr;
   if (!w.idle) return true;  // the waker has counted it as searching
   idle_.erase(std::find(idle_.begin(), idle_.end(), &w));
   w.idle = false;
   if (timer_sleeper_ == &w) timer_sleeper_ = nullptr;
-  if (watcher_ == &w) watcher_ = nullptr;
   if (retires && !woken && ready_.empty() && idle_.size() >= static_cast<size_t>(options_.slots)) {
     ThreadEnds(w);
     return false;

@@ -247,7 +247,10 @@ Result<TrapInfo> SystrapContext::Switch(AddressSpace& as, Registers& regs) {
       return Err(have.error());
     }
     Slot& slot = *slot_.load(std::memory_order_relaxed);
-    slot.c.interrupt.store(0, std::memory_order_relaxed);
+    if (slot.signalled.load(std::memory_order_relaxed)) {
+      slot.c.interrupt.store(0, std::memory_order_relaxed);
+      slot.signalled.store(false, std::memory_order_relaxed);
+    }
     // Against Interrupt: it sets pending_ and then looks at running_; one sees the other.
     running_.store(&slot, std::memory_order_seq_cst);
     if (pending_.load(std::memory_order_seq_cst) && ConsumeInterrupt()) {

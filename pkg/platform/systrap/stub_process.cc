@@ -160,6 +160,7 @@ void StubProcess::PreemptOne() {
 }
 
 void StubProcess::InterruptThread(Slot& slot) {
+  if (slot.signalled.exchange(true, std::memory_order_seq_cst)) return;
   slot.c.interrupt.store(1, std::memory_order_seq_cst);
   // The process is not reaped before it is buried, so the numbers are still its own.
   if (!killed()) syscall(SYS_tgkill, process_.pid, slot.tid, SIGURG);

@@ -66,6 +66,8 @@ struct Slot {
   std::atomic<Lease> lease{kHeld};
   // Guarded by the host's lock: which doorbell the thread was told to ring before it sleeps.
   std::atomic<uint32_t>* to_ring = nullptr;
+  // A signal was sent since the thread was last let into the guest. More would only pile up on its signal stack.
+  std::atomic<bool> signalled{false};
   std::atomic<bool> preempt{false};  // others wait: the holder is to rest
   // Changed under the process' lock by the holder of the lease.
   std::atomic<SystrapContext*> owner{nullptr};
