@@ -276,10 +276,8 @@ void* ThreadedExecutorImpl::ThreadMain(void* worker) {
 void ThreadedExecutorImpl::Loop(Worker& w) NO_THREAD_SAFETY_ANALYSIS {
   Lock();
   for (;;) {
-    if (!timers_.empty()) {
-      FireTimers(HostNow());
-      next_deadline_.store(NextDeadline(), std::memory_order_relaxed);
-    }
+    if (!timers_.empty()) FireTimers(HostNow());
+    next_deadline_.store(NextDeadline(), std::memory_order_relaxed);  // also after one was disarmed
     GrantSlots();
     if (SlotFree() && !ready_.empty()) {
       FiberImpl* f = ready_.front().fiber;
