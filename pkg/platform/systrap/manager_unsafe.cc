@@ -1,12 +1,64 @@
 #include "pkg/platform/systrap/manager_unsafe.h"
 
 #include <linux/futex.h>
+#include <sched.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cerrno>
 
 namespace redoubt::platform::systrap {
+namespace {
+
+// Of rdtsc: some 10 ms.
+constexpr uint64_t kStay = 30'000'000;
+
+const cpu_set_t& AllCpus() {
+  static const cpu_set_t set = [] {
+    cpu_set_t s;
+    CPU_ZERO(&s);
+    (void)sched_getaffinity(getpid(), sizeof(s), &s);
+    return s;
+  }();
+  return set;
+}
+
+bool TieTo(pid_t tid, int cpu) {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  CPU_SET(cpu, &set);
+  return sched_setaffinity(tid, sizeof(set), &set) == 0;
+}
+
+// Of the calling thread.
+struct Placement {
+  int cpu = -1;
+  uint64_t since = 0;
+};
+[[gnu::noinline]] Placement& OfCaller() {
+  static thread_local Placement placement;
+  return placement;
+}
+
+}  // namespace
+
+void LetRoam(pid_t tid) { (void)sched_setaffinity(tid, sizeof(cpu_set_t), &AllCpus()); }
+
+void BringManager(pid_t manager, int& last) {
+  if (CPU_COUNT(&AllCpus()) < 2) return;
+  Placement& p = OfCaller();
+  const uint64_t now = __builtin_ia32_rdtsc();
+  if (p.cpu >= 0 && now - p.since > kStay) {
+    LetRoam(0);
+    p.cpu = -1;
+  }
+  if (p.cpu < 0) {
+    int cpu = sched_getcpu();
+    if (cpu < 0 || cpu >= CPU_SETSIZE || !TieTo(0, cpu)) return;
+    p = {.cpu = cpu, .since = now};
+  }
+  if (last != p.cpu && TieTo(manager, p.cpu)) last = p.cpu;
+}
 
 void WakeWord(std::atomic<uint32_t>& word) {
   // SAFETY: the control file stays mapped. All of them: a guest may have sent one of its threads to wait there too.

@@ -2,6 +2,8 @@
 #ifndef REDOUBT_PKG_PLATFORM_SYSTRAP_MANAGER_UNSAFE_H_
 #define REDOUBT_PKG_PLATFORM_SYSTRAP_MANAGER_UNSAFE_H_
 
+#include <sys/types.h>
+
 #include <atomic>
 #include <cstdint>
 
@@ -9,6 +11,14 @@
 #include "pkg/platform/systrap/control.h"
 
 namespace redoubt::platform::systrap {
+
+// Brings a manager, which is about to get a command, to the caller's processor, and keeps the caller there: the two
+// then take turns at the price of a switch, where the wake-up of an idle processor costs ten times as much. `last` is
+// where the manager was brought before (-1: nowhere). Every now and then the caller is set free for a moment, so that
+// the host can place it anew.
+void BringManager(pid_t manager, int& last);
+// Lets a thread run on all processors that the process had at first.
+void LetRoam(pid_t tid);
 
 // Wakes whoever waits for a change of a word of the control file.
 void WakeWord(std::atomic<uint32_t>& word);

@@ -48,6 +48,7 @@ Result<> StubProcess::Map(std::span<const CommandPage::Op> ops) {
   sync::MutexLock lock(mu_);
   std::copy(ops.begin(), ops.end(), command_.ops);
   command_.count = static_cast<uint32_t>(ops.size());
+  BringManager(process_.pid, manager_cpu_);
   return Send(OP_MAP);
 }
 
@@ -63,6 +64,9 @@ Result<Slot*> StubProcess::NewSlot() {
     command_.stack = STUB_COMMAND + COMMAND_STACKS + index * sizeof(CommandPage::Stack);
     command_.stacks[index] = {
         .address = slot->guest_address() + STUB_SLOT_STACK, .flags = 0, .unused = 0, .size = STUB_SLOT_STACK_SIZE};
+    // The new thread begins where the manager may run: not where the caller does.
+    if (manager_cpu_ >= 0) LetRoam(process_.pid);
+    manager_cpu_ = -1;
     TRY(Send(OP_NEW_THREAD));
   }
   // Other threads of the guest may already have changed the word; a number that is not one of the process' threads

@@ -126,6 +126,7 @@ class StubProcess final : public RefCounted {
 
   // Held while the manager works.
   sync::Mutex mu_{sync::Rank::kAddressSpace};
+  int manager_cpu_ GUARDED_BY(mu_) = -1;
 
   // Held while a slot's state is moved: its thread runs stub code only.
   sync::Mutex slots_mu_{sync::Rank::kSlots};
