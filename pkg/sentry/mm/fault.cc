@@ -1,6 +1,9 @@
 // Page faults: the guest's own, and those of the Sentry on its behalf.
 #include <algorithm>
+#include <array>
 #include <optional>
+#include <span>
+#include <utility>
 
 #include "pkg/log/log.h"
 #include "pkg/safecopy/safecopy_unsafe.h"
@@ -22,7 +25,7 @@ namespace {
 // asked to populate: what is not touched afterwards would cost more than is saved.
 constexpr uint64_t kTranslateWindow = uint64_t{2} << 20;
 constexpr uint64_t kMapWindow = uint64_t{2} << 20;
-constexpr uint64_t kTakeWindow = uint64_t{256} << 10;
+constexpr uint64_t kTakeWindow = uint64_t{2} << 20;  // not smaller than kCopyWindow
 // New memory: a mapping up to the first size whole. In a larger one the second, and the third where the pages next to
 // the window are there already. Not more for a start, since what is allocated counts as used (think of stacks of
 // threads).
@@ -210,14 +213,20 @@ Result<> MemoryManager::BreakCopyOnWrite(Addr page, PmaIterator it, VmaIterator 
   const Pma pma = it->second.value;
   const AddrRange segment{PmaMap::Start(it), PmaMap::End(it)};
   auto offset_of = [&](Addr a) { return pma.offset + (a - segment.start); };
-  auto sole = [&](Addr a) { return pma.private_copy && memory_file_.RefCount(offset_of(a)) == 1; };
 
   // The neighbours in the same state come along. A segment of pages may reach into another VMA, of other protection.
-  const bool in_place = sole(page);
   const AddrRange bounds = segment.Intersect({VmaMap::Start(vma_it), VmaMap::End(vma_it)});
+  const AddrRange take = Window(page, kTakeWindow).Intersect(bounds);
+  std::array<uint32_t, kTakeWindow / kPageSize> counts{};
+  if (pma.private_copy) {
+    memory_file_.RefCounts({offset_of(take.start), offset_of(take.end)},
+                           std::span(counts).first(take.length() / kPageSize));
+  }
+  auto sole = [&](Addr a) { return counts[(a - take.start) / kPageSize] == 1; };
+  const bool in_place = sole(page);
   AddrRange range{page, page + kPageSize};
   auto widen = [&](AddrRange window) {
-    window = window.Intersect(bounds);
+    window = window.Intersect(take);
     while (range.start > window.start && sole(range.start - kPageSize) == in_place) range.start -= kPageSize;
     while (range.end < window.end && sole(range.end) == in_place) range.end += kPageSize;
   };
@@ -302,7 +311,10 @@ Result<> MemoryManager::MapSegment(AddrRange range, const Pma& pma) {
 Result<> MemoryManager::MapAround(Addr page, PmaIterator it) {
   const AddrRange segment{PmaMap::Start(it), PmaMap::End(it)};
   Pma pma = it->second.value;
-  // If it is mapped already, another thread was quicker, and this page alone is done again to be sure.
+  // If it is mapped already, another thread was quicker. Should the same page fault again, it alone is done again to be
+  // sure.
+  if (pma.mapped && std::exchange(last_spurious_, page) != page) return {};
+  last_spurious_ = 0;
   const AddrRange range = Window(page, pma.mapped ? kPageSize : kMapWindow).Intersect(segment);
   Pma part = pma.After(range.start - segment.start);
   if (!guest_runs_) {

@@ -58,6 +58,17 @@ TEST_F(PlatformBudget, OneFaultAndOneUnmap) {
   EXPECT_EQ(Calls([&] { WriteAll(shared, kMiB); }), 1);
 }
 
+TEST_F(PlatformBudget, FaultsOfTwoThreadsAreOneCall) {
+  Addr a = Map(4);
+  EXPECT_EQ(Calls([&] {
+              for (int i = 0; i < 4; i++) ASSERT_TRUE(mm_->HandleUserFault(a + i * kPage, kWrite, true, 0));
+            }),
+            1);
+  // A platform that has lost the page gets it again.
+  Guest(*mm_).pages.clear();
+  ASSERT_TRUE(Write(a, 'x'));
+}
+
 TEST_F(PlatformBudget, AStackOfAThreadUsesLittle) {
   Addr a = Map(8 * kMiB / kPage);
   WriteAll(a + 8 * kMiB - 4 * kPage, 4 * kPage);
