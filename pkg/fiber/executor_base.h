@@ -70,6 +70,8 @@ class ExecutorBase : public Executor {
   void UnparkSlow(FiberImpl& f) EXCLUDES(mu_);
   // A place where a fiber might have been preempted; the deterministic executor lets another run.
   virtual void Interleave(FiberImpl&) {}
+  // See fiber.h.
+  virtual bool WorkWaits(bool timers) { return false; }
 
  protected:
   ExecutorBase() : mu_(sync::Rank::kExecutor) {}

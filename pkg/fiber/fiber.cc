@@ -61,6 +61,11 @@ Time Now() {
   return executor != nullptr ? executor->Now() : internal::HostNow();
 }
 
+bool WorkWaits(bool timers) {
+  internal::ExecutorBase* executor = ThisThread().executor;
+  return executor != nullptr && executor->WorkWaits(timers);
+}
+
 void AtThreadExit(std::function<void()> f) {
   static thread_local ExitCalls exit_calls;
   exit_calls.calls.push_back(std::move(f));

@@ -16,6 +16,7 @@
 #include <memory>
 #include <vector>
 
+#include "pkg/fiber/event_source.h"
 #include "pkg/refs/refs.h"
 #include "pkg/sync/annotations.h"
 #include "pkg/sync/mutex.h"
@@ -72,6 +73,10 @@ class BlockingRegion final {
 };
 
 class Timer;
+
+// Whether the current thread's executor has a fiber to run or a timer that is due: who spins for something else should
+// park. Timers, which cost a look at the clock, only if asked. False outside any executor.
+bool WorkWaits(bool timers);
 
 // Destroyed only when all its fibers have ended and no Timer is left (fatal otherwise), from none of its threads.
 class Executor {
@@ -134,6 +139,7 @@ class ThreadedExecutor {
     int slots = 1;           // fibers that run at the same time
     int max_threads = 4096;  // OS threads, those inside BlockingRegions included
     const char* thread_name = "redoubt";
+    EventSource* events = nullptr;
   };
   // Threads are started when there is something to run, and end after a second without work, except the last `slots`
   // idle ones. The most recently idle thread is used first.

@@ -1,6 +1,7 @@
 #include "pkg/fiber/sleeper_unsafe.h"
 
 #include <linux/futex.h>
+#include <poll.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -16,6 +17,7 @@ namespace {
 constexpr uint32_t kEmpty = 0;
 constexpr uint32_t kToken = 1;
 constexpr uint32_t kSleeping = 2;
+constexpr uint32_t kSleepingOnSource = 3;
 constexpr int64_t kNanosPerSecond = 1'000'000'000;
 
 }  // namespace
@@ -50,8 +52,28 @@ bool Sleeper::Wait(int64_t deadline) {
   return state_.exchange(kEmpty, std::memory_order_acquire) == kToken;
 }
 
+bool Sleeper::WaitFor(EventSource& source, int64_t deadline) {
+  source_ = &source;
+  uint32_t expected = kEmpty;
+  if (state_.compare_exchange_strong(expected, kSleepingOnSource, std::memory_order_acq_rel)) {
+    timespec ts{};
+    if (deadline != std::numeric_limits<int64_t>::max()) {
+      int64_t left = deadline - HostNow();
+      if (left < 0) left = 0;
+      ts.tv_sec = left / kNanosPerSecond;
+      ts.tv_nsec = left % kNanosPerSecond;
+    }
+    pollfd p{.fd = source.wake_fd(), .events = POLLIN, .revents = 0};
+    // SAFETY: an early return is a look too many and no more.
+    (void)ppoll(&p, 1, deadline == std::numeric_limits<int64_t>::max() ? nullptr : &ts, nullptr);
+  }
+  return state_.exchange(kEmpty, std::memory_order_acquire) == kToken;
+}
+
 void Sleeper::Wake() {
-  if (state_.exchange(kToken, std::memory_order_release) != kSleeping) return;
+  uint32_t before = state_.exchange(kToken, std::memory_order_acq_rel);
+  if (before == kSleepingOnSource) source_->Wake();
+  if (before != kSleeping) return;
   // SAFETY: a wake on an address whose Sleeper has just died wakes nobody, or somebody who looks again.
   syscall(SYS_futex, &state_, FUTEX_WAKE_PRIVATE, 1, nullptr, nullptr, 0);
 }

@@ -5,6 +5,8 @@
 #include <atomic>
 #include <cstdint>
 
+#include "pkg/fiber/event_source.h"
+
 namespace redoubt::fiber::internal {
 
 // The host's CLOCK_MONOTONIC, nanoseconds.
@@ -20,10 +22,13 @@ class Sleeper final {
 
   // Blocks the OS thread until the token is there or CLOCK_MONOTONIC reaches `deadline`. True if it took the token.
   bool Wait(int64_t deadline);
+  // As Wait; also returns, false, when the source's descriptor is readable.
+  bool WaitFor(EventSource& source, int64_t deadline);
   void Wake();
 
  private:
   std::atomic<uint32_t> state_{0};
+  EventSource* source_ = nullptr;  // set while the state says that this sleeps on its descriptor
 };
 
 }  // namespace redoubt::fiber::internal

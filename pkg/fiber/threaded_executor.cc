@@ -5,6 +5,8 @@
 // awake and about to look, or a fiber is running that has made the only wake itself and will leave its thread to the
 // woken one (see WakeForReady). Who watches the timers: whenever one is armed, a thread holds a slot or is searching
 // (both look at the timers before they sleep), or the idle `timer_sleeper_` sleeps no longer than until the first.
+// Who watches the event source: threads that are awake, between fibers and before they sleep; once none is, `asleep_`
+// is announced and the idle `watcher_` sleeps on its descriptor.
 #include <pthread.h>
 #include <sched.h>
 
@@ -28,13 +30,17 @@ constexpr int kMaxBarges = 32;
 
 class ThreadedExecutorImpl final : public ExecutorBase {
  public:
-  explicit ThreadedExecutorImpl(const ThreadedExecutor::Options& options) : options_(options) {
+  explicit ThreadedExecutorImpl(const ThreadedExecutor::Options& options) : options_(options), events_(options.events) {
     CHECK(options.slots > 0 && options.max_threads >= options.slots, "bad executor options");
     has_cpus_ = sched_getaffinity(0, sizeof(cpus_), &cpus_) == 0;
   }
   ~ThreadedExecutorImpl() override;
 
   Time Now() override { return HostNow(); }
+  bool WorkWaits(bool timers) override {
+    return ready_count_.load(std::memory_order_relaxed) > 0 ||
+           (timers && next_deadline_.load(std::memory_order_relaxed) <= HostNow());
+  }
 
  private:
   // An OS thread. Reused, never freed before the executor is: a wake-up may come late.
@@ -48,6 +54,7 @@ class ThreadedExecutorImpl final : public ExecutorBase {
     // Guarded by the executor's lock.
     bool idle = false;
     bool granted = false;  // got the slot it waits for
+    bool spun = false;     // has looked for events since it last ran a fiber; only its own thread looks
     Time sleeps_until = kForever;
   };
   // Wants a slot: a fiber that can run, or the thread of one that comes back from a BlockingRegion.
@@ -71,6 +78,12 @@ class ThreadedExecutorImpl final : public ExecutorBase {
   void WakeIdle(Worker& w) REQUIRES(mu_);
   // Hands free slots to the threads at the front of the queue.
   void GrantSlots() REQUIRES(mu_);
+  void NoteReady() REQUIRES(mu_) { ready_count_.store(ready_.size(), std::memory_order_relaxed); }
+  // Some thread is awake from now on.
+  void Awake() REQUIRES(mu_);
+  bool AnyAwake() REQUIRES(mu_) { return slots_used_ > 0 || searching_ > 0; }
+  // Looks for events for as long as the source finds it worth while, unless another thread does. True if it looked.
+  bool SpinForEvents(Worker& w) REQUIRES(mu_);
   void StartThread(Worker& w);
   static void* ThreadMain(void* worker);
   void Loop(Worker& w) EXCLUDES(mu_);
@@ -83,7 +96,14 @@ class ThreadedExecutorImpl final : public ExecutorBase {
   // while.
   cpu_set_t cpus_{};
   bool has_cpus_ = false;
+  EventSource* const events_;
   std::deque<Ready> ready_ GUARDED_BY(mu_);
+  // What WorkWaits reads without the lock.
+  std::atomic<size_t> ready_count_{0};
+  std::atomic<Time> next_deadline_{kForever};
+  bool asleep_ GUARDED_BY(mu_) = false;        // announced to the event source
+  bool spinning_ GUARDED_BY(mu_) = false;      // a thread is in SpinForEvents
+  Worker* watcher_ GUARDED_BY(mu_) = nullptr;  // idle, on the event source's descriptor
   int slots_used_ GUARDED_BY(mu_) = 0;
   int searching_ GUARDED_BY(mu_) = 0;
   int barges_ GUARDED_BY(mu_) = 0;
@@ -132,12 +152,22 @@ void ThreadedExecutorImpl::ThreadEnds(Worker& w) {
 
 void ThreadedExecutorImpl::MakeReady(FiberImpl& f) {
   ready_.push_back({&f, nullptr});
+  NoteReady();
   auto* self = static_cast<Worker*>(WorkerOf(this));
   bool from_fiber = self != nullptr && ThisThread().fiber != nullptr && !self->in_blocking_region;
   WakeForReady(from_fiber ? 1 : 0);
 }
 
-void ThreadedExecutorImpl::TimerAdded() { WatchTimers(); }
+void ThreadedExecutorImpl::TimerAdded() {
+  next_deadline_.store(NextDeadline(), std::memory_order_relaxed);
+  WatchTimers();
+}
+
+void ThreadedExecutorImpl::Awake() {
+  if (!asleep_) return;
+  asleep_ = false;
+  events_->SetAsleep(false);
+}
 
 void ThreadedExecutorImpl::WakeForReady(size_t deferred) {
   if (ready_.size() <= deferred) return;
@@ -173,6 +203,7 @@ bool ThreadedExecutorImpl::WakeOne() {
   }
   threads_++;
   searching_++;
+  Awake();
   to_start_.push_back(w);
   any_to_start_.store(true, std::memory_order_relaxed);
   return true;
@@ -182,7 +213,9 @@ void ThreadedExecutorImpl::WakeIdle(Worker& w) {
   idle_.erase(std::find(idle_.begin(), idle_.end(), &w));
   w.idle = false;
   if (timer_sleeper_ == &w) timer_sleeper_ = nullptr;
+  if (watcher_ == &w) watcher_ = nullptr;
   searching_++;
+  Awake();
   WakeAfterUnlock(w.sleeper);
 }
 
@@ -190,7 +223,9 @@ void ThreadedExecutorImpl::GrantSlots() {
   while (SlotFree() && !ready_.empty() && ready_.front().worker != nullptr) {
     Worker* w = ready_.front().worker;
     ready_.pop_front();
+    NoteReady();
     slots_used_++;
+    Awake();
     barges_ = 0;
     w->granted = true;
     WakeAfterUnlock(w->sleeper);
@@ -242,11 +277,15 @@ void* ThreadedExecutorImpl::ThreadMain(void* worker) {
 void ThreadedExecutorImpl::Loop(Worker& w) NO_THREAD_SAFETY_ANALYSIS {
   Lock();
   for (;;) {
-    if (!timers_.empty()) FireTimers(HostNow());
+    if (!timers_.empty()) {
+      FireTimers(HostNow());
+      next_deadline_.store(NextDeadline(), std::memory_order_relaxed);
+    }
     GrantSlots();
     if (SlotFree() && !ready_.empty()) {
       FiberImpl* f = ready_.front().fiber;
       ready_.pop_front();
+      NoteReady();
       slots_used_++;
       barges_ = 0;
       searching_--;
@@ -254,6 +293,8 @@ void ThreadedExecutorImpl::Loop(Worker& w) NO_THREAD_SAFETY_ANALYSIS {
       Unlock();
       Run(*f);
       CHECK(!w.in_blocking_region, "a fiber left its thread inside a BlockingRegion");
+      if (events_ != nullptr) events_->Poll();
+      w.spun = false;
       Lock();
       slots_used_--;
       searching_++;
@@ -265,9 +306,27 @@ void ThreadedExecutorImpl::Loop(Worker& w) NO_THREAD_SAFETY_ANALYSIS {
       }
       continue;
     }
+    if (SpinForEvents(w)) continue;
     if (!Sleep(w)) break;
   }
   Unlock();
+}
+
+bool ThreadedExecutorImpl::SpinForEvents(Worker& w) NO_THREAD_SAFETY_ANALYSIS {
+  if (events_ == nullptr || w.spun || spinning_ || stop_) return false;
+  w.spun = true;
+  Time budget = events_->SpinTime();
+  if (budget <= 0) return false;
+  spinning_ = true;
+  Unlock();
+  const Time end = HostNow() + budget;
+  do {
+    if (events_->Poll() || WorkWaits(true)) break;
+    for (int i = 0; i < 16; i++) __builtin_ia32_pause();
+  } while (HostNow() < end);
+  Lock();
+  spinning_ = false;
+  return true;
 }
 
 bool ThreadedExecutorImpl::Sleep(Worker& w) NO_THREAD_SAFETY_ANALYSIS {
@@ -276,29 +335,52 @@ bool ThreadedExecutorImpl::Sleep(Worker& w) NO_THREAD_SAFETY_ANALYSIS {
     ThreadEnds(w);
     return false;
   }
+  if (events_ != nullptr && !asleep_ && !AnyAwake()) {
+    asleep_ = true;
+    events_->SetAsleep(true);
+    // An event that came before the announcement has waked nobody.
+    searching_++;
+    Unlock();
+    events_->Poll();
+    Lock();
+    searching_--;
+    if (!ready_.empty() || stop_) {
+      searching_++;
+      Awake();
+      return true;
+    }
+    // Somebody may have become awake and have gone again; the announcement stands only if nobody is.
+    if (AnyAwake()) Awake();
+  }
   w.idle = true;
+  w.spun = false;
   idle_.push_back(&w);
+  const bool watch = events_ != nullptr && watcher_ == nullptr;
+  if (watch) watcher_ = &w;
   bool retires = false;
   w.sleeps_until = kForever;
   if (!timers_.empty() && (timer_sleeper_ == nullptr || timer_sleeper_->sleeps_until > NextDeadline())) {
     timer_sleeper_ = &w;
     w.sleeps_until = NextDeadline();
-  } else if (idle_.size() > static_cast<size_t>(options_.slots)) {
+  } else if (!watch && idle_.size() > static_cast<size_t>(options_.slots)) {
     retires = true;
     w.sleeps_until = HostNow() + kIdleThreadLife;
   }
   Unlock();
-  bool woken = w.sleeper.Wait(w.sleeps_until);
+  bool woken = watch ? w.sleeper.WaitFor(*events_, w.sleeps_until) : w.sleeper.Wait(w.sleeps_until);
+  if (watch) events_->Drain();
   Lock();
   if (!w.idle) return true;  // the waker has counted it as searching
   idle_.erase(std::find(idle_.begin(), idle_.end(), &w));
   w.idle = false;
   if (timer_sleeper_ == &w) timer_sleeper_ = nullptr;
+  if (watcher_ == &w) watcher_ = nullptr;
   if (retires && !woken && ready_.empty() && idle_.size() >= static_cast<size_t>(options_.slots)) {
     ThreadEnds(w);
     return false;
   }
   searching_++;
+  Awake();
   return true;
 }
 
@@ -311,6 +393,8 @@ void ThreadedExecutorImpl::EnterBlocking() {
   GrantSlots();
   WakeForReady(0);
   WatchTimers();
+  // Another looks for events meanwhile, and sleeps on their descriptor.
+  if (events_ != nullptr && !AnyAwake()) (void)WakeOne();
 }
 
 void ThreadedExecutorImpl::LeaveBlocking() NO_THREAD_SAFETY_ANALYSIS {
@@ -318,10 +402,12 @@ void ThreadedExecutorImpl::LeaveBlocking() NO_THREAD_SAFETY_ANALYSIS {
   Lock();
   if (SlotFree() && (ready_.empty() || barges_ < kMaxBarges)) {
     slots_used_++;
+    Awake();
     if (!ready_.empty()) barges_++;
   } else {
     w->granted = false;
     ready_.push_back({nullptr, w});
+    NoteReady();
     GrantSlots();
     WakeForReady(0);
     while (!w->granted) {

@@ -49,7 +49,7 @@ Server::Server(UniqueFd root, UniqueFd self_fd, const Options& options)
 
 Server::~Server() = default;
 
-Server::Handler Server::HandlerOf(Type type) {
+Server::Handler Server::HandlerOf(Type type) const {
   switch (type) {
     case Type::kTversion:
       return &Server::Version;
@@ -99,6 +99,10 @@ Server::Handler Server::HandlerOf(Type type) {
       return &Server::Xattrwalk;
     case Type::kTxattrcreate:
       return &Server::Xattrcreate;
+    case Type::kTwalkgetattr:
+      return extended_ ? &Server::WalkGetattr : nullptr;
+    case Type::kTopencopy:
+      return extended_ ? &Server::OpenCopy : nullptr;
     default:
       return nullptr;
   }
@@ -206,8 +210,11 @@ Result<> Server::Version(Reader& request, Writer& answer) {
   // version(5): a new session forgets all fids.
   fids_.clear();
   message_size_ = std::min(size, p9::kMaxMessageSize);
-  versioned_ = version == p9::kVersion;
-  answer.U32(message_size_).String(versioned_ ? p9::kVersion : "unknown");
+  extended_ = version == p9::kExtendedVersion;
+  // version(5): what follows a period is a dialect; whoever asks for one that is not known here gets the plain
+  // protocol.
+  versioned_ = extended_ || version == p9::kVersion || version.starts_with(std::string(p9::kVersion) + ".");
+  answer.U32(message_size_).String(extended_ ? p9::kExtendedVersion : versioned_ ? p9::kVersion : "unknown");
   return {};
 }
 
@@ -235,48 +242,86 @@ Result<> Server::Flush(Reader& request, Writer&) {
   return {};
 }
 
-Result<> Server::Walk(Reader& request, Writer& answer) {
-  uint32_t from_number = request.U32();
-  uint32_t to_number = request.U32();
+Result<Server::Fid> Server::Copy(const Fid& fid) const {
+  Fid copy;
+  copy.type = fid.type;
+  copy.path = UniqueFd(fcntl(fid.path.get(), F_DUPFD_CLOEXEC, 0));
+  if (!copy.path) return ErrFromHost();
+  return copy;
+}
+
+Result<Server::Walked> Server::DoWalk(Reader& request) {
+  Walked walked;
+  walked.from_number = request.U32();
+  walked.to_number = request.U32();
   uint16_t count = request.U16();
   if (!request.ok() || count > p9::kMaxWalkElements) return Err(EPROTO);
   std::vector<std::string> names;
   for (uint16_t i = 0; i < count; i++) names.push_back(TRY(Name(request)));
-  Fid* from = TRY(Get(from_number));
+  walked.names = names.size();
+  Fid* from = TRY(Get(walked.from_number));
   if (from->open || from->xattr_read || from->xattr_write) return Err(EBADF);
-  if (to_number != from_number && (fids_.contains(to_number) || to_number == p9::kNoFid)) return Err(EBADF);
-  Fid at;
-  at.type = from->type;
-  at.path = UniqueFd(fcntl(from->path.get(), F_DUPFD_CLOEXEC, 0));
-  if (!at.path) return ErrFromHost();
-  std::vector<p9::Qid> qids;
+  if (walked.to_number != walked.from_number && fids_.contains(walked.to_number)) return Err(EBADF);
+  Fid& at = walked.at;
+  if (names.empty()) at = TRY(Copy(*from));
   for (const std::string& name : names) {
+    // The first step starts at a fid that stays open; the others at what the walk has opened.
+    const Fid& directory = walked.qids.empty() ? *from : at;
     Result<p9::Qid> qid = Err(ENOTDIR);
     UniqueFd next;
     uint32_t type = 0;
-    if (at.type == S_IFDIR) {
-      next = UniqueFd(openat(at.path.get(), name.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
+    if (directory.type == S_IFDIR) {
+      next = UniqueFd(openat(directory.path.get(), name.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
       qid = next ? QidOf(next.get(), &type) : Result<p9::Qid>(ErrFromHost());
     }
     if (!qid) {
       // walk(5): the first failure is an error, a later one a short answer and no new fid.
-      if (qids.empty()) return Err(qid.error());
+      if (walked.qids.empty()) return Err(qid.error());
       break;
     }
     at.path = std::move(next);
     at.type = type;
-    qids.push_back(*qid);
+    walked.qids.push_back(*qid);
   }
-  if (qids.size() == names.size()) {
-    if (to_number == from_number) {
-      *from = std::move(at);
-    } else {
-      TRY(Insert(to_number, std::move(at)));
-    }
-  }
-  answer.U16(static_cast<uint16_t>(qids.size()));
-  for (const p9::Qid& q : qids) answer.Put(q);
+  return walked;
+}
+
+Result<> Server::Keep(Walked walked) {
+  if (walked.to_number != walked.from_number) return Insert(walked.to_number, std::move(walked.at));
+  *TRY(Get(walked.from_number)) = std::move(walked.at);
   return {};
+}
+
+Result<> Server::Walk(Reader& request, Writer& answer) {
+  Walked walked = TRY(DoWalk(request));
+  if (walked.to_number == p9::kNoFid) return Err(EBADF);
+  answer.U16(static_cast<uint16_t>(walked.qids.size()));
+  for (const p9::Qid& q : walked.qids) answer.Put(q);
+  if (!walked.complete()) return {};
+  return Keep(std::move(walked));
+}
+
+Result<> Server::WalkGetattr(Reader& request, Writer& answer) {
+  Walked walked = TRY(DoWalk(request));
+  answer.U16(static_cast<uint16_t>(walked.qids.size()));
+  if (!walked.complete()) return {};
+  answer.Put(TRY(AttributesOf(walked.at.path.get())));
+  if (walked.to_number == p9::kNoFid) return {};
+  return Keep(std::move(walked));
+}
+
+Result<> Server::OpenCopy(Reader& request, Writer& answer) {
+  Fid* from = TRY(Get(request.U32()));
+  uint32_t number = request.U32();
+  int flags = static_cast<int>(request.U32());
+  if (!request.ok()) return Err(EPROTO);
+  if (from->open || from->xattr_read || from->xattr_write) return Err(EBADF);
+  if (number == p9::kNoFid || fids_.contains(number)) return Err(EBADF);
+  if ((flags & O_ACCMODE) != O_RDONLY || (flags & O_TRUNC) != 0) TRY(CheckWritable());
+  Fid fid = TRY(Copy(*from));
+  fid.open = TRY(Reopen(*from, flags));
+  answer.Put(TRY(AttributesOf(fid.open.get())));
+  return Insert(number, std::move(fid));
 }
 
 Result<> Server::Open(Reader& request, Writer& answer) {
@@ -403,12 +448,9 @@ Result<> Server::Statfs(Reader& request, Writer& answer) {
   return {};
 }
 
-Result<> Server::Getattr(Reader& request, Writer& answer) {
-  Fid* fid = TRY(Get(request.U32()));
-  (void)request.U64();  // all fields are cheap
-  if (!request.ok()) return Err(EPROTO);
+Result<p9::Attributes> Server::AttributesOf(int fd) {
   struct statx sx;
-  if (statx(fid->path.get(), "", AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW, STATX_BASIC_STATS | STATX_BTIME, &sx) < 0) {
+  if (statx(fd, "", AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW, STATX_BASIC_STATS | STATX_BTIME, &sx) < 0) {
     return ErrFromHost();
   }
   p9::Attributes a;
@@ -431,7 +473,14 @@ Result<> Server::Getattr(Reader& request, Writer& answer) {
   a.ctime_nsec = sx.stx_ctime.tv_nsec;
   a.btime_sec = sx.stx_btime.tv_sec;
   a.btime_nsec = sx.stx_btime.tv_nsec;
-  answer.Put(a);
+  return a;
+}
+
+Result<> Server::Getattr(Reader& request, Writer& answer) {
+  Fid* fid = TRY(Get(request.U32()));
+  (void)request.U64();  // all fields are cheap
+  if (!request.ok()) return Err(EPROTO);
+  answer.Put(TRY(AttributesOf(fid->path.get())));
   return {};
 }
 

@@ -51,12 +51,15 @@ class Server final {
   using Handler = Result<> (Server::*)(p9::Reader& request, p9::Writer& answer);
 
   void Handle(std::span<const std::byte> message, int socket, Result<>& outcome);
-  static Handler HandlerOf(p9::Type type);
+  // Null: the version agreed on has no such message.
+  Handler HandlerOf(p9::Type type) const;
 
   Result<> Version(p9::Reader&, p9::Writer&);
   Result<> Attach(p9::Reader&, p9::Writer&);
   Result<> Flush(p9::Reader&, p9::Writer&);
   Result<> Walk(p9::Reader&, p9::Writer&);
+  Result<> WalkGetattr(p9::Reader&, p9::Writer&);
+  Result<> OpenCopy(p9::Reader&, p9::Writer&);
   Result<> Open(p9::Reader&, p9::Writer&);
   Result<> Create(p9::Reader&, p9::Writer&);
   Result<> Read(p9::Reader&, p9::Writer&);
@@ -80,6 +83,20 @@ class Server final {
 
   Result<Fid*> Get(uint32_t fid);
   Result<Fid*> GetDirectory(uint32_t fid);
+  // A walk's arguments and outcome: what it came to, and the qids of what it found on the way.
+  struct Walked {
+    uint32_t from_number, to_number;
+    size_t names;
+    Fid at;
+    std::vector<p9::Qid> qids;
+    bool complete() const { return qids.size() == names; }
+  };
+  Result<Walked> DoWalk(p9::Reader& request);
+  // Gives the fid asked for to a complete walk.
+  Result<> Keep(Walked walked);
+  // A fresh fid for the same object.
+  Result<Fid> Copy(const Fid& fid) const;
+  Result<p9::Attributes> AttributesOf(int fd);
   // EBUSY-like misuse is EBADF: a fid number already in use.
   Result<> Insert(uint32_t number, Fid fid);
   Result<> CheckWritable() const;
@@ -95,6 +112,7 @@ class Server final {
   const Options options_;
   uint32_t message_size_ = p9::kMinMessageSize;
   bool versioned_ = false;
+  bool extended_ = false;  // p9::kExtendedVersion
   std::unordered_map<uint32_t, Fid> fids_;
   // Inode numbers are unique per device only: each device met gets the next number, kept in the top bits of Qid::path.
   std::map<uint64_t, uint64_t> devices_;

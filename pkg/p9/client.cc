@@ -84,19 +84,30 @@ Result<> Client::Call(Writer& request, Type expected) {
   return Call(request, expected, [](Reader&) {});
 }
 
-Result<RefPtr<Client>> Client::Connect(int socket, uint32_t message_size) {
+Result<std::string> Client::Negotiate(std::string_view version, uint32_t message_size) {
+  Writer w(Type::kTversion, kNoTag);
+  w.U32(message_size).String(version);
+  uint32_t agreed = 0;
+  std::string answer;
+  TRY(Call(w, Type::kRversion, [&](Reader& r) {
+    agreed = r.U32();
+    answer = r.String();
+  }));
+  if (agreed < kMinMessageSize || agreed > message_size) return Err(EPROTO);
+  message_size_ = agreed;
+  return answer;
+}
+
+Result<RefPtr<Client>> Client::Connect(int socket, uint32_t message_size, Dialect dialect) {
   message_size = std::clamp(message_size, kMinMessageSize, kMaxMessageSize);
   RefPtr<Client> client(new Client(socket, message_size));
-  Writer w(Type::kTversion, kNoTag);
-  w.U32(message_size).String(kVersion);
-  uint32_t agreed = 0;
-  std::string version;
-  TRY(client->Call(w, Type::kRversion, [&](Reader& r) {
-    agreed = r.U32();
-    version = r.String();
-  }));
-  if (version != kVersion || agreed < kMinMessageSize || agreed > message_size) return Err(EPROTO);
-  client->message_size_ = agreed;
+  if (dialect == Dialect::kExtended) {
+    std::string answer = TRY(client->Negotiate(kExtendedVersion, message_size));
+    client->extended_ = answer == kExtendedVersion;
+    if (client->extended_ || answer == kVersion) return client;
+    // "unknown", from one that does not look for the period.
+  }
+  if (TRY(client->Negotiate(kVersion, message_size)) != kVersion) return Err(EPROTO);
   return client;
 }
 
@@ -162,6 +173,61 @@ Result<RefPtr<File>> File::Walk(const std::vector<std::string>& names, std::vect
     return Err(r.error());
   }
   if (qids != nullptr) *qids = std::move(found);
+  return RefPtr<File>(new File(client_, fid));
+}
+
+Result<File::Found> File::WalkGetAttributes(const std::vector<std::string>& names) {
+  if (!client_->extended()) {
+    RefPtr<File> file = TRY(Walk(names));
+    Attributes attributes = TRY(file->GetAttributes());
+    return Found{std::move(file), attributes};
+  }
+  uint32_t fid = client_->AllocateFid();
+  Result<Attributes> attributes = WalkGetAttributesTo(fid, names);
+  if (!attributes) {
+    client_->FreeFid(fid);
+    return Err(attributes.error());
+  }
+  return Found{RefPtr<File>(new File(client_, fid)), *attributes};
+}
+
+Result<Attributes> File::GetAttributesOf(const std::vector<std::string>& names) {
+  if (client_->extended()) return WalkGetAttributesTo(kNoFid, names);
+  return TRY(WalkGetAttributes(names)).attributes;
+}
+
+Result<Attributes> File::WalkGetAttributesTo(uint32_t fid, const std::vector<std::string>& names) {
+  if (names.size() > kMaxWalkElements) return Err(EINVAL);
+  Writer w(Type::kTwalkgetattr, kTag);
+  w.U32(fid_).U32(fid).U16(static_cast<uint16_t>(names.size()));
+  for (const std::string& name : names) w.String(name);
+  Attributes attributes;
+  size_t found = 0;
+  TRY(client_->Call(w, Type::kRwalkgetattr, [&](Reader& r) {
+    found = r.U16();
+    if (found == names.size()) attributes = r.GetAttributes();
+  }));
+  // A walk that stops half way is no error to the protocol.
+  if (found != names.size()) return Err(ENOENT);
+  return attributes;
+}
+
+Result<RefPtr<File>> File::OpenCopy(uint32_t flags, Attributes* attributes) {
+  if (!client_->extended()) {
+    RefPtr<File> file = TRY(Walk({}));
+    TRY(file->Open(flags));
+    if (attributes != nullptr) *attributes = TRY(file->GetAttributes());
+    return file;
+  }
+  uint32_t fid = client_->AllocateFid();
+  Writer w(Type::kTopencopy, kTag);
+  w.U32(fid_).U32(fid).U32(flags);
+  Attributes a;
+  if (Result<> r = client_->Call(w, Type::kRopencopy, [&](Reader& r) { a = r.GetAttributes(); }); !r) {
+    client_->FreeFid(fid);
+    return Err(r.error());
+  }
+  if (attributes != nullptr) *attributes = a;
   return RefPtr<File>(new File(client_, fid));
 }
 

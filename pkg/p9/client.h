@@ -31,6 +31,13 @@ class File final : public RefCounted {
   Result<RefPtr<File>> Walk(const std::vector<std::string>& names, std::vector<Qid>* qids = nullptr);
   Result<Attributes> GetAttributes();
   Result<> SetAttributes(const p9::SetAttributes& change);
+  // A walk and the attributes of what it found: one message if the server knows how.
+  struct Found;
+  Result<Found> WalkGetAttributes(const std::vector<std::string>& names);
+  // The attributes alone.
+  Result<Attributes> GetAttributesOf(const std::vector<std::string>& names);
+  // A copy of this fid, opened. `attributes`, if wanted, are of after the opening; one message if the server knows how.
+  Result<RefPtr<File>> OpenCopy(uint32_t flags, Attributes* attributes = nullptr);
   // Opens this very fid (9P: it cannot be walked from afterwards). `flags` are Linux's O_ flags.
   Result<> Open(uint32_t flags);
   // Creates a regular file in this directory and opens it: this fid then is the file.
@@ -59,22 +66,36 @@ class File final : public RefCounted {
   ~File() override;
 
   Result<std::string> ReadXattr(std::string_view name);
+  // A Twalkgetattr.
+  Result<Attributes> WalkGetAttributesTo(uint32_t fid, const std::vector<std::string>& names);
 
   const RefPtr<Client> client_;
   const uint32_t fid_;
   bool clunked_ = false;  // explicitly, to hear the error
 };
 
+struct File::Found {
+  RefPtr<File> file;
+  Attributes attributes;
+};
+
 // The connection. One message is on its way at a time: who comes second waits on a fiber lock (outside fibers: on a
 // thread lock).
 class Client final : public RefCounted {
  public:
+  enum class Dialect {
+    kPlain,     // 9P2000.L
+    kExtended,  // with the messages of kExtendedVersion, if the server has them
+  };
   // Takes over `socket`, negotiates the version. EPROTO: not a 9P2000.L server.
-  static Result<RefPtr<Client>> Connect(int socket, uint32_t message_size = (256 << 10) + kIoHeaderSize);
+  static Result<RefPtr<Client>> Connect(int socket, uint32_t message_size = (256 << 10) + kIoHeaderSize,
+                                        Dialect dialect = Dialect::kExtended);
   // The root that the server serves as `name`.
   Result<RefPtr<File>> Attach(std::string_view name = "");
   uint32_t max_io() const { return message_size_ - kIoHeaderSize; }
+  // How many have been sent.
   uint64_t messages() const { return messages_.load(std::memory_order_relaxed); }
+  bool extended() const { return extended_; }
 
  private:
   friend class File;
@@ -85,6 +106,8 @@ class Client final : public RefCounted {
   // errno. EIO: what came is malformed, or the connection is gone.
   template <typename Parse>
   Result<> Call(Writer& request, Type expected, Parse&& parse);
+  // One Tversion: what the server makes of `version`.
+  Result<std::string> Negotiate(std::string_view version, uint32_t message_size);
   Result<> Call(Writer& request, Type expected);
   Result<std::span<const std::byte>> ExchangeLocked(Writer& request, Type expected);
   uint32_t AllocateFid();
@@ -94,7 +117,9 @@ class Client final : public RefCounted {
   void Unlock();
 
   const int socket_;
+  // Both are set before others see the client.
   uint32_t message_size_;
+  bool extended_ = false;
   std::atomic<uint64_t> messages_{0};
   fiber::Mutex fiber_mu_;
   std::mutex thread_mu_;

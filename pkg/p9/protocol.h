@@ -69,9 +69,19 @@ enum class Type : uint8_t {
   kRclunk = 121,
   kTremove = 122,
   kRremove = 123,
+  // Only where both sides have agreed on kExtendedVersion:
+  // fid[4] newfid[4] nwname[2] nwname*(wname[s]); nwname[2] and, if all were found, the last one's attributes. A Twalk
+  // and a Tgetattr. With kNoFid for newfid only the attributes are asked for.
+  kTwalkgetattr = 130,
+  kRwalkgetattr = 131,
+  // fid[4] newfid[4] flags[4]; the file's attributes. A Twalk of no names, a Tlopen and a Tgetattr.
+  kTopencopy = 132,
+  kRopencopy = 133,
 };
 
 inline constexpr std::string_view kVersion = "9P2000.L";
+// version(5): a server that does not know what follows the last period leaves it out of its answer.
+inline constexpr std::string_view kExtendedVersion = "9P2000.L.redoubt";
 inline constexpr uint16_t kNoTag = 0xffff;
 inline constexpr uint32_t kNoFid = 0xffffffff;
 inline constexpr uint32_t kNoUid = 0xffffffff;

@@ -33,7 +33,9 @@ Platform& PlatformConformance::platform() {
 
 void PlatformConformance::Run(std::function<void()> body) {
   platform();
-  if (executor_ == nullptr) executor_ = fiber::ThreadedExecutor::Create({.slots = 2, .thread_name = "conformance"});
+  if (executor_ == nullptr)
+    executor_ = fiber::ThreadedExecutor::Create(
+        {.slots = 2, .thread_name = "conformance", .events = platform_->event_source()});
   executor_->Spawn(std::move(body));
   fiber::Join(*executor_);
 }

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "pkg/errors/errors.h"
+#include "pkg/fiber/event_source.h"
 #include "pkg/hostarch/hostarch.h"
 #include "pkg/refs/refs.h"
 
@@ -129,6 +130,10 @@ class Context {
   // make one.
   virtual void Interrupt() = 0;
 
+  // The guest thread is about to sleep in the Sentry: what the platform keeps ready for its return may serve others.
+  // Only a hint. Called as PullFpState is.
+  virtual void Rest() {}
+
   // Extended state, needed by signal frames, clone and core dumps only. Called from the context's own fiber outside
   // Switch.
   virtual Result<FpState> PullFpState() = 0;
@@ -148,6 +153,8 @@ class Platform {
   // Guest addresses usable for mappings: [min, max).
   virtual Addr min_user_address() const = 0;
   virtual Addr max_user_address() const = 0;
+  // What the executor of the fibers that call Switch must watch, or null. Owned by the platform.
+  virtual fiber::EventSource* event_source() { return nullptr; }
 };
 
 }  // namespace redoubt::platform

@@ -37,6 +37,7 @@ enum class Rank : int {
   kMappings = 300,      // MemoryManager: VMAs
   kMappable = 310,      // an inode's page cache and its mappings
   kActivePages = 320,   // MemoryManager: pages
+  kSlots = 325,         // platform: which context has which thread of a stub
   kAddressSpace = 330,  // platform
   kMemoryFile = 340,
   // wake-ups: taken under nearly everything

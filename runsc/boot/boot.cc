@@ -20,6 +20,7 @@
 #include "pkg/log/log.h"
 #include "pkg/platform/ptrace/ptrace.h"
 #include "pkg/platform/registry/registry.h"
+#include "pkg/platform/systrap/systrap.h"
 #include "pkg/sentry/fsimpl/dev/dev.h"
 #include "pkg/sentry/fsimpl/devpts/devpts.h"
 #include "pkg/sentry/fsimpl/host/host.h"
@@ -81,8 +82,7 @@ RefPtr<RefCounted> ControllingTerminal() {
   kernel::Task* task = kernel::Task::Current();
   if (task == nullptr) return nullptr;
   sync::MutexLock lock(task->kernel().mu);
-  const auto& pg = task->group().process_group;
-  return pg ? pg->session->controlling_tty : nullptr;
+  return task->group().ControllingTtyLocked();
 }
 
 // fcntl(2): closing any descriptor of a file drops the process's record locks on it.
@@ -265,6 +265,7 @@ int BootMain() {
     return Fail(sandbox::kSetupFailed, fmt::format("cannot make the memory file: {}", memory_file.error().name()));
   }
   platform::Registry platforms;
+  platforms.Add("systrap", platform::systrap::Create);
   platforms.Add("ptrace", platform::ptrace::Create);
   Result<std::unique_ptr<platform::Platform>> platform =
       platforms.Create(options.platform, {.memory_fd = (*memory_file)->fd()});
@@ -277,7 +278,9 @@ int BootMain() {
 
   // Not destroyed at the end: the process ends with them, and the threads that still look at them.
   fiber::Executor* executor =
-      fiber::ThreadedExecutor::Create({.slots = options.cpus, .thread_name = "runsc"}).release();
+      fiber::ThreadedExecutor::Create(
+          {.slots = options.cpus, .thread_name = "runsc", .events = (*platform)->event_source()})
+          .release();
   (*vdso)->StartClock(*executor);
   auto* kernel = new kernel::Kernel({.platform = platform->get(),
                                      .memory_file = memory_file->get(),

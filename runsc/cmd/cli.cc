@@ -27,7 +27,7 @@ constexpr int kUsage = 1;
 
 struct Flags {
   std::string root = "/run/runsc";
-  std::string platform = "ptrace";
+  std::string platform = "systrap";
   std::string network = "none";
   std::string debug_log;
   bool debug = false;
@@ -120,8 +120,8 @@ specutils::Expected<specutils::SandboxOptions> ToOptions(const Flags& flags) {
   o.cpus = flags.cpus > 0 ? flags.cpus : std::max(1, CPU_COUNT(&set));
   uint64_t physical = static_cast<uint64_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
   o.memory = flags.memory_mib > 0 ? flags.memory_mib << 20 : physical;
-  if (flags.platform != "ptrace") {
-    return std::unexpected(fmt::format("unknown platform \"{}\"; there is: ptrace", flags.platform));
+  if (flags.platform != "systrap" && flags.platform != "ptrace") {
+    return std::unexpected(fmt::format("unknown platform \"{}\"; there are: systrap, ptrace", flags.platform));
   }
   if (flags.network != "none") {
     return std::unexpected(fmt::format("unknown network \"{}\"; there is: none", flags.network));
@@ -235,7 +235,8 @@ int Main(int argc, char** argv) {
   app.require_subcommand(0, 1);
   app.allow_extras();
   app.add_option("--root", flags.root, "directory for the state of containers")->capture_default_str();
-  app.add_option("--platform", flags.platform, "how guest code is run: ptrace")->capture_default_str();
+  app.add_option("--platform", flags.platform, "how guest code is run: systrap (fast) or ptrace (anywhere)")
+      ->capture_default_str();
   app.add_option("--network", flags.network, "what network the guest has: none")->capture_default_str();
   app.add_option("--debug-log", flags.debug_log, "directory for log files");
   app.add_flag("--debug", flags.debug, "log more");

@@ -7,12 +7,11 @@
 #include <signal.h>
 #include <stddef.h>
 #include <sys/prctl.h>
-#include <sys/resource.h>
-#include <sys/rseq.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include "pkg/log/log.h"
+#include "pkg/platform/bare_process_unsafe.h"
 #include "pkg/platform/ptrace/stub_amd64_unsafe.h"
 #include "pkg/platform/ptrace/tracee_unsafe.h"
 
@@ -43,53 +42,13 @@ sock_filter g_filter[] = {
 };
 #undef ALLOW
 
-// The kernel's struct sigaction; glibc's differs.
-struct KernelSigaction {
-  void (*handler)(int) = SIG_IGN;
-  uint64_t flags = 0;
-  void* restorer = nullptr;
-  uint64_t mask = 0;
-};
-
 // SAFETY: runs in the child of a fork of a program with threads: raw system calls only, no lock, no allocation. What it
 // leaves (stack, libc) is unmapped at its end. The sanitizers would make calls that the filter kills.
 [[noreturn, gnu::no_sanitize("address", "undefined")]] void TemplateMain(int memory_fd, int go_fd, pid_t parent) {
   char byte = 0;
   // The parent has attached once the byte comes; end of file says it gave up.
   if (syscall(SYS_read, go_fd, &byte, 1) != 1) syscall(SYS_exit_group, 2);
-  syscall(SYS_prctl, PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
-  if (syscall(SYS_getppid) != parent) syscall(SYS_exit_group, 3);
-  syscall(SYS_prctl, PR_SET_NAME, "redoubt-stub", 0, 0, 0);
-  syscall(SYS_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
-  // Signals sent from outside are to do nothing. The default action would kill: the host asks only whether the leader
-  // is traced before it takes the short way. Exceptions are forced through all the same.
-  uint64_t blocked = ~uint64_t{0};
-  syscall(SYS_rt_sigprocmask, SIG_SETMASK, &blocked, nullptr, sizeof(blocked));
-  KernelSigaction action;
-  for (int signal = 1; signal <= 64; signal++) syscall(SYS_rt_sigaction, signal, &action, nullptr, sizeof(uint64_t));
-  stack_t no_stack{};
-  no_stack.ss_flags = SS_DISABLE;
-  syscall(SYS_sigaltstack, &no_stack, nullptr);
-  syscall(SYS_setsid);
-  syscall(SYS_chdir, "/");
-  rlimit no_core{0, 0};
-  syscall(SYS_setrlimit, RLIMIT_CORE, &no_core);
-  if (memory_fd != kStubMemoryFd && syscall(SYS_dup2, memory_fd, kStubMemoryFd) < 0) syscall(SYS_exit_group, 4);
-  if (syscall(SYS_close_range, kStubMemoryFd + 1, ~0u, 0) < 0) {
-    rlimit files{};
-    syscall(SYS_getrlimit, RLIMIT_NOFILE, &files);
-    for (rlim_t fd = kStubMemoryFd + 1; fd < files.rlim_max; fd++) syscall(SYS_close, fd);
-  }
-  // The kernel writes to what is registered; all of it is about to be unmapped.
-  syscall(SYS_set_robust_list, nullptr, 3 * sizeof(void*));
-  syscall(SYS_set_tid_address, nullptr);
-  if (__rseq_size > 0) {
-    char* area = static_cast<char*>(__builtin_thread_pointer()) + __rseq_offset;
-    constexpr int kUnregister = 1;
-    // glibc registers the ABI's first 32 bytes whatever size it advertises.
-    if (syscall(SYS_rseq, area, 32, kUnregister, RSEQ_SIG) < 0)
-      syscall(SYS_rseq, area, __rseq_size, kUnregister, RSEQ_SIG);
-  }
+  if (!BecomeBare(parent, &memory_fd, 1)) syscall(SYS_exit_group, 3);
   if (!MapStubPage()) syscall(SYS_exit_group, 5);
   sock_fprog program{sizeof(g_filter) / sizeof(g_filter[0]), g_filter};
   if (syscall(SYS_prctl, PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program, 0, 0) < 0) syscall(SYS_exit_group, 6);

@@ -1,6 +1,7 @@
 #include "pkg/sentry/eventfd/eventfd.h"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 
 #include "pkg/sentry/vfs/anon_inode.h"
 
@@ -15,6 +16,11 @@ EventFd::EventFd(uint64_t initial, bool semaphore, int flags)
     : FileDescription(vfs::MakeAnonymousPath("anon_inode:[eventfd]"), O_RDWR | flags),
       semaphore_(semaphore),
       count_(initial) {}
+
+std::string EventFd::FdInfo() {
+  sync::MutexLock lock(mu_);
+  return fmt::format("eventfd-count: {:16x}\neventfd-semaphore: {}\n", count_, semaphore_ ? 1 : 0);
+}
 
 Result<size_t> EventFd::Read(IoSequence& dst, vfs::IoFlags) {
   if (dst.remaining() < sizeof(uint64_t)) return Err(EINVAL);

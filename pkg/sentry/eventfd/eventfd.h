@@ -17,6 +17,7 @@ class EventFd final : public vfs::FileDescription {
   Result<size_t> Read(IoSequence& dst, vfs::IoFlags flags) override;
   Result<size_t> Write(IoSequence& src, vfs::IoFlags flags) override;
   Result<uint64_t> Seek(int64_t, int) override { return 0; }  // Linux: noop_llseek
+  std::string FdInfo() override;
   waiter::EventMask Readiness(waiter::EventMask mask) override;
   void RegisterWaiter(waiter::Entry& entry) override { queue_.Register(entry); }
   void UnregisterWaiter(waiter::Entry& entry) override { queue_.Unregister(entry); }

@@ -84,18 +84,22 @@ Result<uint32_t> Manager::Requeue(Target& target, Addr addr1, Addr addr2, bool i
   Bucket& source = BucketOf(from);
   Bucket& destination = BucketOf(to);
   uint32_t moved = 0;
-  for (auto it = source.begin(); it != source.end() && moved < requeue && !(from == to);) {
+  for (auto it = source.begin(); it != source.end() && moved < requeue;) {
     Waiter& w = *it;
     if (w.key != from) {
+      ++it;
+      continue;
+    }
+    moved++;
+    if (from == to) {  // counts, but nobody loses his place
       ++it;
       continue;
     }
     it = source.erase(it);
     w.key = to;
     destination.push_back(w);
-    moved++;
   }
-  return expected != nullptr ? done + moved : done;
+  return done + moved;
 }
 
 Result<uint32_t> Manager::WakeOp(Target& target, Addr addr1, Addr addr2, bool is_private, uint32_t wake1,

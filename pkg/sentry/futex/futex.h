@@ -39,7 +39,8 @@ class Manager final {
   // Wakes at most `count` waiters whose bitset shares a bit; returns how many.
   Result<uint32_t> Wake(Target& target, Addr addr, bool is_private, uint32_t count, uint32_t bitset);
   // FUTEX_CMP_REQUEUE (EAGAIN if the word is not *expected) and FUTEX_REQUEUE (null): wakes `wake`, moves `requeue` to
-  // addr2. Returns woken, plus moved if `count_moved`.
+  // addr2. Returns woken plus moved: futex(2) says that
+  // FUTEX_REQUEUE does not count the moved, but Linux does.
   Result<uint32_t> Requeue(Target& target, Addr addr1, Addr addr2, bool is_private, uint32_t wake, uint32_t requeue,
                            const uint32_t* expected);
   // FUTEX_WAKE_OP: applies `op` (futex(2)) to the word at addr2 and wakes on both.

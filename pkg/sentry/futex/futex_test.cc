@@ -188,6 +188,27 @@ TEST(Futex, BadArgumentsFail) {
   });
 }
 
+TEST(Futex, RequeueCountsTheWokenAndTheMoved) {
+  World w(1);
+  int woken = 0;
+  for (int i = 0; i < 4; i++) {
+    w.executor->Spawn([&] {
+      (void)w.Wait(0, 0);
+      woken++;
+    });
+  }
+  ASSERT_EQ(fiber::RunUntilIdle(*w.executor), 4u);
+  w.executor->Spawn([&] {
+    EXPECT_EQ(*w.manager.Requeue(w.memory, 0, 4, true, 1, 2, nullptr), 3u);
+    // Onto itself: counted, and still there.
+    EXPECT_EQ(*w.manager.Requeue(w.memory, 4, 4, true, 0, 9, nullptr), 2u);
+    EXPECT_EQ(*w.manager.Wake(w.memory, 0, true, 9, ~0u), 1u);
+    EXPECT_EQ(*w.manager.Wake(w.memory, 4, true, 9, ~0u), 2u);
+  });
+  ASSERT_EQ(fiber::RunUntilIdle(*w.executor), 0u);
+  EXPECT_EQ(woken, 4);
+}
+
 TEST(Futex, BitsetsSelectWaiters) {
   World w(1);
   std::vector<int> order;

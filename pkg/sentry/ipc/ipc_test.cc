@@ -121,6 +121,25 @@ TEST_F(IpcTest, AProcessThatEndsUndoes) {
   EXPECT_EQ(*s->GetOne(*root, 0, SemaphoreSet::What::kPid), 9);
 }
 
+TEST_F(IpcTest, WaitersCountWhereTheyWaitNow) {
+  RefPtr<SemaphoreSet> s = Semaphores(2);
+  const std::vector<sembuf> both = {{0, -1, 0}, {1, 0, 0}};
+  auto counts = [&] {
+    return std::pair(*s->GetOne(*root, 0, SemaphoreSet::What::kWaitingForIncrease),
+                     *s->GetOne(*root, 1, SemaphoreSet::What::kWaitingForZero));
+  };
+  ASSERT_TRUE(s->SetAll(*root, std::vector<uint16_t>{0, 1}, 1));
+  {
+    SemaphoreSet::Waiting waiting(*s);
+    waiting.Update(both);
+    EXPECT_EQ(counts(), std::pair(1, 0));
+    ASSERT_TRUE(s->SetOne(*root, 0, 1, 1));
+    waiting.Update(both);
+    EXPECT_EQ(counts(), std::pair(0, 1));
+  }
+  EXPECT_EQ(counts(), std::pair(0, 0));
+}
+
 // A semaphore as a lock, under many schedules: never two inside, and everybody gets there.
 TEST_F(IpcTest, LockUnderManySchedules) {
   for (uint64_t seed = 1; seed <= 500; ++seed) {
@@ -134,9 +153,13 @@ TEST_F(IpcTest, LockUnderManySchedules) {
           const std::vector<sembuf> take = {{0, -1, SEM_UNDO}}, give = {{0, 1, SEM_UNDO}};
           RefPtr<UndoList> undo = MakeRef<UndoList>(1);
           {
-            SemaphoreSet::Waiting waiting(*s, take);
+            SemaphoreSet::Waiting waiting(*s);
             ASSERT_EQ(Error(wait::Retry(*s, waiter::kIn, fiber::kForever,
-                                        [&] { return s->Operate(take, *root, 1, undo.get()); })),
+                                        [&] {
+                                          auto outcome = s->Operate(take, *root, 1, undo.get());
+                                          if (!outcome) waiting.Update(take);
+                                          return outcome;
+                                        })),
                       0);
           }
           EXPECT_EQ(++inside, 1);

@@ -72,8 +72,9 @@ Result<SemaphoreSet::Outcome> SemaphoreSet::Operate(std::span<const sembuf> oper
   return Outcome::kDone;
 }
 
-SemaphoreSet::Waiting::Waiting(SemaphoreSet& set, std::span<const sembuf> operations) : set_(set) {
+void SemaphoreSet::Waiting::Update(std::span<const sembuf> operations) {
   sync::MutexLock lock(set_.mu_);
+  ForgetLocked();
   for (const sembuf& op : operations) {
     if (op.sem_num >= set_.size_) return;
   }
@@ -87,10 +88,15 @@ SemaphoreSet::Waiting::Waiting(SemaphoreSet& set, std::span<const sembuf> operat
 }
 
 SemaphoreSet::Waiting::~Waiting() {
-  if (index_ == SIZE_MAX) return;
   sync::MutexLock lock(set_.mu_);
+  ForgetLocked();
+}
+
+void SemaphoreSet::Waiting::ForgetLocked() {
+  if (index_ == SIZE_MAX) return;
   Semaphore& s = set_.semaphores_[index_];
   --(for_zero_ ? s.waiting_zero : s.waiting_increase);
+  index_ = SIZE_MAX;
 }
 
 Result<semid_ds> SemaphoreSet::Stat(const auth::Credentials& creds, bool check) {

@@ -36,15 +36,20 @@ class SemaphoreSet final : public RefCounted {
   enum class Outcome { kDone, kMustNotWait };
   Result<Outcome> Operate(std::span<const sembuf> operations, const auth::Credentials& creds, int pid, UndoList* undo)
       EXCLUDES(mu_);
-  // Counts the caller among those GETNCNT and GETZCNT report while it waits for the operation that blocks it.
+  // Counts the caller among those GETNCNT and GETZCNT report while it waits for the operation that blocks it. Which one
+  // that is may change with every try that fails: Update.
   class Waiting final {
    public:
-    Waiting(SemaphoreSet& set, std::span<const sembuf> operations);
+    explicit Waiting(SemaphoreSet& set) : set_(set) {}
     ~Waiting();
     Waiting(const Waiting&) = delete;
     Waiting& operator=(const Waiting&) = delete;
 
+    void Update(std::span<const sembuf> operations);
+
    private:
+    void ForgetLocked() REQUIRES(set_.mu_);
+
     SemaphoreSet& set_;
     size_t index_ = SIZE_MAX;
     bool for_zero_ = false;

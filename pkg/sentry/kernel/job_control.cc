@@ -11,7 +11,14 @@ tty::JobControl::Ids KernelJobControl::Current() {
   return {.session = pg->session->id,
           .process_group = pg->id,
           .session_leader = pg->session->id == task->group().id,
-          .controlling_tty = pg->session->controlling_tty};
+          .controlling_tty = task->group().ControllingTtyLocked()};
+}
+
+void KernelJobControl::GiveUpTerminal() {
+  Task* task = Task::Current();
+  if (task == nullptr) return;
+  sync::MutexLock lock(kernel_.mu);
+  task->group().gave_up_tty = true;
 }
 
 void KernelJobControl::SetControllingTerminal(RefPtr<RefCounted> terminal) {

@@ -12,6 +12,7 @@ class KernelJobControl final : public tty::JobControl {
   explicit KernelJobControl(Kernel& kernel) : kernel_(kernel) {}
 
   Ids Current() override;
+  void GiveUpTerminal() override;
   void SetControllingTerminal(RefPtr<RefCounted> terminal) override;
   void ClearControllingTerminal(int session) override;
   Result<> CheckProcessGroup(int process_group, int session) override;

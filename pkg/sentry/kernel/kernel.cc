@@ -196,6 +196,7 @@ Result<int> Kernel::SetSid(ThreadGroup& group) {
   sync::MutexLock lock(mu);
   if (process_groups_.contains(group.id)) return Err(EPERM);
   JoinProcessGroupLocked(group, MakeRef<ProcessGroup>(group.id, MakeRef<Session>(group.id)));
+  group.gave_up_tty = false;
   return group.id;
 }
 

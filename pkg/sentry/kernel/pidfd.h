@@ -14,6 +14,7 @@ class Pidfd final : public vfs::FileDescription {
   explicit Pidfd(RefPtr<ThreadGroup> group);
   ThreadGroup& group() const { return *group_; }
 
+  std::string FdInfo() override;
   waiter::EventMask Readiness(waiter::EventMask mask) override;
   void RegisterWaiter(waiter::Entry& entry) override { group_->exit_events.Register(entry); }
   void UnregisterWaiter(waiter::Entry& entry) override { group_->exit_events.Unregister(entry); }

@@ -54,7 +54,7 @@ bool ProcView::GetInfo(RefCounted& handle, bool whole_process, proc::TaskInfo* i
     if (group.process_group) {
       info->process_group = group.process_group->id;
       info->session = group.process_group->session->id;
-      terminal = group.process_group->session->controlling_tty;
+      terminal = group.ControllingTtyLocked();
     }
     info->exit_signal = group.exit_signal;
     info->exit_code = group.zombie ? group.exit_status : 0;
@@ -96,6 +96,7 @@ bool ProcView::GetInfo(RefCounted& handle, bool whole_process, proc::TaskInfo* i
   info->oom_score_adj = group.oom_score_adj.load();
   info->timer_slack = task.timer_slack;
   if (auto* t = dynamic_cast<tty::Terminal*>(terminal.get()); t != nullptr) {
+    info->terminal = t->device();
     info->terminal_foreground = t->foreground_process_group();
   }
   return info->creds != nullptr;

@@ -47,8 +47,7 @@ char Task::GetState() const {
   sync::MutexLock lock(kernel_.mu);
   if (exited_) return 'Z';
   if (stop_parked_) return 'T';
-  // Running Sentry code for this task looks like sleeping to others: it is short, or it is waiting.
-  return in_guest_.load(std::memory_order_relaxed) || Current() == this ? 'R' : 'S';
+  return asleep_.load(std::memory_order_relaxed) ? 'S' : 'R';
 }
 
 Usage Task::GetUsage() const {
@@ -71,13 +70,18 @@ Usage Task::GetUsage() const {
 }
 
 void Task::FallAsleep() {
+  if (context_) context_->Rest();
   int64_t now = clock::Monotonic();
   system_ns_.fetch_add(now - state_since_.load(std::memory_order_relaxed), std::memory_order_relaxed);
   state_since_.store(now, std::memory_order_relaxed);
   switches_.fetch_add(1, std::memory_order_relaxed);
+  asleep_.store(true, std::memory_order_relaxed);
 }
 
-void Task::WakeUp() { state_since_.store(clock::Monotonic(), std::memory_order_relaxed); }
+void Task::WakeUp() {
+  asleep_.store(false, std::memory_order_relaxed);
+  state_since_.store(clock::Monotonic(), std::memory_order_relaxed);
+}
 
 void Task::SetCreds(RefPtr<auth::Credentials> creds) {
   RefPtr<const auth::Credentials> installed = std::move(creds);

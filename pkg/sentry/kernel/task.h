@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -148,10 +149,9 @@ class Task final : public RefCounted, public wait::Sleeper, public futex::Target
   std::atomic<int> parent_death_signal{0};
   std::atomic<uint64_t> cpu_mask{~uint64_t{0}};
   std::atomic<int> nice{0};
-  // What restart_syscall(2) resumes with: the absolute deadline of a sleep. Set by the call that returns
-  // ERESTART_RESTARTBLOCK.
-  std::optional<int64_t> restart_deadline;
-  Addr restart_remaining = 0;
+  // What restart_syscall(2) does: goes on with a call whose time-out was relative, towards the deadline it has had from
+  // the start. Set by the call that returns ERESTART_RESTARTBLOCK.
+  std::function<Result<uint64_t>(Task&)> restart;
   uint64_t syscall_number() const { return syscall_number_; }
   // Personality, timer slack, ... that are only read back.
   uint32_t personality = 0;
@@ -228,6 +228,7 @@ class Task final : public RefCounted, public wait::Sleeper, public futex::Target
   RefPtr<Task> vfork_parent_;  // mu: sleeps until this task no longer uses its memory (vfork(2))
 
   std::atomic<bool> in_guest_{false};
+  std::atomic<bool> asleep_{false};
   std::atomic<int64_t> state_since_{0};
   std::atomic<uint64_t> user_ns_{0};
   std::atomic<uint64_t> system_ns_{0};

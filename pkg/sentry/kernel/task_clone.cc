@@ -71,6 +71,7 @@ Result<RefPtr<Task>> Task::Clone(const CloneArgs& args) {
       group->limits.CopyFrom(group_->limits);
       group->oom_score_adj = group_->oom_score_adj.load();
       group->dumpable = group_->dumpable.load();
+      group->gave_up_tty = group_->gave_up_tty;
     }
   }
   child->context_ = std::move(context);

@@ -153,7 +153,7 @@ Result<> Task::Exec(vfs::Path start, std::string filename, std::vector<std::stri
   robust_list_length = 0;
   child_tid_on_start_ = 0;
   signal_stack_ = SignalStack{};
-  restart_deadline.reset();
+  restart = nullptr;
   if (secure) parent_death_signal.store(0);
   group_->dumpable.store(!secure);
   regs_ = image->regs;

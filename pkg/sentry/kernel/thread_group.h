@@ -72,6 +72,11 @@ class ThreadGroup final : public RefCounted {
   bool child_subreaper = false;    // PR_SET_CHILD_SUBREAPER
   bool made_from_outside = false;  // by CreateProcess: reaped by WaitForExit
   bool did_exec = false;           // setpgid(2) by the parent: EACCES after
+  bool gave_up_tty = false;        // TIOCNOTTY: the session's terminal is not this process's; inherited
+  // The session's controlling terminal unless given up; null if there is none.
+  RefPtr<RefCounted> ControllingTtyLocked() const {
+    return process_group && !gave_up_tty ? process_group->session->controlling_tty : nullptr;
+  }
 
   // Signals.
   RefPtr<SignalHandlers> handlers;

@@ -1,6 +1,7 @@
 #include "pkg/sentry/signalfd/signalfd.h"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <sys/signalfd.h>
 
 #include <cstring>
@@ -50,6 +51,8 @@ void SignalFd::SetMask(SignalSet mask) {
   mask_.store(mask);
   group_->signal_queue.Notify(waiter::kIn);
 }
+
+std::string SignalFd::FdInfo() { return fmt::format("sigmask:\t{:016x}\n", mask_.load()); }
 
 Result<size_t> SignalFd::Read(IoSequence& dst, vfs::IoFlags) {
   if (dst.remaining() < sizeof(signalfd_siginfo)) return Err(EINVAL);

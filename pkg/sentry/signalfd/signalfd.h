@@ -20,6 +20,7 @@ class SignalFd final : public vfs::FileDescription {
   Result<size_t> Read(IoSequence& dst, vfs::IoFlags flags) override;
   Result<size_t> Write(IoSequence&, vfs::IoFlags) override { return Err(EINVAL); }
   Result<uint64_t> Seek(int64_t, int) override { return 0; }  // Linux: noop_llseek
+  std::string FdInfo() override;
   waiter::EventMask Readiness(waiter::EventMask mask) override;
   void RegisterWaiter(waiter::Entry& entry) override { group_->signal_queue.Register(entry); }
   void UnregisterWaiter(waiter::Entry& entry) override { group_->signal_queue.Unregister(entry); }

@@ -97,6 +97,7 @@ class Socket : public vfs::FileDescription {
 
   Result<uint64_t> Seek(int64_t, int) override { return Err(ESPIPE); }
   bool SupportsEpoll() const override { return true; }
+  bool RaisesSigpipe() const override { return type_ == SOCK_STREAM; }
   fiber::Time ReadDeadline() const override { return ReceiveDeadline(0); }
   fiber::Time WriteDeadline() const override { return SendDeadline(0); }
 

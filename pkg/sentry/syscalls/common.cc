@@ -97,7 +97,7 @@ Result<uint64_t> WriteFile(Task& task, vfs::FileDescription& file, IoSequence& s
     // A short write of something that does not block (a full disk, RLIMIT_FSIZE) ends here; a stream waits for room.
     if (*n == 0 || file.nonblocking() || !file.SupportsEpoll()) return total;
   }
-  if (failure == Errno(EPIPE)) {
+  if (failure == Errno(EPIPE) && file.RaisesSigpipe()) {
     (void)task.kernel().SendToTask(task, MakeKillInfo(SIGPIPE, SI_USER, task.group().id, task.creds().ruid));
   }
   if (total > 0) return total;

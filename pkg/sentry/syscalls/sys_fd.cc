@@ -7,6 +7,7 @@
 
 #include <cstring>
 
+#include "pkg/sentry/fsimpl/devpts/devpts.h"
 #include "pkg/sentry/syscalls/common.h"
 #include "pkg/sentry/syscalls/handlers.h"
 #include "pkg/sentry/vfs/locks.h"
@@ -314,6 +315,8 @@ Result<uint64_t> Ioctl(Task& task, const SyscallArgs& a) {
       TRY(file->SetStatusFlags(on != 0 ? file->flags() | O_NONBLOCK : file->flags() & ~O_NONBLOCK));
       return 0;
     }
+    case TIOCGPTPEER:
+      return TRY(task.InstallFd(TRY(devpts::OpenPeer(*file, a.I32(2) & ~O_CLOEXEC)), (a.I32(2) & O_CLOEXEC) != 0));
     case FIONREAD:
       if (file->path() && file->inode().IsRegular()) {
         int64_t left =

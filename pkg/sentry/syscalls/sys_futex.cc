@@ -5,6 +5,19 @@
 #include "pkg/sentry/syscalls/handlers.h"
 
 namespace redoubt::syscalls {
+namespace {
+
+Result<uint64_t> FutexWait(Task& task, Addr addr, bool is_private, uint32_t value, uint32_t bitset,
+                           fiber::Time deadline) {
+  Result<> r = task.kernel().futexes().Wait(task, addr, is_private, value, bitset, deadline);
+  if (r) return 0;
+  if (r.error() != kErestartsys || deadline == fiber::kForever) return Err(r.error());
+  // With a time-out a handler ends the wait whatever SA_RESTART says; a stop does not.
+  task.restart = [=](Task& t) { return FutexWait(t, addr, is_private, value, bitset, deadline); };
+  return Err(kErestartRestartblock);
+}
+
+}  // namespace
 
 Result<uint64_t> Futex(Task& task, const SyscallArgs& a) {
   Addr addr = a.Pointer(0);
@@ -13,6 +26,7 @@ Result<uint64_t> Futex(Task& task, const SyscallArgs& a) {
   bool is_private = (op & FUTEX_PRIVATE_FLAG) != 0;
   bool realtime = (op & FUTEX_CLOCK_REALTIME) != 0;
   int command = op & FUTEX_CMD_MASK;
+  if (realtime && command != FUTEX_WAIT && command != FUTEX_WAIT_BITSET) return Err(ENOSYS);
   futex::Manager& futexes = task.kernel().futexes();
   switch (command) {
     case FUTEX_WAIT:
@@ -29,13 +43,7 @@ Result<uint64_t> Futex(Task& task, const SyscallArgs& a) {
         }
       }
       uint32_t bitset = absolute ? a.U32(5) : FUTEX_BITSET_MATCH_ANY;
-      Result<> r = futexes.Wait(task, addr, is_private, value, bitset, deadline);
-      if (!r) {
-        // A relative time-out would start anew on a restart; glibc uses absolute ones.
-        if (r.error() == kErestartsys && a.Pointer(3) != 0 && !absolute) return Err(EINTR);
-        return Err(r.error());
-      }
-      return 0;
+      return FutexWait(task, addr, is_private, value, bitset, deadline);
     }
     case FUTEX_WAKE:
       return TRY(futexes.Wake(task, addr, is_private, value, FUTEX_BITSET_MATCH_ANY));

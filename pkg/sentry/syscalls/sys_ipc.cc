@@ -47,8 +47,12 @@ Result<uint64_t> DoSemop(Task& task, int id, Addr operations_addr, size_t count,
   auto attempt = [&] { return set->Operate(operations, task.creds(), task.group().id, undo.get()); };
   Result<ipc::SemaphoreSet::Outcome> outcome = attempt();
   if (!outcome && outcome.error() == Errno(EAGAIN)) {
-    ipc::SemaphoreSet::Waiting waiting(*set, operations);
-    outcome = wait::Retry(*set, waiter::kIn, deadline, attempt);
+    ipc::SemaphoreSet::Waiting waiting(*set);
+    outcome = wait::Retry(*set, waiter::kIn, deadline, [&] {
+      Result<ipc::SemaphoreSet::Outcome> again = attempt();
+      if (!again && again.error() == Errno(EAGAIN)) waiting.Update(operations);
+      return again;
+    });
   }
   if (!outcome) {
     // semop(2): EAGAIN when the time is over; never restarted after a signal handler.

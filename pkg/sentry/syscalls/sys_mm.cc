@@ -134,7 +134,10 @@ Result<uint64_t> MemfdCreate(Task& task, const SyscallArgs& a) {
   RefPtr<vfs::FileDescription> file = TRY(tmpfs::CreateMemfd(
       task.kernel().memory_file(), *name, sealing ? tmpfs::Sealing::kAllowed : tmpfs::Sealing::kForbidden,
       task.creds().fsuid, task.creds().fsgid));
-  if ((flags & kNoexecSeal) != 0) TRY(file->SetAttributes({.mode = 0666}));
+  if ((flags & kNoexecSeal) != 0) {
+    TRY(file->SetAttributes({.mode = 0666}));
+    TRY(tmpfs::AddSeals(file->inode(), tmpfs::kSealExec));
+  }
   return TRY(task.InstallFd(std::move(file), (flags & MFD_CLOEXEC) != 0));
 }
 

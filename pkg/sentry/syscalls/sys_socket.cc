@@ -21,6 +21,7 @@ static_assert(sizeof(msghdr) == 56 && sizeof(mmsghdr) == 64 && sizeof(cmsghdr) =
 constexpr size_t kMaxControl = 20480;  // net.core.optmem_max
 constexpr size_t kMaxOption = 1 << 16;
 constexpr int kTypeMask = 0xf;         // SOCK_TYPE_MASK
+constexpr int kTypes = 11;             // SOCK_MAX
 constexpr size_t kMaxMessages = 1024;  // UIO_MAXIOV, of sendmmsg(2)
 
 // Who calls, for calls that may walk a path.
@@ -76,6 +77,7 @@ Result<> CopyOutAddress(Task& task, const socket::AddressBytes& address, Addr ad
 Result<int> TypeFlags(int type) {
   static_assert(SOCK_NONBLOCK == O_NONBLOCK);
   if ((type & ~(kTypeMask | SOCK_NONBLOCK | SOCK_CLOEXEC)) != 0) return Err(EINVAL);
+  if ((type & kTypeMask) >= kTypes) return Err(EINVAL);
   return type & SOCK_NONBLOCK;
 }
 
@@ -142,7 +144,7 @@ Result<uint64_t> Send(Task& task, socket::Socket& s, socket::OutMessage& message
     PathCaller caller(task);
     n = s.Send(caller.get(), message, flags, deadline);
   }
-  if (!n && n.error() == Errno(EPIPE) && s.type() == SOCK_STREAM && (flags & MSG_NOSIGNAL) == 0) {
+  if (!n && n.error() == Errno(EPIPE) && s.RaisesSigpipe() && (flags & MSG_NOSIGNAL) == 0) {
     (void)task.kernel().SendToTask(task, MakeKillInfo(SIGPIPE, SI_USER, task.group().id, task.creds().ruid));
   }
   if (!n) return Err(n.error());

@@ -2,6 +2,8 @@
 #include <sys/time.h>
 #include <sys/timex.h>
 
+#include <utility>
+
 #include "pkg/sentry/kernel/process_timers.h"
 #include "pkg/sentry/syscalls/common.h"
 #include "pkg/sentry/syscalls/handlers.h"
@@ -71,8 +73,7 @@ Result<uint64_t> SleepUntil(Task& task, fiber::Time deadline, Addr remaining, bo
     if (left == 0) return 0;
     if (!restartable) return Err(kErestartnohand);
     if (remaining != 0) TRY(CopyOutTimespec(task, remaining, left));
-    task.restart_deadline = deadline;
-    task.restart_remaining = remaining;
+    task.restart = [=](Task& t) { return SleepUntil(t, deadline, remaining, true); };
     return Err(kErestartRestartblock);
   }
 }
@@ -168,10 +169,8 @@ Result<uint64_t> ClockNanosleep(Task& task, const SyscallArgs& a) {
 }
 
 Result<uint64_t> RestartSyscall(Task& task, const SyscallArgs&) {
-  if (!task.restart_deadline) return Err(EINTR);
-  fiber::Time deadline = *task.restart_deadline;
-  task.restart_deadline.reset();
-  return SleepUntil(task, deadline, task.restart_remaining, true);
+  if (!task.restart) return Err(EINTR);
+  return std::exchange(task.restart, nullptr)(task);
 }
 
 Result<uint64_t> Getitimer(Task& task, const SyscallArgs& a) {

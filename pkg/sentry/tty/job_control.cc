@@ -121,9 +121,11 @@ std::optional<Result<uint64_t>> Terminal::JobControlIoctl(MemoryIo& io, uint32_t
         return 0;
       case TIOCNOTTY:
         if (!controlling) return Err(ENOTTY);
-        // Linux lets any member give the terminal up for itself alone; here it is the session's, so only the leader's
-        // word counts.
-        if (ids.session_leader) HangUp();
+        if (ids.session_leader) {
+          HangUp();
+        } else {
+          job_control->GiveUpTerminal();
+        }
         return 0;
       case TIOCGPGRP:
         if (side == Side::kTerminal && !controlling) return Err(ENOTTY);

@@ -27,9 +27,11 @@ class JobControl {
     int session = 0;  // 0: no task runs here (the kernel itself)
     int process_group = 0;
     bool session_leader = false;
-    RefPtr<RefCounted> controlling_tty;  // of the session; a Terminal, or null
+    RefPtr<RefCounted> controlling_tty;  // of the session, unless given up; a Terminal, or null
   };
   virtual Ids Current() = 0;
+  // The current process, no leader, has no controlling terminal any more: TIOCNOTTY.
+  virtual void GiveUpTerminal() = 0;
   // The current session's controlling terminal becomes `terminal`, or none if null.
   virtual void SetControllingTerminal(RefPtr<RefCounted> terminal) = 0;
   // Session `session` loses its controlling terminal (hung up, or taken by another session).
@@ -54,6 +56,8 @@ class Terminal : public RefCounted, public kernel::HangsUp {
   // Opens the terminal itself at `path`, the /dev/tty or /dev/console that leads to it. `flags` are open(2)'s.
   virtual Result<RefPtr<vfs::FileDescription>> OpenTerminal(const vfs::Path& path, int flags) = 0;
 
+  // Its number in /proc/PID/stat; 0 if it has none.
+  virtual uint64_t device() const { return 0; }
   int session() const EXCLUDES(job_mu_);
   int foreground_process_group() const EXCLUDES(job_mu_);
   // Sets both: a container's first process starts with its terminal in hand.

@@ -2,6 +2,7 @@
 #ifndef REDOUBT_PKG_SENTRY_TTY_LINE_DISCIPLINE_H_
 #define REDOUBT_PKG_SENTRY_TTY_LINE_DISCIPLINE_H_
 
+#include <algorithm>
 #include <cstdint>
 #include <deque>
 #include <span>
@@ -18,7 +19,8 @@ namespace redoubt::tty {
 // thread-safe: the terminal's lock guards it.
 class LineDiscipline final {
  public:
-  static constexpr size_t kMaxInput = 4096;    // bytes typed and not yet read
+  static constexpr size_t kMaxInput = 4096;  // bytes typed and not yet read
+  static constexpr size_t kReceived = 4095;
   static constexpr size_t kMaxOutput = 65536;  // bytes written and not yet taken by the master
 
   LineDiscipline();
@@ -51,7 +53,9 @@ class LineDiscipline final {
 
   // TCFLSH, TCXONC.
   void FlushInput();
-  void FlushOutput() { output_.clear(); }
+  // As on Linux, whose master buffers what it can: the first kReceived bytes count as on the other side already, so
+  // that the echo of a key that flushes is seen.
+  void FlushOutput() { output_.resize(std::min(output_.size(), kReceived)); }
   void SetStopped(bool stopped) { stopped_ = stopped; }
 
  private:

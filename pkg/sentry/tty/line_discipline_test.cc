@@ -97,7 +97,7 @@ TEST(LineDiscipline, SignalsFlush) {
   Tty t;
   t.Type("typed\x03");
   EXPECT_EQ(t.signals, std::vector<int>{SIGINT});
-  EXPECT_EQ(t.Screen(), "^C");
+  EXPECT_EQ(t.Screen(), "typed^C");
   t.Type("\n");
   EXPECT_EQ(t.Read(), "\n");
   t.Type("\x1a\x1c");
@@ -161,6 +161,16 @@ TEST(LineDiscipline, SwitchingModesKeepsWhatWasTyped) {
   t.Type("abc");
   t.Local(0, ICANON);
   EXPECT_EQ(t.Read(), "abc");
+}
+
+TEST(LineDiscipline, FlushingKeepsWhatTheMasterHasReceived) {
+  Tty t;
+  t.Type("\003\003");
+  EXPECT_EQ(t.Screen(), "^C^C");
+  std::string output(10000, 'z');
+  EXPECT_EQ(t.line.Output(std::as_bytes(std::span(output))), output.size());
+  t.Type("\003");
+  EXPECT_EQ(t.Screen(), std::string(LineDiscipline::kReceived, 'z') + "^C");
 }
 
 TEST(LineDiscipline, BoundsHold) {

@@ -81,7 +81,7 @@ RefPtr<Dentry> Dentry::FindChild(std::string_view name) {
 Result<RefPtr<Dentry>> Dentry::Lookup(std::string_view name, bool cached_only) {
   if (name.size() > NAME_MAX) return Err(ENAMETOOLONG);
   if (caches_children()) {
-    if (RefPtr<Dentry> child = FindChild(name)) {
+    if (RefPtr<Dentry> child = FindChild(name); child && IsFresh(*child)) {
       DentryCache::Get().Touch(*child);
       return child;
     }
@@ -94,32 +94,43 @@ Result<RefPtr<Dentry>> Dentry::Lookup(std::string_view name, bool cached_only) {
 Result<RefPtr<Dentry>> Dentry::LookupLocked(std::string_view name) {
   if (name.size() > NAME_MAX) return Err(ENAMETOOLONG);
   if (deleted()) return Err(ENOENT);
-  const bool cached = caches_children();
   RefPtr<Dentry> known = FindChild(name);
-  if (cached && known) {
+  if (known && IsFresh(*known)) {
     DentryCache::Get().Touch(*known);
     return known;
   }
-  Result<RefPtr<Inode>> found = inode_->Lookup(name);
+  Result<RefPtr<Inode>> found =
+      known && known->inode_ ? inode_->LookupAgain(name, *known->inode_) : inode_->Lookup(name);
   if (!found) {
     if (found.error() != Errno(ENOENT)) return Err(found.error());
+    if (known && known->negative()) {
+      Confirm(*known);
+      return known;
+    }
     if (known) {
-      // It went by itself (a process of procfs); whoever stands there stands on something deleted.
+      // It went by itself (a process of procfs, a file of the host); whoever stands there stands on something deleted.
       known->deleted_.store(true, std::memory_order_release);
-      sync::MutexLock tree(tree_lock);
-      Unhash(*known);
+      {
+        sync::MutexLock tree(tree_lock);
+        Unhash(*known);
+      }
+      DentryCache::Get().Forget(*known);
     }
     return Insert(name, nullptr);
   }
   // An uncached directory that still has the same file there: keep the dentry, since someone may stand on it or have
   // mounted on it.
-  if (known && known->inode_ == *found) return known;
+  if (known && known->inode_ == *found) {
+    Confirm(*known);
+    return known;
+  }
   return Insert(name, *std::move(found));
 }
 
 RefPtr<Dentry> Dentry::Insert(std::string_view name, RefPtr<Inode> inode) {
   RefPtr<Dentry> child(new Dentry(DentryKind::kNamed, RefPtr<Dentry>(this), std::string(name), std::move(inode), fs_));
   const bool remember = caches_children();
+  Confirm(*child);
   Dentry* replaced = nullptr;
   if (remember || !child->negative()) {
     sync::MutexLock lock(directory_->mu);
@@ -158,6 +169,7 @@ void Dentry::Move(Dentry& child, Dentry& new_parent, std::string_view new_name) 
     old_parent->Unhash(child);
     old_name = std::exchange(child.name_, std::string(new_name));
     child.parent_ = RefPtr<Dentry>(&new_parent);
+    new_parent.Confirm(child);
     sync::MutexLock lock(new_parent.directory_->mu);
     auto [it, fresh] = new_parent.directory_->children.try_emplace(child.name_, &child);
     if (!fresh) {

@@ -94,14 +94,32 @@ class Dentry final : public RefCounted {
   void OnZeroRefs() override;
 
   RefPtr<Dentry> FindChild(std::string_view name);
-  bool caches_children() const { return inode_->lookup_cache() == LookupCache::kCached; }
+  bool caches_children() const { return inode_->lookup_cache() != LookupCache::kUncached; }
+  // Whether `child`, found in the cache, may be believed; a place that somebody has mounted on stays what it is.
+  bool IsFresh(const Dentry& child) const {
+    switch (inode_->lookup_cache()) {
+      case LookupCache::kCached:
+        return true;
+      case LookupCache::kTimed:
+        return fiber::Now() < child.fresh_until_.load(std::memory_order_relaxed) || child.is_mountpoint();
+      case LookupCache::kUncached:
+        break;
+    }
+    return false;
+  }
+  // The file system has just said that `child` is what it is.
+  void Confirm(Dentry& child) const {
+    if (inode_->lookup_cache() != LookupCache::kTimed) return;
+    child.fresh_until_.store(fiber::Now() + inode_->lookup_lifetime(), std::memory_order_relaxed);
+  }
   void Unhash(Dentry& child);
 
   const DentryKind kind_;
   std::atomic<bool> deleted_{false};
   std::atomic<int> mounts_here_{0};
-  RefPtr<Dentry> parent_;  // guarded by TreeLock()
-  std::string name_;       // guarded by TreeLock()
+  std::atomic<fiber::Time> fresh_until_{0};  // in directories that are LookupCache::kTimed
+  RefPtr<Dentry> parent_;                    // guarded by TreeLock()
+  std::string name_;                         // guarded by TreeLock()
   // Declared in this order so that the inode goes before its file system.
   const RefPtr<Filesystem> fs_;
   const RefPtr<Inode> inode_;

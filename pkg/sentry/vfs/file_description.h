@@ -83,6 +83,9 @@ class FileDescription : public memmap::MappingIdentity {
   // Fills options.mappable, identity, max_access as wanted. ENODEV by default.
   virtual Result<> ConfigureMMap(mm::MMapOptions& options) { return Err(ENODEV); }
 
+  // The lines of /proc/PID/fdinfo (proc(5)) that only this kind of file has.
+  virtual std::string FdInfo() { return {}; }
+
   // Readiness for poll and epoll: those of `mask`'s events that hold now. Default: always readable and writable (as
   // regular files are), and no queue.
   virtual waiter::EventMask Readiness(waiter::EventMask mask);
@@ -92,6 +95,8 @@ class FileDescription : public memmap::MappingIdentity {
   // EAGAIN.
   virtual fiber::Time ReadDeadline() const { return fiber::kForever; }
   virtual fiber::Time WriteDeadline() const { return fiber::kForever; }
+  // Whether EPIPE comes with the signal: not of sockets that carry messages.
+  virtual bool RaisesSigpipe() const { return true; }
   // False where epoll_ctl answers EPERM (regular files, directories).
   virtual bool SupportsEpoll() const { return false; }
 

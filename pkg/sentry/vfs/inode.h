@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "pkg/errors/errors.h"
+#include "pkg/fiber/fiber.h"
 #include "pkg/refs/refs.h"
 #include "pkg/sentry/auth/credentials.h"
 #include "pkg/sentry/time/clock.h"
@@ -56,10 +57,12 @@ struct NewInode {
   uint32_t mode = 0;  // type and permissions
   uint32_t uid = 0, gid = 0;
   uint64_t rdev = 0;
+  bool opened_next = false;  // open(2) made it, and Open follows
 };
 
 enum class LookupCache {
   kCached,    // the dentry cache may answer for this directory's children, positive and negative
+  kTimed,     // so it may, for Inode::lookup_lifetime after Lookup last did (others change the tree as well)
   kUncached,  // ask Lookup every time (procfs: what exists changes by itself)
 };
 
@@ -86,7 +89,10 @@ class Inode : public RefCounted {
 
   // Directories. Names are single components, not "." or "..", at most NAME_MAX.
   virtual LookupCache lookup_cache() const { return LookupCache::kCached; }
+  virtual fiber::Time lookup_lifetime() const { return 0; }
   virtual Result<RefPtr<Inode>> Lookup(std::string_view name) { return Err(ENOTDIR); }
+  // The same where `known` was found last time, which may be cheaper to confirm.
+  virtual Result<RefPtr<Inode>> LookupAgain(std::string_view name, Inode& known) { return Lookup(name); }
   // Regular files, FIFOs, sockets, devices (by new_inode.mode).
   virtual Result<RefPtr<Inode>> Create(std::string_view name, const NewInode& new_inode) { return Err(EROFS); }
   virtual Result<RefPtr<Inode>> Mkdir(std::string_view name, const NewInode& new_inode) { return Err(EROFS); }

@@ -118,6 +118,7 @@ Result<RefPtr<FileDescription>> CreateOrOpenLast(const Walker& walker, PathWalk&
       TRY(CheckWritableMount(walk.path()));
       TRY(CheckMayCreate(walker.creds, dir));
       NewInode n = TRY(PrepareNewInode(walker, dir.inode(), S_IFREG | (options.mode & 07777), 0));
+      n.opened_next = true;
       RefPtr<Inode> inode = TRY(dir.inode().Create(walk.last(), n));
       last.dentry = dir.Insert(walk.last(), std::move(inode));
       // A regular file's open does not wait for anyone else's; with the directory locked nobody can come between.

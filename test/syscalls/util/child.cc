@@ -58,4 +58,18 @@ int64_t NowMs() {
   return ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
 }
 
+bool WaitUntilAsleep(pid_t pid, pid_t tid) {
+  char path[64];
+  snprintf(path, sizeof(path), "/proc/%d/task/%d/stat", pid, tid);
+  for (int64_t end = NowMs() + 5000; NowMs() < end; SleepMs(1)) {
+    FILE* stat = fopen(path, "re");
+    if (stat == nullptr) return false;
+    char state = 0;
+    int got = fscanf(stat, "%*d (%*[^)]) %c", &state);
+    fclose(stat);
+    if (got == 1 && state == 'S') return true;
+  }
+  return false;
+}
+
 }  // namespace redoubt::testing

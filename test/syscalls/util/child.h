@@ -23,6 +23,8 @@ inline constexpr uid_t kNobody = 65534;
 void SleepMs(int ms);
 // CLOCK_MONOTONIC in ms.
 int64_t NowMs();
+// Waits until a thread sleeps interruptibly (state S of proc(5)); false if it does not within five seconds.
+bool WaitUntilAsleep(pid_t pid, pid_t tid);
 
 }  // namespace redoubt::testing
 

@@ -24,7 +24,7 @@ namespace redoubt::devpts {
 
 namespace {
 
-constexpr uint32_t kSlaveMajor = 136, kPtmxMajor = 5, kPtmxMinor = 2;
+constexpr uint32_t kPtmxMajor = 5, kPtmxMinor = 2;
 
 class Root;
 
@@ -32,8 +32,7 @@ class Root;
 class SlaveInode final : public synthetic::SyntheticInode {
  public:
   SlaveInode(synthetic::SyntheticFilesystem& fs, uint32_t mode, synthetic::Owner owner, RefPtr<Pty> pty)
-      : SyntheticInode(fs, S_IFCHR | mode, owner, synthetic::Changeable::kYes, makedev(kSlaveMajor, pty->index())),
-        pty_(std::move(pty)) {}
+      : SyntheticInode(fs, S_IFCHR | mode, owner, synthetic::Changeable::kYes, pty->device()), pty_(std::move(pty)) {}
   Result<RefPtr<vfs::FileDescription>> Open(const vfs::Path& path, int flags) override {
     return pty_->OpenSlave(path, flags);
   }

@@ -24,6 +24,7 @@ class FakeJobs final : public tty::JobControl {
   FakeJobs() { tty::SetJobControl(this); }
   ~FakeJobs() override { tty::SetJobControl(nullptr); }
   Ids Current() override { return current; }
+  void GiveUpTerminal() override { current.controlling_tty.reset(); }
   void SetControllingTerminal(RefPtr<RefCounted> t) override { current.controlling_tty = std::move(t); }
   void ClearControllingTerminal(int session) override { current.controlling_tty.reset(); }
   Result<> CheckProcessGroup(int group, int session) override {

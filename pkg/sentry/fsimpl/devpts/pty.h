@@ -2,6 +2,8 @@
 #ifndef REDOUBT_PKG_SENTRY_FSIMPL_DEVPTS_PTY_H_
 #define REDOUBT_PKG_SENTRY_FSIMPL_DEVPTS_PTY_H_
 
+#include <sys/sysmacros.h>
+
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -23,7 +25,10 @@ class Pty final : public tty::Terminal {
  public:
   explicit Pty(uint32_t index) : index_(index) {}
 
+  static constexpr uint32_t kSlaveMajor = 136;
+
   uint32_t index() const { return index_; }
+  uint64_t device() const override { return makedev(kSlaveMajor, index_); }
 
   // The slave. EIO while locked or after the hang-up.
   Result<RefPtr<vfs::FileDescription>> OpenSlave(const vfs::Path& path, int flags) EXCLUDES(mu_);

@@ -66,6 +66,26 @@ void GoferFilesystem::Forget(uint64_t path, GoferInode* inode) {
   sync::MutexLock lock(mu_);
   auto it = inodes_.find(path);
   if (it != inodes_.end() && it->second == inode) inodes_.erase(it);
+  IdleHook& hook = *inode;
+  if (hook.is_linked()) idle_.erase(idle_.iterator_to(hook));
+}
+
+void GoferFilesystem::FileIdle(GoferInode& inode) {
+  RefPtr<GoferInode> longest;
+  {
+    sync::MutexLock lock(mu_);
+    IdleHook& hook = inode;
+    if (hook.is_linked()) idle_.erase(idle_.iterator_to(hook));
+    idle_.push_back(hook);
+    if (idle_.size() <= kMaxIdle) return;
+    auto& oldest = static_cast<GoferInode&>(idle_.front());
+    idle_.pop_front();
+    // One that is dying gives its files back by itself.
+    if (!oldest.TryIncRef()) return;
+    longest = RefPtr<GoferInode>::Adopt(&oldest);
+  }
+  // Without the lock: it sends a message, and may be the last reference.
+  longest->CloseIdleFiles();
 }
 
 RefPtr<RefCounted> GoferFilesystem::BoundSocket(uint64_t path) {

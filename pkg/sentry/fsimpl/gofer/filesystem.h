@@ -2,6 +2,7 @@
 #ifndef REDOUBT_PKG_SENTRY_FSIMPL_GOFER_FILESYSTEM_H_
 #define REDOUBT_PKG_SENTRY_FSIMPL_GOFER_FILESYSTEM_H_
 
+#include <boost/intrusive/list.hpp>
 #include <map>
 #include <unordered_map>
 
@@ -13,6 +14,10 @@
 namespace redoubt::goferfs {
 
 class GoferInode;
+
+// An inode's place among those that nobody has open.
+struct IdleTag;
+using IdleHook = boost::intrusive::list_base_hook<boost::intrusive::tag<IdleTag>>;
 
 class GoferFilesystem final : public vfs::Filesystem {
  public:
@@ -28,6 +33,10 @@ class GoferFilesystem final : public vfs::Filesystem {
   // The one inode of a file (hard links share it), made if need be from `file` and its attributes.
   RefPtr<GoferInode> InodeFor(RefPtr<p9::File> file, const p9::Attributes& attributes) EXCLUDES(mu_);
   void Forget(uint64_t path, GoferInode* inode) EXCLUDES(mu_);
+  // `inode` has an open file at the server that nobody uses now. It keeps it for the next who opens it, but only so
+  // many do: those of the inodes longest idle are given back.
+  static constexpr size_t kMaxIdle = 256;
+  void FileIdle(GoferInode& inode) EXCLUDES(mu_);
 
   // AF_UNIX sockets bound to nodes here, by Qid::path: they must outlive the inode, which the dentry cache may drop.
   RefPtr<RefCounted> BoundSocket(uint64_t path) EXCLUDES(mu_);
@@ -41,6 +50,8 @@ class GoferFilesystem final : public vfs::Filesystem {
   RefPtr<GoferInode> root_;  // keeps itself alive through the file system: dropped in Unmounted
   sync::Mutex mu_{sync::Rank::kFileSystem};
   std::unordered_map<uint64_t, GoferInode*> inodes_ GUARDED_BY(mu_);  // alive ones; each takes itself out
+  // The same; longest idle first.
+  boost::intrusive::list<IdleHook, boost::intrusive::base_hook<IdleHook>> idle_ GUARDED_BY(mu_);
   std::map<uint64_t, RefPtr<RefCounted>> sockets_ GUARDED_BY(mu_);
 };
 

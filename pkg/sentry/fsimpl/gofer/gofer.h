@@ -1,9 +1,10 @@
 // The gofer file system: a tree served over 9P2000.L by a process of its own.
 //
-// Caching: the page cache of a regular file and its attributes are the Sentry's, so a read that hits costs no message.
-// Attributes are asked for again after a second, and when they show that somebody else changed the file its pages are
-// dropped (Linux's NFS works so); names are cached by the VFS until its cache lets go. Writes go through to the server
-// at once; pages written by shared mappings go at msync, fsync, close and when the file is no longer used.
+// Caching: the page cache of a regular file, its attributes and its name are the Sentry's, so opening, reading and
+// closing a file that is in use cost no message. Names and attributes are asked for again after a second, and when the
+// attributes show that somebody else changed the file its pages are dropped (Linux's NFS works so). A file that was
+// opened for reading stays open at the server for some time. Writes go through to the server at once; pages written by
+// shared mappings go at msync, fsync, close and when the file is no longer used.
 #ifndef REDOUBT_PKG_SENTRY_FSIMPL_GOFER_GOFER_H_
 #define REDOUBT_PKG_SENTRY_FSIMPL_GOFER_GOFER_H_
 

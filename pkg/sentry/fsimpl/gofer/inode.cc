@@ -62,8 +62,7 @@ void GoferInode::ExpireAttributes() {
   own_change_ = true;
 }
 
-Result<> GoferInode::Refresh() {
-  p9::Attributes a = TRY(file_->GetAttributes());
+void GoferInode::Update(const p9::Attributes& a) {
   bool changed_by_others = false;
   {
     sync::MutexLock lock(attr_mu_);
@@ -80,20 +79,34 @@ Result<> GoferInode::Refresh() {
     }
     DropPages(0, PageRoundDown(UINT64_MAX));
   }
+}
+
+Result<> GoferInode::Refresh() {
+  Update(TRY(file_->GetAttributes()));
   return {};
 }
 
+bool GoferInode::IsFresh() {
+  const fiber::Time now = fiber::Now();
+  sync::MutexLock lock(attr_mu_);
+  return now < fresh_until_;
+}
+
+fiber::Time GoferInode::lookup_lifetime() const { return kAttributeLifetime; }
+
 Result<vfs::Attributes> GoferInode::GetAttributes() {
-  bool fresh = false;
-  {
-    sync::MutexLock lock(attr_mu_);
-    fresh = fiber::Now() < fresh_until_;
-  }
-  if (!fresh) TRY(Refresh());
   vfs::Attributes attributes;
-  {
-    sync::MutexLock lock(attr_mu_);
-    attributes = attributes_;
+  const fiber::Time now = fiber::Now();
+  // Believed as they come back, even if that took long.
+  for (bool asked = false;; asked = true) {
+    {
+      sync::MutexLock lock(attr_mu_);
+      if (asked || now < fresh_until_) {
+        attributes = attributes_;
+        break;
+      }
+    }
+    TRY(Refresh());
   }
   if (type_ == S_IFREG) {
     sync::MutexLock lock(data_mu_);
@@ -135,6 +148,7 @@ Result<> GoferInode::SetAttributes(const vfs::AttributeChange& change) {
   }
   fiber::MutexLock io_lock(io_mu_);
   if (change.size) TRY(WriteBackLocked());
+  ExpireAttributes();
   TRY(file_->SetAttributes(s));
   if (change.size) {
     uint64_t old_size = 0;
@@ -149,31 +163,55 @@ Result<> GoferInode::SetAttributes(const vfs::AttributeChange& change) {
 }
 
 Result<RefPtr<vfs::Inode>> GoferInode::Lookup(std::string_view name) {
-  RefPtr<p9::File> child = TRY(file_->Walk({std::string(name)}));
-  p9::Attributes attributes = TRY(child->GetAttributes());
-  return RefPtr<vfs::Inode>(gofer().InodeFor(std::move(child), attributes));
+  p9::File::Found found = TRY(file_->WalkGetAttributes({std::string(name)}));
+  RefPtr<GoferInode> inode = gofer().InodeFor(std::move(found.file), found.attributes);
+  inode->Update(found.attributes);
+  return RefPtr<vfs::Inode>(std::move(inode));
+}
+
+Result<RefPtr<vfs::Inode>> GoferInode::LookupAgain(std::string_view name, vfs::Inode& known) {
+  auto& inode = static_cast<GoferInode&>(known);
+  p9::Attributes attributes = TRY(file_->GetAttributesOf({std::string(name)}));
+  if (attributes.qid.path != inode.path_ || (attributes.mode & S_IFMT) != inode.type_) return Lookup(name);
+  inode.Update(attributes);
+  return RefPtr<vfs::Inode>(&inode);
 }
 
 // What a create call has made, with its owner.
-Result<RefPtr<vfs::Inode>> GoferInode::Created(std::string_view name, const vfs::NewInode& n, bool set_mode) {
+Result<RefPtr<GoferInode>> GoferInode::Created(std::string_view name, const vfs::NewInode& n, bool set_mode) {
   ExpireAttributes();
-  RefPtr<p9::File> child = TRY(file_->Walk({std::string(name)}));
-  p9::SetAttributes s{.valid = p9::kSetUid | p9::kSetGid, .uid = n.uid, .gid = n.gid};
-  TRY(child->SetAttributes(s));
-  if (set_mode) TRY(child->SetAttributes({.valid = p9::kSetMode, .mode = n.mode & 07777}));
-  p9::Attributes attributes = TRY(child->GetAttributes());
-  return RefPtr<vfs::Inode>(gofer().InodeFor(std::move(child), attributes));
+  p9::File::Found found = TRY(file_->WalkGetAttributes({std::string(name)}));
+  const p9::Attributes& a = found.attributes;
+  // Mostly it is as wanted already.
+  if (a.uid != n.uid || a.gid != n.gid || (set_mode && (a.mode & 07777) != (n.mode & 07777))) {
+    p9::SetAttributes s{.valid = p9::kSetUid | p9::kSetGid, .uid = n.uid, .gid = n.gid};
+    if (set_mode) {
+      s.valid |= p9::kSetMode;
+      s.mode = n.mode & 07777;
+    }
+    TRY(found.file->SetAttributes(s));
+    found.attributes = TRY(found.file->GetAttributes());
+  }
+  return gofer().InodeFor(std::move(found.file), found.attributes);
 }
 
 Result<RefPtr<vfs::Inode>> GoferInode::Create(std::string_view name, const vfs::NewInode& n) {
   uint32_t type = n.mode & S_IFMT;
-  if (type == S_IFREG) {
-    RefPtr<p9::File> created = TRY(file_->Walk({}));
-    TRY(created->Create(name, O_RDWR, n.mode & 07777, n.gid));
-  } else {
+  if (type != S_IFREG) {
     (void)TRY(file_->Mknod(name, n.mode, major(n.rdev), minor(n.rdev), n.gid));
+    return Created(name, n, true);
   }
-  return Created(name, n, true);
+  RefPtr<p9::File> file = TRY(file_->Walk({}));
+  TRY(file->Create(name, O_RDWR, n.mode & 07777, n.gid));
+  RefPtr<GoferInode> inode = TRY(Created(name, n, true));
+  if (n.opened_next) {
+    fiber::MutexLock lock(inode->io_mu_);
+    if (!inode->write_file_) {
+      inode->write_file_ = std::move(file);
+      inode->has_write_file_.store(true);
+    }
+  }
+  return RefPtr<vfs::Inode>(std::move(inode));
 }
 
 Result<RefPtr<vfs::Inode>> GoferInode::Mkdir(std::string_view name, const vfs::NewInode& n) {
@@ -197,6 +235,8 @@ Result<> GoferInode::Link(std::string_view name, vfs::Inode& target) {
 Result<> GoferInode::Unlink(std::string_view name, vfs::Inode& child) {
   auto& inode = static_cast<GoferInode&>(child);
   TRY(file_->UnlinkAt(name, 0));
+  // The host keeps the contents for as long as they are open.
+  if (inode.has_read_file_.load()) inode.CloseIdleFiles();
   inode.ExpireAttributes();
   ExpireAttributes();
   if (inode.type_ == S_IFSOCK) gofer().SetBoundSocket(inode.path_, nullptr);
@@ -227,9 +267,7 @@ Result<std::string> GoferInode::Readlink() { return file_->Readlink(); }
 Result<RefPtr<vfs::FileDescription>> GoferInode::Open(const vfs::Path& path, int flags) {
   switch (type_) {
     case S_IFREG:
-      // Close-to-open: whoever opens sees what others had written.
-      TRY(Refresh());
-      if ((flags & O_ACCMODE) != O_RDONLY) TRY(PrepareWrite());
+      TRY(PrepareOpen((flags & O_ACCMODE) != O_RDONLY));
       return RefPtr<vfs::FileDescription>(MakeRef<RegularDescription>(RefPtr<GoferInode>(this), path, flags));
     case S_IFDIR:
       return RefPtr<vfs::FileDescription>(MakeRef<DirectoryDescription>(RefPtr<GoferInode>(this), path, flags));

@@ -22,7 +22,7 @@ namespace redoubt::goferfs {
 // Locks: io_mu_ (a fiber lock) makes fills, writes, truncations and write-back one at a time and is held across
 // messages; it is not held while guest memory is touched, which may fault on this very file. attr_mu_ and data_mu_ are
 // short.
-class GoferInode final : public vfs::Inode, public memmap::Mappable {
+class GoferInode final : public vfs::Inode, public memmap::Mappable, public IdleHook {
  public:
   GoferInode(GoferFilesystem& fs, RefPtr<p9::File> file, const p9::Attributes& attributes);
   ~GoferInode() override;
@@ -33,7 +33,11 @@ class GoferInode final : public vfs::Inode, public memmap::Mappable {
 
   Result<vfs::Attributes> GetAttributes() override;
   Result<> SetAttributes(const vfs::AttributeChange& change) override;
+  // Others change the tree as well: a name is asked for again after some time.
+  vfs::LookupCache lookup_cache() const override { return vfs::LookupCache::kTimed; }
+  fiber::Time lookup_lifetime() const override;
   Result<RefPtr<vfs::Inode>> Lookup(std::string_view name) override;
+  Result<RefPtr<vfs::Inode>> LookupAgain(std::string_view name, vfs::Inode& known) override;
   Result<RefPtr<vfs::Inode>> Create(std::string_view name, const vfs::NewInode& n) override;
   Result<RefPtr<vfs::Inode>> Mkdir(std::string_view name, const vfs::NewInode& n) override;
   Result<RefPtr<vfs::Inode>> Symlink(std::string_view name, std::string_view target, const vfs::NewInode& n) override;
@@ -56,12 +60,13 @@ class GoferInode final : public vfs::Inode, public memmap::Mappable {
   Result<size_t> WriteAt(IoSequence& src, uint64_t offset, bool append, uint64_t* end);
   Result<> WriteBack();
   Result<> Sync(bool data_only);
-  // What an open for writing needs: fails now, not at the first write.
-  Result<> PrepareWrite();
-  // Descriptions come and go. Without any, the fids for I/O are given back: the server's host descriptors are few, and
-  // the dentry cache keeps thousands of inodes.
+  // Descriptions come and go. When the last goes, a file opened for writing is closed at the server, since the host
+  // does not execute one that somebody may write; one opened for reading stays for the next who opens it, unless too
+  // many do (GoferFilesystem::FileIdle).
   void DescriptionOpened() { descriptions_.fetch_add(1); }
   void DescriptionClosed();
+  // Gives back the files open at the server if nobody has this inode open.
+  void CloseIdleFiles() EXCLUDES(io_mu_);
 
   // memmap::Mappable
   Result<> AddMapping(memmap::MappingSpace& space, AddrRange range, uint64_t offset, bool writable) override;
@@ -77,7 +82,14 @@ class GoferInode final : public vfs::Inode, public memmap::Mappable {
 
   GoferFilesystem& gofer() const { return static_cast<GoferFilesystem&>(filesystem()); }
   Result<> Refresh();
+  bool IsFresh() EXCLUDES(attr_mu_);
+  // What the server has just said.
+  void Update(const p9::Attributes& attributes) EXCLUDES(attr_mu_, data_mu_);
   void Adopt(const p9::Attributes& attributes) REQUIRES(attr_mu_);
+  // What open(2) needs of the server: the attributes as of some time ago at most, and permission to read or write.
+  Result<> PrepareOpen(bool writable) EXCLUDES(io_mu_);
+  // Around every change of our own, so that the difference is not taken for somebody else's: before, for a refresh that
+  // comes in between, and after.
   void ExpireAttributes() EXCLUDES(attr_mu_);
   // Brings in the page at `offset` and, ahead of it, more of the file. No effect past its end.
   Result<> Fill(uint64_t offset) REQUIRES(io_mu_);
@@ -85,7 +97,7 @@ class GoferInode final : public vfs::Inode, public memmap::Mappable {
   Result<> WriteBackLocked() REQUIRES(io_mu_);
   // Drops the pages of [start, end); the last page of what stays is zeroed behind the new end.
   void DropPages(uint64_t start, uint64_t end) EXCLUDES(data_mu_);
-  Result<RefPtr<vfs::Inode>> Created(std::string_view name, const vfs::NewInode& n, bool set_mode);
+  Result<RefPtr<GoferInode>> Created(std::string_view name, const vfs::NewInode& n, bool set_mode);
 
   const RefPtr<p9::File> file_;  // never opened
   const uint32_t type_;
@@ -103,6 +115,10 @@ class GoferInode final : public vfs::Inode, public memmap::Mappable {
   fiber::Mutex io_mu_;
   RefPtr<p9::File> read_file_ GUARDED_BY(io_mu_);
   RefPtr<p9::File> write_file_ GUARDED_BY(io_mu_);
+  // Written with io_mu_, read without: whether there is one of each, so that a close finds out without a lock.
+  std::atomic<bool> has_read_file_{false};
+  std::atomic<bool> has_write_file_{false};
+  std::atomic<bool> was_readable_{false};  // the server has let us open it for reading
 
   sync::Mutex data_mu_{sync::Rank::kMappable};
   uint64_t size_ GUARDED_BY(data_mu_) = 0;

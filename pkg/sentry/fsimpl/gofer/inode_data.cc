@@ -21,21 +21,43 @@ constexpr uint64_t kMaxSize = INT64_MAX;
 Result<p9::File*> GoferInode::IoFile(bool writable) {
   if (write_file_) return write_file_.get();
   if (!writable && read_file_) return read_file_.get();
-  RefPtr<p9::File> file = TRY(file_->Walk({}));
-  TRY(file->Open(writable ? O_RDWR : O_RDONLY));
+  RefPtr<p9::File> file = TRY(file_->OpenCopy(writable ? O_RDWR : O_RDONLY));
   p9::File* raw = file.get();
   (writable ? write_file_ : read_file_) = std::move(file);
+  (writable ? has_write_file_ : has_read_file_).store(true);
+  was_readable_.store(true);
   return raw;
 }
 
-Result<> GoferInode::PrepareWrite() {
+Result<> GoferInode::PrepareOpen(bool writable) {
+  // Most often this is all.
+  if (!writable && was_readable_.load(std::memory_order_relaxed)) return IsFresh() ? Result<>() : Refresh();
   fiber::MutexLock lock(io_mu_);
-  (void)TRY(IoFile(true));
+  if (write_file_ || (!writable && read_file_)) return IsFresh() ? Result<>() : Refresh();
+  // Fails now, not at the first read or write.
+  p9::Attributes attributes;
+  RefPtr<p9::File> file = TRY(file_->OpenCopy(writable ? O_RDWR : O_RDONLY, &attributes));
+  (writable ? write_file_ : read_file_) = std::move(file);
+  (writable ? has_write_file_ : has_read_file_).store(true);
+  was_readable_.store(true);
+  Update(attributes);
   return {};
 }
 
 void GoferInode::DescriptionClosed() {
   if (descriptions_.fetch_sub(1) != 1) return;
+  if (has_write_file_.load()) {
+    RefPtr<p9::File> write_file;
+    fiber::MutexLock lock(io_mu_);
+    if (descriptions_.load() > 0) return;
+    (void)WriteBackLocked();
+    write_file = std::move(write_file_);
+    has_write_file_.store(false);
+  }
+  if (has_read_file_.load()) gofer().FileIdle(*this);
+}
+
+void GoferInode::CloseIdleFiles() {
   RefPtr<p9::File> read_file;
   RefPtr<p9::File> write_file;
   fiber::MutexLock lock(io_mu_);
@@ -43,6 +65,8 @@ void GoferInode::DescriptionClosed() {
   (void)WriteBackLocked();
   read_file = std::move(read_file_);
   write_file = std::move(write_file_);
+  has_read_file_.store(false);
+  has_write_file_.store(false);
 }
 
 Result<> GoferInode::Fill(uint64_t offset) {
@@ -145,6 +169,7 @@ Result<size_t> GoferInode::WriteAt(IoSequence& src, uint64_t offset, bool append
       break;
     }
     size_t sent = 0;
+    ExpireAttributes();
     while (sent < *copied) {
       Result<size_t> n = (*file)->Write(std::span(buffer.get() + sent, *copied - sent), offset + sent);
       if (!n || *n == 0) {
@@ -219,6 +244,7 @@ Result<> GoferInode::WriteBackLocked() {
   }
   if (dirty.empty()) return {};
   p9::File* file = TRY(IoFile(true));
+  ExpireAttributes();
   for (auto [start, end] : dirty) {
     for (uint64_t at = start; at < end;) {
       tmpfs::PageMap::Run run;

@@ -45,7 +45,11 @@ class OverlayInode final : public vfs::Inode {
 
   Result<vfs::Attributes> GetAttributes() override;
   Result<> SetAttributes(const vfs::AttributeChange& change) override;
-  vfs::LookupCache lookup_cache() const override { return real().lookup_cache(); }
+  // The lower layer does not change (overlay.h), so it need not be asked again.
+  vfs::LookupCache lookup_cache() const override {
+    vfs::LookupCache cache = real().lookup_cache();
+    return cache == vfs::LookupCache::kTimed ? vfs::LookupCache::kCached : cache;
+  }
   Result<RefPtr<vfs::Inode>> Lookup(std::string_view name) override;
   Result<RefPtr<vfs::Inode>> Create(std::string_view name, const vfs::NewInode& n) override;
   Result<RefPtr<vfs::Inode>> Mkdir(std::string_view name, const vfs::NewInode& n) override;

@@ -127,8 +127,8 @@ class FdInfoFile final : public synthetic::GeneratedFile {
       if (attrs) ino = attrs->ino;
       mount = file->path().mount->id();
     }
-    return fmt::format("pos:\t{}\nflags:\t0{:o}\nmnt_id:\t{}\nino:\t{}\n", file->offset(),
-                       file->flags() | (cloexec ? O_CLOEXEC : 0), mount, ino);
+    return fmt::format("pos:\t{}\nflags:\t0{:o}\nmnt_id:\t{}\nino:\t{}\n{}", file->offset(),
+                       file->flags() | (cloexec ? O_CLOEXEC : 0), mount, ino, file->FdInfo());
   }
 
  protected:

@@ -96,6 +96,10 @@ Node::Size RegularFile::GetSize() const {
 }
 
 Result<> RegularFile::SetAttributes(const vfs::AttributeChange& change) {
+  if (change.mode && (seals() & kSealExec)) {
+    const uint32_t mode = TRY(GetAttributes()).mode;
+    if (((mode ^ *change.mode) & 0111) != 0) return Err(EPERM);
+  }
   if (!change.size) return Node::SetAttributes(change);
   {
     fiber::MutexLock lock(write_lock_);
@@ -185,11 +189,12 @@ Result<size_t> RegularFile::WriteLocked(IoSequence& src, uint64_t offset) {
         break;
       }
       if ((seals_ & F_SEAL_GROW) && end > size_) {
-        if (offset >= size_) {
+        // Page by page as on Linux: what would grow the file is refused as a whole.
+        end = PageRoundDown(size_);
+        if (offset >= end) {
           failure = Err(EPERM);
           break;
         }
-        end = size_;
       }
       Result<PageMap::Run> filled = FillLocked(offset, MustPageRoundUp(end), kWriteBatch);
       if (!filled) {
@@ -289,7 +294,7 @@ Result<> RegularFile::Allocate(int mode, uint64_t offset, uint64_t length) {
   const uint64_t pages_end = MustPageRoundUp(end);
   {
     sync::MutexLock data(data_mu_);
-    if (!keep_size && end > size_ && (seals_ & F_SEAL_GROW)) return Err(EPERM);
+    if (end > size_ && (seals_ & F_SEAL_GROW)) return Err(EPERM);
     // Refuse at once what cannot fit, rather than fill all of memory first.
     uint64_t missing = 0;
     for (uint64_t at = PageRoundDown(offset); at < pages_end;) {
@@ -340,7 +345,9 @@ void RegularFile::AllowSealing() {
 }
 
 Result<> RegularFile::AddSeals(int seals) {
-  if (seals & ~(F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_FUTURE_WRITE)) return Err(EINVAL);
+  constexpr int kContent = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_FUTURE_WRITE;
+  if (seals & ~(F_SEAL_SEAL | kSealExec | kContent)) return Err(EINVAL);
+  const bool executable = (TRY(GetAttributes()).mode & 0111) != 0;
   // No write may be half done.
   fiber::MutexLock writes(write_lock_);
   sync::MutexLock lock(data_mu_);
@@ -350,13 +357,16 @@ Result<> RegularFile::AddSeals(int seals) {
       if (std::ranges::any_of(mappings, &Mapping::writable)) return Err(EBUSY);
     }
   }
+  // What stays executable stays what it is.
+  if ((seals & kSealExec) && executable) seals |= kContent;
   seals_ |= seals;
   return {};
 }
 
 Result<> RegularFile::AddMapping(memmap::MappingSpace& space, AddrRange range, uint64_t offset, bool writable) {
   sync::MutexLock lock(data_mu_);
-  if (writable && (seals_ & (F_SEAL_WRITE | F_SEAL_FUTURE_WRITE))) return Err(EPERM);
+  // F_SEAL_FUTURE_WRITE was looked at by mmap: what was mapped before may be split and inherited.
+  if (writable && (seals_ & F_SEAL_WRITE)) return Err(EPERM);
   mappings_[&space].push_back({range, offset, writable});
   return {};
 }

@@ -32,6 +32,7 @@ Result<Options> ParseOptions(std::string_view data, uint64_t memory);
 RefPtr<vfs::Filesystem> Create(pgalloc::MemoryFile& memory_file, const Options& options);
 
 // memfd_create(2): a description of a regular file without a name, shown as "/memfd:NAME (deleted)".
+inline constexpr int kSealExec = 0x20;  // F_SEAL_EXEC, newer than the C library's headers
 enum class Sealing { kForbidden, kAllowed };
 Result<RefPtr<vfs::FileDescription>> CreateMemfd(pgalloc::MemoryFile& memory_file, std::string_view name,
                                                  Sealing sealing, uint32_t uid, uint32_t gid);

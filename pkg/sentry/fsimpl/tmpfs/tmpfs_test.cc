@@ -233,7 +233,8 @@ TEST(Tmpfs, MemfdSeals) {
     ASSERT_TRUE(AddSeals(f->inode(), F_SEAL_SHRINK | F_SEAL_GROW));
     EXPECT_EQ(Error(vfs::FTruncate(*w.creds, *f, 1)), EPERM);
     EXPECT_EQ(Error(vfs::FTruncate(*w.creds, *f, 10)), EPERM);
-    EXPECT_EQ(World::PWrite(*f, 1, "xyz"), 2);
+    EXPECT_EQ(World::PWrite(*f, 1, "xyz"), -EPERM);
+    EXPECT_EQ(World::PWrite(*f, 1, "xy"), 2);
     EXPECT_EQ(World::PWrite(*f, 3, "z"), -EPERM);
     mm::MMapOptions options{.shared = true, .access = kReadWrite};
     ASSERT_TRUE(f->ConfigureMMap(options));

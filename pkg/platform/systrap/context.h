@@ -1,0 +1,79 @@
+// platform::Context: runs a guest thread on a thread of the stub that it borrows.
+#ifndef REDOUBT_PKG_PLATFORM_SYSTRAP_CONTEXT_H_
+#define REDOUBT_PKG_PLATFORM_SYSTRAP_CONTEXT_H_
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <optional>
+
+#include "pkg/platform/platform.h"
+#include "pkg/platform/systrap/stub_process.h"
+#include "pkg/sync/mutex.h"
+
+namespace redoubt::platform::systrap {
+
+// Owned by the guest's task; used by the task's fiber, save Interrupt, which is for any thread, and SaveFrom, which is
+// for whoever takes this context's slot while it rests.
+//
+// States: without a slot; holding one (its thread waits for a command); running (the thread has the command to enter
+// the guest, the fiber spins or is parked); resting (the slot may be taken). docs/platforms.md has the picture.
+class SystrapContext final : public Context {
+ public:
+  explicit SystrapContext(std::shared_ptr<Host> host) : host_(std::move(host)) {}
+  ~SystrapContext() override;
+
+  Result<TrapInfo> Switch(AddressSpace& as, Registers& regs) override;
+  void Interrupt() override;
+  void Rest() override;
+  Result<FpState> PullFpState() override;
+  Result<> PushFpState(const FpState& state) override;
+
+  // The extended state that the slot's thread holds goes to fp_. The caller has the slot's lease and the process' lock.
+  // False if the process has died.
+  bool SaveFrom(Slot& slot);
+
+ private:
+  // Makes process_ `process`, and slot_ one of its slots with the lease held. May park.
+  Result<> HaveSlot(StubProcess& process);
+  Result<> WaitForSlot();
+  // Of two guest threads that take turns, one wakes the other shortly before it sleeps itself, and then its thread, or
+  // its processor, serves the other at the price of a few switches. So before one is waked from sleep, give those that
+  // run a moment to come and rest.
+  void LetOthersRest(StubProcess& process);
+  // The lease, if nobody has taken the slot.
+  bool Reclaim();
+  void LeaveProcess();
+  // Writes the command that enters the guest.
+  void Enter(const Registers& regs);
+  // Waits for the event; false if the process has died.
+  bool AwaitEvent(Slot& slot);
+  // Reads the event. Nothing: the guest is to be entered again.
+  Result<std::optional<TrapInfo>> TakeEvent(Slot& slot, Registers& regs);
+  std::optional<TrapInfo> TakeSignal(Slot& slot, Registers& regs);
+  bool ConsumeInterrupt() { return pending_.load(std::memory_order_relaxed) && pending_.exchange(false); }
+
+  const std::shared_ptr<Host> host_;
+  RefPtr<StubProcess> process_;  // changed under mu_
+  // Null once someone has taken it, which happens under the process' lock.
+  std::atomic<Slot*> slot_{nullptr};
+  bool resting_ = false;  // the lease was given up by Rest
+
+  // The extended state: in the slot's thread, or in fp_ (empty: the initial state). In both after Pull.
+  std::atomic<bool> fp_in_slot_{false};
+  FpState fp_;
+
+  // What the guest's registers were at the last event, if it was a rewritten system call and the thread still waits
+  // in it: if only rax has changed since, the thread need not load them.
+  bool can_return_ = false;
+  Registers last_{};
+  uint64_t fs_base_ = 0;
+
+  std::atomic<bool> pending_{false};
+  std::atomic<Slot*> running_{nullptr};
+  sync::Mutex mu_{sync::Rank::kLeaf};
+};
+
+}  // namespace redoubt::platform::systrap
+
+#endif  // REDOUBT_PKG_PLATFORM_SYSTRAP_CONTEXT_H_
