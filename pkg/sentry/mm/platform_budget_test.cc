@@ -153,6 +153,18 @@ TEST_F(PlatformBudget, WritingAFilesPrivatePageIsOneFault) {
   ASSERT_TRUE(mm_->MUnmap(a, 64 * kPage));
 }
 
+TEST_F(PlatformBudget, AFilesPagesBeforeAFaultComeAlong) {
+  auto file = MakeRef<FakeFile>(*w_.memory, 64);
+  ASSERT_TRUE(Write(Map(1), 'x'));
+  Addr a = MapFile(file, 64, kRead, false);
+  // Two, since the mapping may lie across a border.
+  EXPECT_LE(Calls([&] {
+              for (int i = 63; i >= 0; i--) ASSERT_EQ(Read(a + i * kPage), static_cast<char>('A' + i));
+            }),
+            2);
+  ASSERT_TRUE(mm_->MUnmap(a, 64 * kPage));
+}
+
 TEST_F(PlatformBudget, AForkOfVeryManySegmentsIsBounded) {
   std::vector<Addr> areas;
   for (int i = 0; i < 300; i++) {
