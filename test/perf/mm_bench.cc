@@ -22,6 +22,7 @@ class Space {
       AccessType access = i % 2 == 0 ? kRead : AccessType{.read = true, .execute = true};
       if (!mm_->MMap({.length = 8 * kPageSize, .access = access})) std::abort();
     }
+    Touch(Map(kPageSize), kPageSize);  // the guest runs
   }
   ~Space() { mm_->DropUser(); }
 

@@ -1,6 +1,9 @@
 // Page faults: the guest's own, and those of the Sentry on its behalf.
 #include <algorithm>
+#include <array>
 #include <optional>
+#include <span>
+#include <utility>
 
 #include "pkg/log/log.h"
 #include "pkg/safecopy/safecopy_unsafe.h"
@@ -21,8 +24,9 @@ namespace {
 // file's pages are committed only when touched, so a larger window wastes no memory; a copy does. The platform is not
 // asked to populate: what is not touched afterwards would cost more than is saved.
 constexpr uint64_t kTranslateWindow = uint64_t{2} << 20;
+constexpr uint64_t kBeforeWindow = uint64_t{256} << 10;
 constexpr uint64_t kMapWindow = uint64_t{2} << 20;
-constexpr uint64_t kTakeWindow = uint64_t{256} << 10;
+constexpr uint64_t kTakeWindow = uint64_t{2} << 20;  // not smaller than kCopyWindow
 // New memory: a mapping up to the first size whole. In a larger one the second, and the third where the pages next to
 // the window are there already. Not more for a start, since what is allocated counts as used (think of stacks of
 // threads).
@@ -166,42 +170,58 @@ Result<> MemoryManager::FaultAnonymous(Addr page, VmaIterator it) {
 Result<> MemoryManager::FaultMappable(Addr page, VmaIterator it, AccessType want) {
   const Vma& vma = it->second.value;
   const bool write = vma.shared && want.write;
-  Addr end = std::min(Window(page, kTranslateWindow).end, VmaMap::End(it));
-  uint64_t offset = vma.After(page - VmaMap::Start(it)).offset;
+  const AddrRange bounds{VmaMap::Start(it), VmaMap::End(it)};
+  // What lies before the page comes along, as code runs anywhere in its file. Not to be written though: a file may be
+  // told page by page what becomes dirty.
+  Addr at = page;
+  if (!write) {
+    sync::MutexLock active(active_mu_);
+    if (pmas_.Find(page) == pmas_.end()) at = GapAround(page, Window(page, kBeforeWindow).Intersect(bounds)).start;
+  }
   for (;;) {
+    Addr end = std::min(Window(page, kTranslateWindow).end, bounds.end);
     uint64_t seen;
     {
       sync::MutexLock active(active_mu_);
       seen = invalidations_;
       // Up to the next page that is present: if this one is, to be written now, then up to the next that is not so.
-      PmaIterator next = pmas_.FirstEndingAfter(page);
-      if (next != pmas_.end())
-        end = std::min(end, PmaMap::Start(next) > page ? PmaMap::Start(next) : PmaMap::End(next));
+      PmaIterator next = pmas_.FirstEndingAfter(at);
+      if (next != pmas_.end()) end = std::min(end, PmaMap::Start(next) > at ? PmaMap::Start(next) : PmaMap::End(next));
     }
-    memmap::FileRange pages = TRY(vma.mappable->Translate(
-        offset, end - page, AccessType{.read = true, .write = write, .execute = vma.access.execute}));
+    Result<memmap::FileRange> translated =
+        vma.mappable->Translate(vma.After(at - bounds.start).offset, end - at,
+                                AccessType{.read = true, .write = write, .execute = vma.access.execute});
+    if (!translated) {
+      if (at == page) return Err(translated.error());
+      at = page;
+      continue;
+    }
+    memmap::FileRange pages = *translated;
     CHECK(pages.length() > 0 && IsPageAligned(pages.start) && IsPageAligned(pages.end),
           "a Mappable's pages are no pages");
-    if (pages.length() > end - page) {
-      memory_file_.DecRef({pages.start + (end - page), pages.end});
-      pages.end = pages.start + (end - page);
+    if (pages.length() > end - at) {
+      memory_file_.DecRef({pages.start + (end - at), pages.end});
+      pages.end = pages.start + (end - at);
     }
     sync::MutexLock active(active_mu_);
     if (invalidations_ != seen) {
       memory_file_.DecRef(pages);
       continue;
     }
-    const AddrRange range{page, page + pages.length()};
+    const AddrRange range{at, at + pages.length()};
     const Pma pma{.offset = pages.start,
                   .access = PmaAccess(vma.access, write),
                   .writable = write,
                   .private_copy = false,
                   .shared = vma.shared};
-    if (vma.shared || !want.write) return InstallPages(range, pma);
-    // A copy will follow, and the platform is asked for both at once. Nothing was there.
+    const bool reached = range.Contains(page);
+    if (reached && (vma.shared || !want.write)) return InstallPages(range, pma);
+    // Only present, for a start: this is before the page that matters, or a copy will follow, and the platform is asked
+    // for both at once. Nothing was there.
     pmas_.Insert(range.start, range.end, pma);
     AddResident(range.length());
-    return {};
+    if (reached) return {};
+    at = range.end;
   }
 }
 
@@ -210,14 +230,20 @@ Result<> MemoryManager::BreakCopyOnWrite(Addr page, PmaIterator it, VmaIterator 
   const Pma pma = it->second.value;
   const AddrRange segment{PmaMap::Start(it), PmaMap::End(it)};
   auto offset_of = [&](Addr a) { return pma.offset + (a - segment.start); };
-  auto sole = [&](Addr a) { return pma.private_copy && memory_file_.RefCount(offset_of(a)) == 1; };
 
   // The neighbours in the same state come along. A segment of pages may reach into another VMA, of other protection.
-  const bool in_place = sole(page);
   const AddrRange bounds = segment.Intersect({VmaMap::Start(vma_it), VmaMap::End(vma_it)});
+  const AddrRange take = Window(page, kTakeWindow).Intersect(bounds);
+  std::array<uint32_t, kTakeWindow / kPageSize> counts{};
+  if (pma.private_copy) {
+    memory_file_.RefCounts({offset_of(take.start), offset_of(take.end)},
+                           std::span(counts).first(take.length() / kPageSize));
+  }
+  auto sole = [&](Addr a) { return counts[(a - take.start) / kPageSize] == 1; };
+  const bool in_place = sole(page);
   AddrRange range{page, page + kPageSize};
   auto widen = [&](AddrRange window) {
-    window = window.Intersect(bounds);
+    window = window.Intersect(take);
     while (range.start > window.start && sole(range.start - kPageSize) == in_place) range.start -= kPageSize;
     while (range.end < window.end && sole(range.end) == in_place) range.end += kPageSize;
   };
@@ -302,7 +328,10 @@ Result<> MemoryManager::MapSegment(AddrRange range, const Pma& pma) {
 Result<> MemoryManager::MapAround(Addr page, PmaIterator it) {
   const AddrRange segment{PmaMap::Start(it), PmaMap::End(it)};
   Pma pma = it->second.value;
-  // If it is mapped already, another thread was quicker, and this page alone is done again to be sure.
+  // If it is mapped already, another thread was quicker. Should the same page fault again, it alone is done again to be
+  // sure.
+  if (pma.mapped && std::exchange(last_spurious_, page) != page) return {};
+  last_spurious_ = 0;
   const AddrRange range = Window(page, pma.mapped ? kPageSize : kMapWindow).Intersect(segment);
   Pma part = pma.After(range.start - segment.start);
   if (!guest_runs_) {

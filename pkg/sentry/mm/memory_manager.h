@@ -294,6 +294,7 @@ class MemoryManager final : public memmap::MappingSpace, public MemoryIo, public
   // The guest has had a fault, as it must before it can do anything. Until then nothing is mapped in the platform, but
   // only put down: where the fork's parent had pages mapped, or what exec has written.
   bool guest_runs_ GUARDED_BY(active_mu_) = false;
+  Addr last_spurious_ GUARDED_BY(active_mu_) = 0;  // the page of the last fault for which there was nothing to do
   std::vector<AddrRange> inherited_ GUARDED_BY(active_mu_);
   // By address, disjoint. Each lies in a private copy that is present.
   std::map<Addr, TextPatch> patches_ GUARDED_BY(active_mu_);

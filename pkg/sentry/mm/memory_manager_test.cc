@@ -63,8 +63,9 @@ TEST_F(MmTest, MappingsGoToTheHighestGap) {
     const Addr top = Map(1) + kPage;
     const Addr base = top - 400 * kPage;
     for (int step = 0; step < 300; step++) {
-      const uint64_t length = (1 + random() % (random() % 8 == 0 ? 30 : 4)) * kPage;
-      const Addr at = base + random() % 390 * kPage;
+      const uint64_t most = random() % 8 == 0 ? 30 : 4;
+      const uint64_t length = (1 + random() % most) * kPage;
+      const Addr at = base + random() % 370 * kPage;
       switch (random() % 5) {
         case 0:
         case 1:

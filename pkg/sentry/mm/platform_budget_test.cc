@@ -58,6 +58,17 @@ TEST_F(PlatformBudget, OneFaultAndOneUnmap) {
   EXPECT_EQ(Calls([&] { WriteAll(shared, kMiB); }), 1);
 }
 
+TEST_F(PlatformBudget, FaultsOfTwoThreadsAreOneCall) {
+  Addr a = Map(4);
+  EXPECT_EQ(Calls([&] {
+              for (int i = 0; i < 4; i++) ASSERT_TRUE(mm_->HandleUserFault(a + i * kPage, kWrite, true, 0));
+            }),
+            1);
+  // A platform that has lost the page gets it again.
+  Guest(*mm_).pages.clear();
+  ASSERT_TRUE(Write(a, 'x'));
+}
+
 TEST_F(PlatformBudget, AStackOfAThreadUsesLittle) {
   Addr a = Map(8 * kMiB / kPage);
   WriteAll(a + 8 * kMiB - 4 * kPage, 4 * kPage);
@@ -139,6 +150,18 @@ TEST_F(PlatformBudget, WritingAFilesPrivatePageIsOneFault) {
               ASSERT_EQ(Read(a + 63 * kPage), static_cast<char>('A' + 63));
             }),
             1);
+  ASSERT_TRUE(mm_->MUnmap(a, 64 * kPage));
+}
+
+TEST_F(PlatformBudget, AFilesPagesBeforeAFaultComeAlong) {
+  auto file = MakeRef<FakeFile>(*w_.memory, 64);
+  ASSERT_TRUE(Write(Map(1), 'x'));
+  Addr a = MapFile(file, 64, kRead, false);
+  // Two, since the mapping may lie across a border.
+  EXPECT_LE(Calls([&] {
+              for (int i = 63; i >= 0; i--) ASSERT_EQ(Read(a + i * kPage), static_cast<char>('A' + i));
+            }),
+            2);
   ASSERT_TRUE(mm_->MUnmap(a, 64 * kPage));
 }
 

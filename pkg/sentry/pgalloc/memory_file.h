@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 
 #include "pkg/errors/errors.h"
 #include "pkg/hostarch/hostarch.h"
@@ -35,6 +36,8 @@ class MemoryFile {
   virtual void DecRef(memmap::FileRange range) = 0;
   // A snapshot of one page's count: mm may write a private page in place only if it is 1.
   virtual uint32_t RefCount(uint64_t offset) = 0;
+  // The same of all pages in the range; `counts` has as many places.
+  virtual void RefCounts(memmap::FileRange range, std::span<uint32_t> counts) = 0;
 
   // The Sentry's own view. Valid as long as the caller holds a reference on the pages. The guest writes there at the
   // same time.

@@ -64,6 +64,9 @@ TEST(MemoryFile, CountsEachPage) {
   file->IncRef({a.start + kPageSize, a.start + 3 * kPageSize});
   EXPECT_EQ(file->RefCount(a.start), 1u);
   EXPECT_EQ(file->RefCount(a.start + kPageSize), 2u);
+  std::vector<uint32_t> counts(3);
+  file->RefCounts({a.start + kPageSize, a.end}, counts);
+  EXPECT_EQ(counts, (std::vector<uint32_t>{2, 2, 1}));
   file->DecRef(a);
   EXPECT_EQ(file->usage(), 2 * kPageSize);
   file->DecRef({a.start + kPageSize, a.start + 3 * kPageSize});

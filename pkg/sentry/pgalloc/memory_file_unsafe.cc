@@ -52,6 +52,12 @@ class MemoryFileImpl final : public MemoryFile {
     CHECK(offset / kChunkSize < chunks_.size(), "an offset past the memory file");
     return chunks_[offset / kChunkSize][offset % kChunkSize / kPageSize];
   }
+  void RefCounts(FileRange range, std::span<uint32_t> counts) override EXCLUDES(mu_) {
+    CHECK(counts.size() * kPageSize == range.length());
+    sync::MutexLock lock(mu_);
+    uint32_t* out = counts.data();
+    ForCounts(range, [&](const uint32_t* in, uint64_t n, uint64_t) { out = std::copy_n(in, n, out); });
+  }
   std::byte* At(uint64_t offset) override { return base_ + offset; }
   int fd() const override { return fd_; }
   uint64_t usage() const override { return usage_.load(std::memory_order_relaxed); }
