@@ -213,6 +213,38 @@ TEST_P(GoferTest, CreatedFileIsOpenAtOnce) {
   });
 }
 
+TEST_P(GoferTest, FileCreatedByTheHostMeanwhileIsOpened) {
+  Run([&](fstest::World& w) {
+    EXPECT_EQ(w.Open("/dir/race", O_RDONLY).error(), Errno(ENOENT));
+    Put("dir/race", "the host's");
+    EXPECT_EQ(fstest::Error(w.Open("/dir/race", O_CREAT | O_EXCL | O_RDWR)), EEXIST);
+    auto file = w.Open("/dir/race", O_CREAT | O_RDWR);
+    ASSERT_TRUE(file);
+    EXPECT_EQ(w.PRead(**file, 0, 100), "the host's");
+  });
+}
+
+TEST_P(GoferTest, SymbolicLinksAreReadOnce) {
+  fs::create_symlink("dir/sub", root_ / "link");
+  Run([&](fstest::World& w) {
+    EXPECT_EQ(w.ReadFile("/link/file"), "contents");
+    EXPECT_EQ(Messages([&] { EXPECT_EQ(w.ReadFile("/link/file"), "contents"); }), 0u);
+    // Another link of the same name is another inode.
+    fs::remove(root_ / "link");
+    fs::create_symlink("dir", root_ / "link");
+    Sleep(kLater);
+    EXPECT_EQ(w.ReadFile("/link/sub/file"), "contents");
+  });
+}
+
+TEST_P(GoferTest, DirectoriesAreListedAsTheyAre) {
+  Run([&](fstest::World& w) {
+    EXPECT_EQ(w.List("/dir"), (std::vector<std::string>{".", "..", "sub"}));
+    Put("dir/more", "");
+    EXPECT_EQ(w.List("/dir").size(), 4u);
+  });
+}
+
 TEST_P(GoferTest, WrittenProgramCanBeExecutedOnTheHostAfterClose) {
   Run([&](fstest::World& w) {
     EXPECT_EQ(w.WriteFile("/dir/script", "#!/bin/sh\nexit 0\n"), 0);

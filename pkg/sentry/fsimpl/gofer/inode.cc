@@ -262,7 +262,17 @@ Result<> GoferInode::Rename(std::string_view old_name, vfs::Inode& child, vfs::I
   return {};
 }
 
-Result<std::string> GoferInode::Readlink() { return file_->Readlink(); }
+Result<std::string> GoferInode::Readlink() {
+  if (type_ != S_IFLNK) return Err(EINVAL);
+  {
+    sync::MutexLock lock(attr_mu_);
+    if (!link_.empty()) return link_;
+  }
+  std::string link = TRY(file_->Readlink());
+  sync::MutexLock lock(attr_mu_);
+  link_ = link;
+  return link;
+}
 
 Result<RefPtr<vfs::FileDescription>> GoferInode::Open(const vfs::Path& path, int flags) {
   switch (type_) {
