@@ -51,6 +51,12 @@ void LogBacktrace(std::string_view why, uint64_t rip, uint64_t frame) {
 void OnFault(int sig, siginfo_t* info, void* context) {
   static std::atomic<bool> crashed{false};
   if (!crashed.exchange(true)) {
+    // The walk may fault too, and whoever passed this signal on to us may have had it blocked.
+    sigset_t faults;
+    sigemptyset(&faults);
+    sigaddset(&faults, SIGSEGV);
+    sigaddset(&faults, SIGBUS);
+    pthread_sigmask(SIG_UNBLOCK, &faults, nullptr);
     const auto* uc = static_cast<const ucontext_t*>(context);
     LogBacktrace(fmt::format("signal {} at address {:#x}", sig, reinterpret_cast<uintptr_t>(info->si_addr)),
                  static_cast<uint64_t>(uc->uc_mcontext.gregs[REG_RIP]),
