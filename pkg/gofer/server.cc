@@ -126,20 +126,29 @@ void Server::Handle(std::span<const std::byte> message, int socket, Result<>& ou
   Reader request(message.subspan(p9::kHeaderSize));
   Handler handler = HandlerOf(header.type);
   // Every answer's type is its question's plus one.
-  Writer answer(static_cast<Type>(static_cast<uint8_t>(header.type) + 1), header.tag);
+  answer_.Reset(static_cast<Type>(static_cast<uint8_t>(header.type) + 1), header.tag);
   Result<> r = Err(EOPNOTSUPP);
   if (handler != nullptr) {
-    r = versioned_ || header.type == Type::kTversion ? (this->*handler)(request, answer) : Result<>(Err(EPROTO));
+    r = versioned_ || header.type == Type::kTversion ? (this->*handler)(request, answer_) : Result<>(Err(EPROTO));
     // A handler reads all of its request before it acts, so a short one has changed nothing.
     if (r && !request.ok()) r = Err(EPROTO);
   }
   if (!r) {
-    Writer error(Type::kRlerror, header.tag);
-    error.U32(static_cast<uint32_t>(r.error().value()));
-    outcome = p9::SendMessage(socket, error.Finish());
-    return;
+    answer_.Reset(Type::kRlerror, header.tag);
+    answer_.U32(static_cast<uint32_t>(r.error().value()));
   }
-  outcome = p9::SendMessage(socket, answer.Finish());
+  outcome = Send(socket, answer_.Finish());
+}
+
+Result<> Server::Send(int socket, std::span<const std::byte> answer) {
+  constexpr size_t kMaxUnsent = 16 << 10;
+  const bool more = reader_.HasNext();
+  if (unsent_.empty() && !more) return p9::SendMessage(socket, answer);
+  unsent_.insert(unsent_.end(), answer.begin(), answer.end());
+  if (more && unsent_.size() < kMaxUnsent) return {};
+  Result<> sent = p9::SendMessage(socket, unsent_);
+  unsent_.clear();
+  return sent;
 }
 
 Result<Server::Fid*> Server::Get(uint32_t fid) {

@@ -51,6 +51,8 @@ class Server final {
   using Handler = Result<> (Server::*)(p9::Reader& request, p9::Writer& answer);
 
   void Handle(std::span<const std::byte> message, int socket, Result<>& outcome);
+  // Answers go out together while more questions are here already.
+  Result<> Send(int socket, std::span<const std::byte> answer);
   // Null: the version agreed on has no such message.
   Handler HandlerOf(p9::Type type) const;
 
@@ -117,6 +119,8 @@ class Server final {
   // Inode numbers are unique per device only: each device met gets the next number, kept in the top bits of Qid::path.
   std::map<uint64_t, uint64_t> devices_;
   p9::MessageReader reader_;
+  p9::Writer answer_{p9::Type::kRlerror, p9::kNoTag};  // keeps its memory from one message to the next
+  std::vector<std::byte> unsent_;
 };
 
 }  // namespace redoubt::gofer

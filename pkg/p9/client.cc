@@ -1,5 +1,6 @@
 #include "pkg/p9/client.h"
 
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -10,8 +11,10 @@
 namespace redoubt::p9 {
 namespace {
 
-// One message is on its way at a time, so one tag is enough.
+// One question is on its way at a time, so one tag is enough; the clunks that go with it have those that follow.
 constexpr uint16_t kTag = 1;
+// Clunks that are put off until there is something else to say.
+constexpr size_t kMaxDueClunks = 64;
 constexpr uint32_t kMaxFid = 1u << 24;
 constexpr size_t kMaxXattr = 65536;
 
@@ -33,28 +36,74 @@ void Client::Unlock() {
   if (fiber::Current() != nullptr) fiber_mu_.Unlock();
 }
 
-Result<std::span<const std::byte>> Client::ExchangeLocked(Writer& request, Type expected) {
+Result<std::span<const std::byte>> Client::ExchangeLocked(Writer* request, Type expected) {
   if (broken_) return Err(EIO);
-  messages_.fetch_add(1, std::memory_order_relaxed);
   auto fail = [&](std::string_view what) -> std::unexpected<Errno> {
     LOG_ERROR("9p: {}; the connection is given up", what);
     broken_ = true;
     return Err(EIO);
   };
-  if (Result<> r = SendMessage(socket_, request.Finish()); !r) return fail(r.error().name());
-  Result<std::span<const std::byte>> message = reader_.Next(socket_, message_size_);
-  if (!message) return fail(message.error().name());
-  Header header = ParseHeader(message->first(kHeaderSize));
-  std::span<const std::byte> body = message->subspan(kHeaderSize);
-  if (header.tag != (expected == Type::kRversion ? kNoTag : kTag)) return fail("an answer to no question");
-  if (header.type == Type::kRlerror) {
-    Reader r(body);
-    uint32_t e = r.U32();
-    if (!r.ok() || e == 0 || e > 4095) return fail("a malformed error");
-    return Err(static_cast<int>(e));
+  std::vector<uint32_t> clunks;
+  if (expected != Type::kRversion) {
+    sync::MutexLock lock(fids_mu_);
+    clunks.swap(due_clunks_);
   }
-  if (header.type != expected) return fail("an answer of the wrong type");
-  return body;
+  std::span<const std::byte> message;
+  std::vector<std::byte> batch;
+  if (request != nullptr) message = request->Finish();
+  if (!clunks.empty()) {
+    for (size_t i = 0; i < clunks.size(); i++) {
+      Writer w(Type::kTclunk, static_cast<uint16_t>(kTag + 1 + i));
+      w.U32(clunks[i]);
+      std::span<const std::byte> bytes = w.Finish();
+      batch.insert(batch.end(), bytes.begin(), bytes.end());
+    }
+    batch.insert(batch.end(), message.begin(), message.end());
+    message = batch;
+  }
+  messages_.fetch_add(clunks.size() + (request != nullptr ? 1 : 0), std::memory_order_relaxed);
+  if (Result<> r = SendMessage(socket_, message); !r) return fail(r.error().name());
+
+  // The answers may come in any order; mostly it is that of the questions, so that the one of interest is the last and
+  // need not be copied.
+  size_t open_clunks = clunks.size();
+  bool answered = request == nullptr;
+  Result<std::span<const std::byte>> outcome = std::span<const std::byte>();
+  while (!answered || open_clunks > 0) {
+    Result<std::span<const std::byte>> next = reader_.Next(socket_, message_size_);
+    if (!next) return fail(next.error().name());
+    Header header = ParseHeader(next->first(kHeaderSize));
+    std::span<const std::byte> body = next->subspan(kHeaderSize);
+    if (header.tag > kTag && header.tag - kTag - 1u < clunks.size()) {
+      uint32_t& fid = clunks[header.tag - kTag - 1];
+      if (fid == kNoFid || (header.type != Type::kRclunk && header.type != Type::kRlerror)) {
+        return fail("an answer to no question");
+      }
+      // A server that cannot clunk keeps the fid: it is not used again.
+      if (header.type == Type::kRclunk) FreeFid(fid);
+      fid = kNoFid;
+      open_clunks--;
+      continue;
+    }
+    if (answered || header.tag != (expected == Type::kRversion ? kNoTag : kTag)) {
+      return fail("an answer to no question");
+    }
+    answered = true;
+    if (header.type == Type::kRlerror) {
+      Reader r(body);
+      uint32_t e = r.U32();
+      if (!r.ok() || e == 0 || e > 4095) return fail("a malformed error");
+      outcome = Err(static_cast<int>(e));
+      continue;
+    }
+    if (header.type != expected) return fail("an answer of the wrong type");
+    if (open_clunks > 0) {
+      answer_.assign(body.begin(), body.end());
+      body = answer_;
+    }
+    outcome = body;
+  }
+  return outcome;
 }
 
 template <typename Parse>
@@ -64,7 +113,7 @@ Result<> Client::Call(Writer& request, Type expected, Parse&& parse) {
   {
     std::optional<fiber::BlockingRegion> region;
     if (fiber::Current() != nullptr) region.emplace();
-    Result<std::span<const std::byte>> body = ExchangeLocked(request, expected);
+    Result<std::span<const std::byte>> body = ExchangeLocked(&request, expected);
     if (!body) {
       result = Err(body.error());
     } else {
@@ -134,6 +183,25 @@ void Client::Clunk(uint32_t fid) {
   if (Call(w, Type::kRclunk)) FreeFid(fid);
 }
 
+void Client::DeferClunk(uint32_t fid) {
+  {
+    sync::MutexLock lock(fids_mu_);
+    due_clunks_.push_back(fid);
+    if (due_clunks_.size() < kMaxDueClunks) return;
+  }
+  SendClunks();
+}
+
+void Client::SendClunks() {
+  Lock();
+  {
+    std::optional<fiber::BlockingRegion> region;
+    if (fiber::Current() != nullptr) region.emplace();
+    (void)ExchangeLocked(nullptr, Type::kRclunk);
+  }
+  Unlock();
+}
+
 Result<RefPtr<File>> Client::Attach(std::string_view name) {
   uint32_t fid = AllocateFid();
   Writer w(Type::kTattach, kTag);
@@ -150,8 +218,10 @@ File::File(RefPtr<Client> client, uint32_t fid) : client_(std::move(client)), fi
 File::~File() {
   if (clunked_) {
     client_->FreeFid(fid_);
-  } else {
+  } else if (writable_) {
     client_->Clunk(fid_);
+  } else {
+    client_->DeferClunk(fid_);
   }
 }
 
@@ -228,7 +298,9 @@ Result<RefPtr<File>> File::OpenCopy(uint32_t flags, Attributes* attributes) {
     return Err(r.error());
   }
   if (attributes != nullptr) *attributes = a;
-  return RefPtr<File>(new File(client_, fid));
+  RefPtr<File> file(new File(client_, fid));
+  file->writable_ = (flags & O_ACCMODE) != O_RDONLY;
+  return file;
 }
 
 Result<Attributes> File::GetAttributes() {
@@ -246,6 +318,7 @@ Result<> File::SetAttributes(const p9::SetAttributes& change) {
 }
 
 Result<> File::Open(uint32_t flags) {
+  if ((flags & O_ACCMODE) != O_RDONLY) writable_ = true;
   Writer w(Type::kTlopen, kTag);
   w.U32(fid_).U32(flags);
   return client_->Call(w, Type::kRlopen, [](Reader& r) {
@@ -255,6 +328,7 @@ Result<> File::Open(uint32_t flags) {
 }
 
 Result<> File::Create(std::string_view name, uint32_t flags, uint32_t mode, uint32_t gid) {
+  writable_ = true;
   Writer w(Type::kTlcreate, kTag);
   w.U32(fid_).String(name).U32(flags).U32(mode).U32(gid);
   return client_->Call(w, Type::kRlcreate, [](Reader& r) {

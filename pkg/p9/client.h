@@ -22,7 +22,8 @@ namespace redoubt::p9 {
 
 class Client;
 
-// A fid of the server's, clunked when the last reference goes. Calls send one message and wait for the answer: they
+// A fid of the server's, clunked when the last reference goes: at once if it may be written, otherwise with the next
+// message, or when there are many such. Calls send one message and wait for the answer: they
 // block the fiber (in a BlockingRegion). Errors are the server's, or EIO if the connection is gone or the server speaks
 // nonsense.
 class File final : public RefCounted {
@@ -71,7 +72,8 @@ class File final : public RefCounted {
 
   const RefPtr<Client> client_;
   const uint32_t fid_;
-  bool clunked_ = false;  // explicitly, to hear the error
+  bool clunked_ = false;   // explicitly, to hear the error
+  bool writable_ = false;  // opened for writing: the host may wait for its end
 };
 
 struct File::Found {
@@ -93,7 +95,7 @@ class Client final : public RefCounted {
   // The root that the server serves as `name`.
   Result<RefPtr<File>> Attach(std::string_view name = "");
   uint32_t max_io() const { return message_size_ - kIoHeaderSize; }
-  // How many have been sent.
+  // How many have been sent, clunks included.
   uint64_t messages() const { return messages_.load(std::memory_order_relaxed); }
   bool extended() const { return extended_; }
 
@@ -109,10 +111,14 @@ class Client final : public RefCounted {
   // One Tversion: what the server makes of `version`.
   Result<std::string> Negotiate(std::string_view version, uint32_t message_size);
   Result<> Call(Writer& request, Type expected);
-  Result<std::span<const std::byte>> ExchangeLocked(Writer& request, Type expected);
+  // Sends the clunks that are due, and `request` if there is one, in one go. The answer's body.
+  Result<std::span<const std::byte>> ExchangeLocked(Writer* request, Type expected);
   uint32_t AllocateFid();
   void FreeFid(uint32_t fid);
   void Clunk(uint32_t fid);
+  // Later, together with others.
+  void DeferClunk(uint32_t fid);
+  void SendClunks();
   void Lock();
   void Unlock();
 
@@ -123,11 +129,13 @@ class Client final : public RefCounted {
   std::atomic<uint64_t> messages_{0};
   fiber::Mutex fiber_mu_;
   std::mutex thread_mu_;
-  MessageReader reader_;  // by the lock's holder
-  bool broken_ = false;   // by the lock's holder
+  MessageReader reader_;           // by the lock's holder
+  std::vector<std::byte> answer_;  // by the lock's holder: an answer that came before those of clunks
+  bool broken_ = false;            // by the lock's holder
   sync::Mutex fids_mu_{sync::Rank::kLeaf};
   uint32_t next_fid_ GUARDED_BY(fids_mu_) = 0;
   std::vector<uint32_t> free_fids_ GUARDED_BY(fids_mu_);
+  std::vector<uint32_t> due_clunks_ GUARDED_BY(fids_mu_);
 };
 
 }  // namespace redoubt::p9

@@ -6,6 +6,11 @@ namespace redoubt::p9 {
 
 Writer::Writer(Type type, uint16_t tag) {
   bytes_.reserve(128);
+  Reset(type, tag);
+}
+
+void Writer::Reset(Type type, uint16_t tag) {
+  bytes_.clear();
   U32(0).U8(static_cast<uint8_t>(type)).U16(tag);
 }
 
@@ -27,7 +32,7 @@ Writer& Writer::Bytes(std::span<const std::byte> b) {
 
 std::span<std::byte> Writer::Reserve(size_t n) {
   size_t at = bytes_.size();
-  bytes_.resize(at + n);
+  bytes_.resize(at + n, boost::container::default_init);
   return std::span(bytes_).subspan(at, n);
 }
 

@@ -3,6 +3,7 @@
 #ifndef REDOUBT_PKG_P9_PROTOCOL_H_
 #define REDOUBT_PKG_P9_PROTOCOL_H_
 
+#include <boost/container/vector.hpp>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -164,6 +165,8 @@ struct DirectoryEntry {
 class Writer final {
  public:
   explicit Writer(Type type, uint16_t tag);
+  // Starts anew, with the memory it has.
+  void Reset(Type type, uint16_t tag);
   Writer& U8(uint8_t v);
   Writer& U16(uint16_t v);
   Writer& U32(uint32_t v);
@@ -176,16 +179,16 @@ class Writer final {
   Writer& Put(const SetAttributes& v);
   Writer& Put(const Statfs& v);
   Writer& Put(const DirectoryEntry& v);
-  // For data whose length is known only afterwards: `n` bytes to be filled by the caller.
+  // For data whose length is known only afterwards: `n` bytes to be filled by the caller, or shrunk away.
   std::span<std::byte> Reserve(size_t n);
-  void Shrink(size_t size) { bytes_.resize(size); }
+  void Shrink(size_t size) { bytes_.resize(size, boost::container::default_init); }
   void PatchU32(size_t at, uint32_t v);
   size_t size() const { return bytes_.size(); }
   // The whole message, its size filled in.
   std::span<const std::byte> Finish();
 
  private:
-  std::vector<std::byte> bytes_;
+  boost::container::vector<std::byte> bytes_;  // which can grow without being filled
 };
 
 // Reads what Writer wrote, from an untrusted peer: past the end or over a limit, ok() turns false for good and values

@@ -20,6 +20,11 @@ Result<> SendMessage(int socket, std::span<const std::byte> message) {
   return {};
 }
 
+bool MessageReader::HasNext() const {
+  const size_t have = end_ - begin_;
+  return have >= kHeaderSize && have >= ParseHeader(std::span(buffer_).subspan(begin_, kHeaderSize)).size;
+}
+
 Result<std::span<const std::byte>> MessageReader::Next(int socket, uint32_t max_size) {
   while (true) {
     size_t have = end_ - begin_;

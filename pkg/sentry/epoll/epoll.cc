@@ -3,8 +3,10 @@
 #include <fcntl.h>
 
 #include <atomic>
+#include <boost/container/small_vector.hpp>
 #include <boost/intrusive/list.hpp>
 #include <set>
+#include <vector>
 
 #include "pkg/sentry/vfs/anon_inode.h"
 
@@ -198,8 +200,10 @@ struct Epoll::Candidate {
   waiter::EventMask mask;
 };
 
-std::vector<Epoll::Candidate> Epoll::ReadyCandidates(size_t limit, bool remove) const {
-  std::vector<Candidate> candidates;
+struct Epoll::Candidates : boost::container::small_vector<Candidate, 4> {};
+
+Epoll::Candidates Epoll::ReadyCandidates(size_t limit, bool remove) const {
+  Candidates candidates;
   sync::MutexLock lock(mu_);
   sync::MutexLock ready_lock(ready_mu_);
   for (auto it = ready_->list.begin(); it != ready_->list.end() && candidates.size() < limit;) {
@@ -218,11 +222,11 @@ std::vector<Epoll::Candidate> Epoll::ReadyCandidates(size_t limit, bool remove) 
   return candidates;
 }
 
-std::vector<epoll_event> Epoll::Take(size_t limit) {
-  std::vector<epoll_event> events;
-  std::vector<Key> again;
-  while (events.size() < limit) {
-    std::vector<Candidate> candidates = ReadyCandidates(limit - events.size(), true);
+size_t Epoll::Take(std::span<epoll_event> events) {
+  size_t taken = 0;
+  boost::container::small_vector<Key, 4> again;
+  while (taken < events.size()) {
+    Candidates candidates = ReadyCandidates(events.size() - taken, true);
     if (candidates.empty()) break;
     for (Candidate& c : candidates) {
       waiter::EventMask ready = c.file->Readiness(c.mask) & c.mask;
@@ -234,10 +238,9 @@ std::vector<epoll_event> Epoll::Take(size_t limit) {
       ready &= interest.Mask();
       if (ready == 0) continue;
       uint32_t flags = interest.events.load(std::memory_order_relaxed);
-      epoll_event event{};
+      epoll_event& event = events[taken++];
       event.events = ready;
       event.data = interest.data;
-      events.push_back(event);
       if ((flags & EPOLLONESHOT) != 0) {
         interest.events.store(0);
       } else if ((flags & EPOLLET) == 0) {
@@ -256,7 +259,7 @@ std::vector<epoll_event> Epoll::Take(size_t limit) {
       ready_->list.push_back(*it->second);
     }
   }
-  return events;
+  return taken;
 }
 
 waiter::EventMask Epoll::Readiness(waiter::EventMask mask) {

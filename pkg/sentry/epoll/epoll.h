@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
-#include <vector>
+#include <span>
 
 #include "pkg/errors/errors.h"
 #include "pkg/refs/refs.h"
@@ -29,8 +29,9 @@ class Epoll final : public vfs::FileDescription {
   Result<> Modify(int fd, vfs::FileDescription& file, const epoll_event& event);
   Result<> Remove(int fd, vfs::FileDescription& file);
 
-  // At most `limit` events that hold now; level-triggered ones stay ready. Does not block.
-  std::vector<epoll_event> Take(size_t limit);
+  // Events that hold now, as many as there is room for: how many there are. Level-triggered ones stay ready. Does not
+  // block.
+  size_t Take(std::span<epoll_event> events);
 
   Result<size_t> Read(IoSequence&, vfs::IoFlags) override { return Err(EINVAL); }
   Result<size_t> Write(IoSequence&, vfs::IoFlags) override { return Err(EINVAL); }
@@ -42,6 +43,7 @@ class Epoll final : public vfs::FileDescription {
 
  private:
   struct Candidate;
+  struct Candidates;  // a vector with room for a few
   struct Interest;
   using Key = std::pair<int, const vfs::FileDescription*>;
 
@@ -51,7 +53,7 @@ class Epoll final : public vfs::FileDescription {
   void RecheckInterest(const Key& key, vfs::FileDescription& file);
   void DropInterestLocked(Interest& interest) REQUIRES(mu_);
   // Interests on the ready list with a reference to their files, taken off it if `remove`.
-  std::vector<Candidate> ReadyCandidates(size_t limit, bool remove) const;
+  Candidates ReadyCandidates(size_t limit, bool remove) const;
   static int DepthOf(const Epoll& epoll, const Epoll* forbidden, int limit);
   // The description dies.
   static void ForgetFile(vfs::FileDescription& file);

@@ -5,6 +5,8 @@
 #include <sys/signalfd.h>
 #include <sys/timerfd.h>
 
+#include <boost/container/small_vector.hpp>
+
 #include "pkg/sentry/epoll/epoll.h"
 #include "pkg/sentry/eventfd/eventfd.h"
 #include "pkg/sentry/pipe/pipe.h"
@@ -66,20 +68,20 @@ Result<RefPtr<epoll::Epoll>> GetEpoll(Task& task, int fd) {
 Result<uint64_t> DoEpollWait(Task& task, int fd, Addr out, int max_events, fiber::Time deadline, bool poll_only) {
   if (max_events <= 0 || max_events > static_cast<int>(INT32_MAX / sizeof(epoll_event))) return Err(EINVAL);
   RefPtr<epoll::Epoll> ep = TRY(GetEpoll(task, fd));
-  size_t limit = std::min(max_events, 1024);
-  std::vector<epoll_event> events;
+  boost::container::small_vector<epoll_event, 16> events(std::min(max_events, 1024), boost::container::default_init);
+  size_t taken = 0;
   if (poll_only) {
-    events = ep->Take(limit);
+    taken = ep->Take(events);
   } else {
     Result<> waited = wait::Retry(*ep, waiter::kIn, deadline, [&]() -> Result<> {
-      events = ep->Take(limit);
-      if (events.empty()) return Err(EAGAIN);
+      taken = ep->Take(events);
+      if (taken == 0) return Err(EAGAIN);
       return {};
     });
     if (!waited && waited.error() != Errno(ETIMEDOUT)) return Err(EINTR);
   }
-  TRY(task.mm().CopyOutAll(out, std::as_bytes(std::span(events))));
-  return events.size();
+  TRY(task.mm().CopyOutAll(out, std::as_bytes(std::span(events).first(taken))));
+  return taken;
 }
 
 fiber::Time MillisecondDeadline(int ms) { return ms < 0 ? fiber::kForever : DeadlineAfter(int64_t{ms} * 1'000'000); }

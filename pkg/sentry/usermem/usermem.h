@@ -3,6 +3,7 @@
 #ifndef REDOUBT_PKG_SENTRY_USERMEM_USERMEM_H_
 #define REDOUBT_PKG_SENTRY_USERMEM_USERMEM_H_
 
+#include <boost/container/small_vector.hpp>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -80,7 +81,7 @@ class IoSequence final {
   IoSequence(MemoryIo& io, Addr addr, uint64_t length) : io_(&io) {
     if (length > 0) ranges_.push_back({addr, addr + length});
   }
-  IoSequence(MemoryIo& io, std::vector<AddrRange> ranges) : io_(&io), ranges_(std::move(ranges)) {}
+  IoSequence(MemoryIo& io, const std::vector<AddrRange>& ranges) : io_(&io), ranges_(ranges.begin(), ranges.end()) {}
 
   uint64_t remaining() const;
   bool empty() const { return remaining() == 0; }
@@ -99,8 +100,8 @@ class IoSequence final {
   Result<size_t> Each(uint64_t limit, F&& move);
 
   MemoryIo* io_ = nullptr;
-  std::vector<AddrRange> ranges_;
-  size_t first_ = 0;  // index of the first range not wholly consumed
+  boost::container::small_vector<AddrRange, 1> ranges_;  // nearly always one
+  size_t first_ = 0;                                     // index of the first range not wholly consumed
 };
 
 }  // namespace redoubt

@@ -91,11 +91,11 @@ Result<RefPtr<Dentry>> Dentry::Lookup(std::string_view name, bool cached_only) {
   return LookupLocked(name);
 }
 
-Result<RefPtr<Dentry>> Dentry::LookupLocked(std::string_view name) {
+Result<RefPtr<Dentry>> Dentry::LookupLocked(std::string_view name, Believe believe) {
   if (name.size() > NAME_MAX) return Err(ENAMETOOLONG);
   if (deleted()) return Err(ENOENT);
   RefPtr<Dentry> known = FindChild(name);
-  if (known && IsFresh(*known)) {
+  if (known && believe == Believe::kCached && IsFresh(*known)) {
     DentryCache::Get().Touch(*known);
     return known;
   }

@@ -58,8 +58,9 @@ class Dentry final : public RefCounted {
   // The child, perhaps negative: from the cache without the directory's lock, otherwise from the file system under it.
   // ENAMETOOLONG, ENOENT for a deleted directory, or what Inode::Lookup says. `cached_only`: EAGAIN instead of asking.
   Result<RefPtr<Dentry>> Lookup(std::string_view name, bool cached_only = false);
-  // The same with dir_lock() held.
-  Result<RefPtr<Dentry>> LookupLocked(std::string_view name);
+  // The same with dir_lock() held. kNotCached: whatever is known, the file system is asked.
+  enum class Believe { kCached, kNotCached };
+  Result<RefPtr<Dentry>> LookupLocked(std::string_view name, Believe believe = Believe::kCached);
   // With dir_lock() held: `name` now is `inode` (created) or is not (null).
   RefPtr<Dentry> Insert(std::string_view name, RefPtr<Inode> inode);
   // With this directory's lock held: `child` has been removed from it.

@@ -119,10 +119,16 @@ Result<RefPtr<FileDescription>> CreateOrOpenLast(const Walker& walker, PathWalk&
       TRY(CheckMayCreate(walker.creds, dir));
       NewInode n = TRY(PrepareNewInode(walker, dir.inode(), S_IFREG | (options.mode & 07777), 0));
       n.opened_next = true;
-      RefPtr<Inode> inode = TRY(dir.inode().Create(walk.last(), n));
-      last.dentry = dir.Insert(walk.last(), std::move(inode));
-      // A regular file's open does not wait for anyone else's; with the directory locked nobody can come between.
-      return OpenFound(walker, last, flags, Created::kYes);
+      Result<RefPtr<Inode>> inode = dir.inode().Create(walk.last(), n);
+      if (inode) {
+        last.dentry = dir.Insert(walk.last(), *std::move(inode));
+        // A regular file's open does not wait for anyone else's; with the directory locked nobody can come between.
+        return OpenFound(walker, last, flags, Created::kYes);
+      }
+      // Somebody outside was faster.
+      if (inode.error() != Errno(EEXIST)) return Err(inode.error());
+      last.dentry = TRY(dir.LookupLocked(walk.last(), Dentry::Believe::kNotCached));
+      if (last.dentry->negative()) return Err(EEXIST);
     }
   }
   if (flags & O_EXCL) return Err(EEXIST);

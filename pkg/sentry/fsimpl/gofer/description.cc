@@ -32,8 +32,7 @@ Result<> RegularDescription::ConfigureMMap(mm::MMapOptions& options) {
 }
 
 Result<> DirectoryDescription::Load() {
-  RefPtr<p9::File> file = TRY(inode_->file().Walk({}));
-  TRY(file->Open(O_RDONLY | O_DIRECTORY));
+  RefPtr<p9::File> file = TRY(inode_->file().OpenCopy(O_RDONLY | O_DIRECTORY));
   entries_.clear();
   uint64_t offset = 0;
   while (entries_.size() < kMaxEntries) {

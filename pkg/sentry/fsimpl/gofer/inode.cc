@@ -234,9 +234,9 @@ Result<> GoferInode::Link(std::string_view name, vfs::Inode& target) {
 
 Result<> GoferInode::Unlink(std::string_view name, vfs::Inode& child) {
   auto& inode = static_cast<GoferInode&>(child);
-  TRY(file_->UnlinkAt(name, 0));
-  // The host keeps the contents for as long as they are open.
+  // The host keeps the contents for as long as they are open; what is due to be closed goes with the message.
   if (inode.has_read_file_.load()) inode.CloseIdleFiles();
+  TRY(file_->UnlinkAt(name, 0));
   inode.ExpireAttributes();
   ExpireAttributes();
   if (inode.type_ == S_IFSOCK) gofer().SetBoundSocket(inode.path_, nullptr);
@@ -262,7 +262,17 @@ Result<> GoferInode::Rename(std::string_view old_name, vfs::Inode& child, vfs::I
   return {};
 }
 
-Result<std::string> GoferInode::Readlink() { return file_->Readlink(); }
+Result<std::string> GoferInode::Readlink() {
+  if (type_ != S_IFLNK) return Err(EINVAL);
+  {
+    sync::MutexLock lock(attr_mu_);
+    if (!link_.empty()) return link_;
+  }
+  std::string link = TRY(file_->Readlink());
+  sync::MutexLock lock(attr_mu_);
+  link_ = link;
+  return link;
+}
 
 Result<RefPtr<vfs::FileDescription>> GoferInode::Open(const vfs::Path& path, int flags) {
   switch (type_) {

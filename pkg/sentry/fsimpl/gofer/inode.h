@@ -110,6 +110,7 @@ class GoferInode final : public vfs::Inode, public memmap::Mappable, public Idle
   uint64_t server_size_ GUARDED_BY(attr_mu_) = 0;
   clock::Nanoseconds server_mtime_ GUARDED_BY(attr_mu_) = 0;
   bool own_change_ GUARDED_BY(attr_mu_) = false;  // the next difference is our own doing
+  std::string link_ GUARDED_BY(attr_mu_);         // of a symbolic link, once asked for: it never changes
 
   std::atomic<int> descriptions_{0};
   fiber::Mutex io_mu_;
