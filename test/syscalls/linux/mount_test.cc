@@ -5,11 +5,13 @@
 #include <sched.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
 #include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <sys/xattr.h>
 #include <unistd.h>
@@ -208,6 +210,10 @@ TEST_F(MountTest, ReadOnlyRefusesEveryChange) {
   EXPECT_ERRNO(rename(file.c_str(), (at + "/new").c_str()), EROFS);
   EXPECT_ERRNO(setxattr(file.c_str(), "trusted.x", "y", 1, 0), EROFS);
   EXPECT_ERRNO(access(file.c_str(), W_OK), EROFS);
+  sockaddr_un address{AF_UNIX, {}};
+  strncpy(address.sun_path, (at + "/new").c_str(), sizeof(address.sun_path) - 1);
+  ScopedFd s(socket(AF_UNIX, SOCK_STREAM, 0));
+  EXPECT_ERRNO(bind(s.get(), reinterpret_cast<sockaddr*>(&address), sizeof(address)), EROFS);
   EXPECT_EQ(ReadAll(file), "content");
   struct statvfs fs;
   ASSERT_OK(statvfs(at.c_str(), &fs));

@@ -243,6 +243,27 @@ TEST_P(UnixSocket, RightsErrors) {
   EXPECT_EQ(Recv(p.b, MSG_DONTWAIT), "EAGAIN");
 }
 
+// Of one user, more than a process may have open: unix(7).
+TEST_P(UnixSocket, TooManyFilesInFlightFailWithEtoomanyrefs) {
+  EXPECT_EQ(RunAsNobody([&] {
+              Pair p(GetParam());
+              rlimit limit{10, 10};
+              EXPECT_OK(setrlimit(RLIMIT_NOFILE, &limit));
+              int sent = 0;
+              while (sent < 40 &&
+                     SendWith(p.a, "x", {Rights({p.a.get(), p.a.get(), p.a.get(), p.a.get()})}, MSG_DONTWAIT) == 1) {
+                sent++;
+              }
+              EXPECT_EQ(errno, ETOOMANYREFS);
+              EXPECT_GE(sent, 2);
+              EXPECT_LE(sent, 4);
+              // What has been received is in flight no more.
+              for (int i = 0; i < sent; i++) RecvWith(p.b, 0, 0);
+              EXPECT_RETURNS(SendWith(p.a, "x", {Rights({p.a.get()})}), 1);
+            }),
+            0);
+}
+
 TEST_P(UnixSocket, AsManyAs253FilesPass) {
   Pair p(GetParam());
   std::vector<int> many(253, 0);
@@ -326,6 +347,12 @@ TEST_P(UnixSocket, TheSuperuserMayNameOthersAsSender) {
   EXPECT_EQ(r.creds()[0].pid, parent);
   EXPECT_EQ(r.creds()[0].uid, 5u);
   EXPECT_EQ(r.creds()[0].gid, 6u);
+}
+
+TEST_P(UnixSocket, CredentialsOfNobodyAliveFailWithEsrch) {
+  Pair p(GetParam());
+  EXPECT_ERRNO(SendWith(p.a, "x", {Credentials(0x3fffffff, 0, 0)}), ESRCH);
+  EXPECT_ERRNO(SendWith(p.a, "x", {Credentials(0, 0, 0)}), ESRCH);
 }
 
 TEST_P(UnixSocket, CredentialsThatAreNotOnesOwnFailWithEperm) {

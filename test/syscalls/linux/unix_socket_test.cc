@@ -2,10 +2,13 @@
 #include "test/syscalls/util/unix_socket.h"
 
 #include <fcntl.h>
+#include <signal.h>
+#include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include <cstring>
@@ -325,6 +328,14 @@ TEST_P(UnixConnected, AcceptErrors) {
   EXPECT_ERRNO(accept(s.get(), nullptr, nullptr), EINVAL);
 }
 
+TEST_P(UnixConnected, ListenersHaveNoDataToCount) {
+  ScopedFd listener = Listener(GetParam(), UniqueAbstract());
+  int n;
+  EXPECT_ERRNO(ioctl(listener.get(), FIONREAD, &n), EINVAL);
+  EXPECT_EQ(Recv(listener, MSG_DONTWAIT), GetParam() == SOCK_STREAM ? "EINVAL" : "ENOTCONN");
+  EXPECT_ERRNO(Send(listener, "x", MSG_NOSIGNAL), ENOTCONN);
+}
+
 TEST(UnixDgram, HasNoConnectionsToAccept) {
   ScopedFd s = Bound(SOCK_DGRAM, UniqueAbstract());
   EXPECT_ERRNO(listen(s.get(), 1), EOPNOTSUPP);
@@ -404,6 +415,26 @@ TEST_P(UnixConnected, AFullBacklogBlocks) {
   SleepMs(20);
   Accept(listener);
   connecter.join();
+}
+
+TEST_P(UnixConnected, SignalsInterruptConnectingAndAccepting) {
+  struct sigaction sa{};
+  sa.sa_handler = [](int) {};
+  ASSERT_OK(sigaction(SIGALRM, &sa, nullptr));
+  auto alarm_soon = [] {
+    itimerval t{{0, 0}, {0, 20000}};
+    EXPECT_OK(setitimer(ITIMER_REAL, &t, nullptr));
+  };
+  Address a = UniqueAbstract();
+  ScopedFd listener = Listener(GetParam(), a, 0);
+  alarm_soon();
+  EXPECT_ERRNO(accept(listener.get(), nullptr, nullptr), EINTR);
+  ScopedFd first = Socket(GetParam()), second = Socket(GetParam());
+  ASSERT_OK(Connect(first, a));
+  alarm_soon();
+  EXPECT_ERRNO(Connect(second, a), EINTR);
+  Accept(listener);
+  EXPECT_OK(Connect(second, a));
 }
 
 TEST_P(UnixConnected, AcceptWaitsForAClient) {
