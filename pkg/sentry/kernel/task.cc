@@ -87,6 +87,12 @@ void Task::SetCreds(RefPtr<auth::Credentials> creds) {
   RefPtr<const auth::Credentials> installed = std::move(creds);
   sync::MutexLock lock(kernel_.mu);
   std::swap(creds_, installed);
+  // prctl(2), PR_SET_DUMPABLE and PR_SET_PDEATHSIG: what others may look into is of another identity now.
+  if (installed->euid != creds_->euid || installed->egid != creds_->egid || installed->fsuid != creds_->fsuid ||
+      installed->fsgid != creds_->fsgid) {
+    group_->dumpable.store(false);
+    parent_death_signal.store(0);
+  }
 }
 
 void Task::SetName(std::string name) {

@@ -156,6 +156,8 @@ class Task final : public RefCounted, public wait::Sleeper, public futex::Target
   // Personality, timer slack, ... that are only read back.
   uint32_t personality = 0;
   uint64_t timer_slack = 50'000;
+  uint64_t default_timer_slack = 50'000;
+  std::atomic<int> scheduling_policy{0};  // SCHED_OTHER; remembered, not followed
 
   // Wakes the task's fiber and gets it out of the guest.
   void Interrupt();

@@ -71,6 +71,7 @@ Result<RefPtr<Task>> Task::Clone(const CloneArgs& args) {
       group->limits.CopyFrom(group_->limits);
       group->oom_score_adj = group_->oom_score_adj.load();
       group->dumpable = group_->dumpable.load();
+      group->no_huge_pages = group_->no_huge_pages.load();
       group->gave_up_tty = group_->gave_up_tty;
     }
   }
@@ -85,7 +86,8 @@ Result<RefPtr<Task>> Task::Clone(const CloneArgs& args) {
   child->cpu_mask.store(cpu_mask.load());
   child->nice.store(nice.load());
   child->personality = personality;
-  child->timer_slack = timer_slack;
+  child->timer_slack = child->default_timer_slack = timer_slack;
+  child->scheduling_policy.store(scheduling_policy.load());
   // sigaltstack(2): inherited by a new process, not by a thread that shares memory (unless by vfork).
   if ((flags & (CLONE_VM | CLONE_VFORK)) != CLONE_VM) child->signal_stack_ = signal_stack_;
   child->regs_ = regs_;

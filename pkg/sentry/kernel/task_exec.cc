@@ -1,7 +1,9 @@
 // execve(2).
 #include <fcntl.h>
 #include <linux/capability.h>
+#include <sys/mount.h>
 #include <sys/random.h>
+#include <sys/stat.h>
 
 #include "pkg/log/log.h"
 #include "pkg/sentry/kernel/kernel.h"
@@ -109,6 +111,8 @@ Result<> Task::Exec(vfs::Path start, std::string filename, std::vector<std::stri
     is_script = n && *n == 2 && magic[0] == '#' && magic[1] == '!';
   }
   vfs::Attributes attributes = TRY(args.file->GetAttributes());
+  // execve(2): set-ID bits of a nosuid mount count for nothing.
+  if (vfs::MountFlags(args.file->path()) & MS_NOSUID) attributes.mode &= ~uint32_t{S_ISUID | S_ISGID};
   bool secure = false;
   RefPtr<auth::Credentials> creds = CredsAfterExec(*creds_, attributes, !is_script, &secure);
   args.creds = creds.get();

@@ -193,6 +193,7 @@ void Task::DeliverHandler(const siginfo_t& info, const SignalAction& action) {
       regs_.rip -= 2;
     } else {
       regs_.rax = Errno(EINTR).AsReturnValue();
+      restart = nullptr;  // over for good
     }
   }
   SignalSet frame_mask = saved_mask_.value_or(mask_.load());

@@ -110,7 +110,8 @@ class ThreadGroup final : public RefCounted {
   std::unique_ptr<ProcessTimers> timers;
   std::atomic<int> oom_score_adj{0};
   std::atomic<bool> dumpable{true};
-  int64_t start_time = 0;  // CLOCK_BOOTTIME, ns
+  std::atomic<bool> no_huge_pages{false};  // PR_SET_THP_DISABLE: read back only
+  int64_t start_time = 0;                  // CLOCK_BOOTTIME, ns
 
  private:
   Kernel& kernel_;

@@ -1,6 +1,7 @@
 // Memory: mmap(2), munmap(2), mprotect(2), mremap(2), brk(2), madvise(2), msync(2), mincore(2), mlock(2),
 // process_vm_readv(2).
 #include <sys/mman.h>
+#include <sys/mount.h>
 
 #include <algorithm>
 
@@ -54,6 +55,10 @@ Result<uint64_t> Mmap(Task& task, const SyscallArgs& a) {
   if (options.shared && !file->writable()) {
     if (options.access.write) return Err(EACCES);
     options.max_access.write = false;
+  }
+  if (file->path() && (vfs::MountFlags(file->path()) & MS_NOEXEC) != 0) {
+    if (options.access.execute) return Err(EPERM);
+    options.max_access.execute = false;
   }
   uint64_t end = 0;
   if (__builtin_add_overflow(offset, options.length, &end) || static_cast<int64_t>(end) < 0) return Err(EOVERFLOW);

@@ -368,9 +368,10 @@ Result<uint64_t> PivotRoot(Task& task, const SyscallArgs& a) {
   AtPath put_old = TRY(AtPath::Make(task, AT_FDCWD, a.Pointer(1), 0));
   RefPtr<vfs::MountNamespace> ns = task.GetMountNamespace();
   vfs::Path old_root = task.fs().root();
+  // pivot_root(2): root and working directories that were the old root move to the new one, also where the old is now
+  // mounted on it.
+  vfs::Path moved = TRY(new_root.Lookup());
   TRY(ns->PivotRoot(new_root.walker(), new_root.at(), put_old.at()));
-  // pivot_root(2): root and working directories that were the old root move to the new one.
-  vfs::Path moved = ns->root();
   for (const auto& group : task.kernel().Groups()) {
     for (const auto& t : task.kernel().TasksOf(*group)) {
       RefPtr<kernel::FsContext> fs = t->GetFs();
@@ -405,6 +406,7 @@ Result<uint64_t> Mount(Task& task, const SyscallArgs& a) {
     return 0;
   }
   if ((flags & MS_BIND) != 0 || (flags & MS_MOVE) != 0) {
+    if (a.Pointer(0) == 0) return Err(EINVAL);
     AtPath source = TRY(AtPath::Make(task, AT_FDCWD, a.Pointer(0), 0));
     if ((flags & MS_BIND) != 0) {
       TRY(ns->BindAt(target.walker(), source.at(), target.at(), (flags & MS_REC) != 0));
@@ -418,6 +420,7 @@ Result<uint64_t> Mount(Task& task, const SyscallArgs& a) {
     (void)TRY(target.Lookup());
     return 0;
   }
+  if (a.Pointer(2) == 0) return Err(EINVAL);
   std::string type = TRY(task.mm().CopyInString(a.Pointer(2), kPathMax));
   std::string source = "none";
   if (a.Pointer(0) != 0) source = TRY(task.mm().CopyInString(a.Pointer(0), kPathMax));

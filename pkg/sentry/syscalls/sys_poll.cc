@@ -158,10 +158,20 @@ Result<> ApplySigmask(Task& task, Addr mask, size_t size) {
 
 }  // namespace
 
+namespace {
+// Its time-out is a plain argument, so a restart must not begin it anew.
+Result<uint64_t> PollUntil(Task& task, Addr addr, uint32_t count, TimeoutArg t) {
+  Result<uint64_t> r = DoPoll(task, addr, count, t.deadline, t.just_look);
+  if (r || r.error() != kErestartnohand || t.deadline == fiber::kForever) return r;
+  task.restart = [=](Task& again) { return PollUntil(again, addr, count, t); };
+  return Err(kErestartRestartblock);
+}
+}  // namespace
+
 Result<uint64_t> Poll(Task& task, const SyscallArgs& a) {
   TimeoutArg t;
   if (a.I32(2) >= 0) t = ToTimeout(int64_t{a.I32(2)} * 1'000'000);
-  return DoPoll(task, a.Pointer(0), a.U32(1), t.deadline, t.just_look);
+  return PollUntil(task, a.Pointer(0), a.U32(1), t);
 }
 
 Result<uint64_t> Ppoll(Task& task, const SyscallArgs& a) {

@@ -2,6 +2,7 @@
 // prctl(2), arch_prctl(2), unshare(2), pidfds.
 #include <asm/prctl.h>
 #include <linux/sched.h>
+#include <linux/securebits.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 
@@ -377,10 +378,15 @@ Result<uint64_t> Prctl(Task& task, const SyscallArgs& a) {
     }
     case PR_GET_SECUREBITS:
       return task.creds().securebits;
-    case PR_SET_SECUREBITS:
+    case PR_SET_SECUREBITS: {
+      const uint32_t old = task.creds().securebits;
+      const uint32_t locked = (old & SECURE_ALL_LOCKS) >> 1;
+      if ((a.U64(1) & ~uint64_t{SECURE_ALL_BITS | SECURE_ALL_LOCKS}) != 0) return Err(EPERM);
+      if ((locked & (old ^ a.U32(1))) != 0 || (old & SECURE_ALL_LOCKS & ~a.U32(1)) != 0) return Err(EPERM);
       if (!task.creds().HasCapability(CAP_SETPCAP)) return Err(EPERM);
       change([&](auth::Credentials& c) { c.securebits = a.U32(1); });
       return 0;
+    }
     case PR_SET_CHILD_SUBREAPER: {
       sync::MutexLock lock(task.kernel().mu);
       task.group().child_subreaper = a.U64(1) != 0;
@@ -396,10 +402,21 @@ Result<uint64_t> Prctl(Task& task, const SyscallArgs& a) {
       return 0;
     }
     case PR_SET_TIMERSLACK:
-      task.timer_slack = a.U64(1) == 0 ? 50'000 : a.U64(1);
+      task.timer_slack = a.U64(1) == 0 ? task.default_timer_slack : a.U64(1);
       return 0;
     case PR_GET_TIMERSLACK:
       return task.timer_slack;
+    case PR_GET_TIMING:
+      return PR_TIMING_STATISTICAL;
+    case PR_SET_TIMING:
+      return a.U64(1) == PR_TIMING_STATISTICAL ? Result<uint64_t>(0) : Err(EINVAL);
+    case PR_SET_THP_DISABLE:
+      if (a.U64(2) != 0 || a.U64(3) != 0 || a.U64(4) != 0) return Err(EINVAL);
+      task.group().no_huge_pages.store(a.U64(1) != 0);
+      return 0;
+    case PR_GET_THP_DISABLE:
+      if (a.U64(1) != 0 || a.U64(2) != 0 || a.U64(3) != 0 || a.U64(4) != 0) return Err(EINVAL);
+      return task.group().no_huge_pages.load() ? 1 : 0;
     case PR_GET_SECCOMP:
       return 0;
     default:

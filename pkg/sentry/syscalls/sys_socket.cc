@@ -93,6 +93,7 @@ Result<uint64_t> DoAccept(Task& task, int fd, Addr addr, Addr length_addr, int f
   return TRY(task.InstallFd(std::move(accepted), (flags & SOCK_CLOEXEC) != 0));
 }
 
+// unix(7), SCM_CREDENTIALS: EPERM for what is not the caller's, ESRCH for no process.
 Result<> CheckCredentials(Task& task, const ucred& creds) {
   const auth::Credentials& c = task.creds();
   if (creds.pid != task.group().id && !c.HasCapability(CAP_SYS_ADMIN)) return Err(EPERM);
@@ -100,6 +101,7 @@ Result<> CheckCredentials(Task& task, const ucred& creds) {
     return Err(EPERM);
   if (creds.gid != c.rgid && creds.gid != c.egid && creds.gid != c.sgid && !c.HasCapability(CAP_SETGID))
     return Err(EPERM);
+  if (creds.pid != task.group().id && !task.kernel().FindTask(creds.pid)) return Err(ESRCH);
   return {};
 }
 

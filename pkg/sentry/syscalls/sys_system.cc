@@ -30,6 +30,43 @@ Result<RefPtr<Task>> TaskOrSelf(Task& task, int pid) {
   return target;
 }
 
+// sched(7), setpriority(2): the target is of the caller's effective user, or the caller may do it to anybody. EPERM.
+Result<> CheckMayAdjust(Task& task, Task& target) {
+  if (&target == &task) return {};
+  RefPtr<const auth::Credentials> theirs = target.GetCreds();
+  const uint32_t mine = task.creds().euid;
+  if (theirs && (mine == theirs->euid || mine == theirs->ruid)) return {};
+  return task.creds().HasCapability(CAP_SYS_NICE) ? Result<>() : Err(EPERM);
+}
+
+// Those whom getpriority(2) and setpriority(2) are about. ESRCH if there are none.
+Result<std::vector<RefPtr<Task>>> PriorityTargets(Task& task, int which, int who) {
+  std::vector<RefPtr<Task>> targets;
+  if (which == PRIO_PROCESS) {
+    if (who < 0) return Err(ESRCH);
+    targets.push_back(TRY(TaskOrSelf(task, who)));
+    return targets;
+  }
+  kernel::Kernel& kernel = task.kernel();
+  auto group_id = [&](kernel::ThreadGroup& group) {
+    sync::MutexLock lock(kernel.mu);
+    return group.process_group ? group.process_group->id : 0;
+  };
+  if (who == 0) who = which == PRIO_PGRP ? group_id(task.group()) : static_cast<int>(task.creds().ruid);
+  for (const auto& group : kernel.Groups()) {
+    if (which == PRIO_PGRP && group_id(*group) != who) continue;
+    for (RefPtr<Task>& t : kernel.TasksOf(*group)) {
+      if (which == PRIO_USER) {
+        RefPtr<const auth::Credentials> creds = t->GetCreds();
+        if (!creds || creds->ruid != static_cast<uint32_t>(who)) continue;
+      }
+      targets.push_back(std::move(t));
+    }
+  }
+  if (targets.empty()) return Err(ESRCH);
+  return targets;
+}
+
 void ApplyMemoryLimits(Task& task) {
   task.mm().SetLimits({.address_space = task.GetLimit(RLIMIT_AS).soft,
                        .data = task.GetLimit(RLIMIT_DATA).soft,
@@ -80,8 +117,43 @@ Result<uint64_t> Sysinfo(Task& task, const SyscallArgs& a) {
   return 0;
 }
 
+// The kernel's log: there is one, and it is empty.
+Result<uint64_t> Syslog(Task& task, const SyscallArgs& a) {
+  enum { kClose, kOpen, kRead, kReadAll, kReadClear, kClear, kConsoleOff, kConsoleOn, kConsoleLevel, kUnread, kSize };
+  constexpr int kLogSize = 1 << 17;
+  const int type = a.I32(0), length = a.I32(2);
+  if (type != kReadAll && type != kSize && !task.creds().HasCapability(CAP_SYSLOG) &&
+      !task.creds().HasCapability(CAP_SYS_ADMIN)) {
+    return Err(EPERM);
+  }
+  switch (type) {
+    case kRead:
+    case kReadAll:
+    case kReadClear:
+      if (a.Pointer(1) == 0 || length < 0) return Err(EINVAL);
+      if (length == 0) return 0;
+      (void)TRY(Buffer(task, a.Pointer(1), static_cast<size_t>(length)));
+      if (type != kRead) return 0;
+      while (true) TRY(wait::Block());  // for a message that never comes
+    case kConsoleLevel:
+      return length >= 1 && length <= 8 ? Result<uint64_t>(0) : Err(EINVAL);
+    case kClose:
+    case kOpen:
+    case kClear:
+    case kConsoleOff:
+    case kConsoleOn:
+    case kUnread:
+      return 0;
+    case kSize:
+      return kLogSize;
+    default:
+      return Err(EINVAL);
+  }
+}
+
 Result<uint64_t> Getrandom(Task& task, const SyscallArgs& a) {
-  if ((a.U32(2) & ~(GRND_NONBLOCK | GRND_RANDOM | 0x4u /* GRND_INSECURE */)) != 0) return Err(EINVAL);
+  if ((a.U32(2) & ~(GRND_NONBLOCK | GRND_RANDOM | GRND_INSECURE)) != 0) return Err(EINVAL);
+  if ((a.U32(2) & (GRND_RANDOM | GRND_INSECURE)) == (GRND_RANDOM | GRND_INSECURE)) return Err(EINVAL);
   IoSequence dst = TRY(Buffer(task, a.Pointer(0), std::min<size_t>(a.Size(1), 33554431)));
   uint64_t total = 0;
   std::byte chunk[256];
@@ -147,6 +219,7 @@ Result<uint64_t> SchedGetaffinity(Task& task, const SyscallArgs& a) {
 
 Result<uint64_t> SchedSetaffinity(Task& task, const SyscallArgs& a) {
   RefPtr<Task> target = TRY(TaskOrSelf(task, a.I32(0)));
+  TRY(CheckMayAdjust(task, *target));
   uint64_t mask = 0;
   size_t n = std::min<size_t>(a.Size(1), sizeof(mask));
   TRY(task.mm().CopyInAll(a.Pointer(2), std::as_writable_bytes(std::span(&mask, 1)).first(n)));
@@ -159,18 +232,20 @@ Result<uint64_t> SchedSetaffinity(Task& task, const SyscallArgs& a) {
 }
 
 Result<uint64_t> SchedGetscheduler(Task& task, const SyscallArgs& a) {
-  (void)TRY(TaskOrSelf(task, a.I32(0)));
-  return SCHED_OTHER;
+  return TRY(TaskOrSelf(task, a.I32(0)))->scheduling_policy.load();
 }
 
 Result<uint64_t> SchedSetscheduler(Task& task, const SyscallArgs& a) {
-  (void)TRY(TaskOrSelf(task, a.I32(0)));
+  RefPtr<Task> target = TRY(TaskOrSelf(task, a.I32(0)));
   int32_t priority = TRY(task.mm().CopyInObject<int32_t>(a.Pointer(2)));
   switch (a.I32(1) & ~SCHED_RESET_ON_FORK) {
     case SCHED_OTHER:
     case SCHED_BATCH:
     case SCHED_IDLE:
-      return priority == 0 ? Result<uint64_t>(0) : Err(EINVAL);
+      if (priority != 0) return Err(EINVAL);
+      TRY(CheckMayAdjust(task, *target));
+      target->scheduling_policy.store(a.I32(1));
+      return 0;
     case SCHED_FIFO:
     case SCHED_RR:
       return Err(EPERM);
@@ -222,17 +297,28 @@ Result<uint64_t> SchedGetPriorityMin(Task&, const SyscallArgs& a) {
 
 Result<uint64_t> Getpriority(Task& task, const SyscallArgs& a) {
   if (a.U32(0) > PRIO_USER) return Err(EINVAL);
-  if (a.I32(0) != PRIO_PROCESS) return 20 - task.nice.load();
-  return 20 - TRY(TaskOrSelf(task, a.I32(1)))->nice.load();
+  // The highest of all, which is the lowest nice value; shifted so that it is no error.
+  int nice = 19;
+  for (const RefPtr<Task>& t : TRY(PriorityTargets(task, a.I32(0), a.I32(1)))) nice = std::min(nice, t->nice.load());
+  return 20 - nice;
 }
 
 Result<uint64_t> Setpriority(Task& task, const SyscallArgs& a) {
   if (a.U32(0) > PRIO_USER) return Err(EINVAL);
   int nice = std::clamp(a.I32(2), -20, 19);
-  RefPtr<Task> target = a.I32(0) == PRIO_PROCESS ? TRY(TaskOrSelf(task, a.I32(1))) : RefPtr<Task>(&task);
-  if (nice < target->nice.load() && !task.creds().HasCapability(CAP_SYS_NICE)) return Err(EACCES);
-  target->nice.store(nice);
-  return 0;
+  // All are tried; an error of any is reported.
+  Result<uint64_t> outcome = 0;
+  const auto floor = 20 - static_cast<int64_t>(std::min<uint64_t>(task.GetLimit(RLIMIT_NICE).soft, 40));
+  for (const RefPtr<Task>& t : TRY(PriorityTargets(task, a.I32(0), a.I32(1)))) {
+    if (Result<> may = CheckMayAdjust(task, *t); !may) {
+      outcome = Err(may.error());
+    } else if (nice < t->nice.load() && nice < floor && !task.creds().HasCapability(CAP_SYS_NICE)) {
+      outcome = Err(EACCES);
+    } else {
+      t->nice.store(nice);
+    }
+  }
+  return outcome;
 }
 
 Result<uint64_t> Getcpu(Task& task, const SyscallArgs& a) {

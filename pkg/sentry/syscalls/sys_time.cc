@@ -137,8 +137,9 @@ Result<uint64_t> Time(Task& task, const SyscallArgs& a) {
   return now;
 }
 
-Result<uint64_t> Adjtimex(Task& task, const SyscallArgs& a) {
-  timex t = TRY(task.mm().CopyInObject<timex>(a.Pointer(0)));
+namespace {
+Result<uint64_t> ReadAdjustment(Task& task, Addr addr) {
+  timex t = TRY(task.mm().CopyInObject<timex>(addr));
   if (t.modes != 0) return Err(EPERM);
   timespec now = clock::ToTimespec(clock::Realtime());
   t = timex{};
@@ -146,8 +147,17 @@ Result<uint64_t> Adjtimex(Task& task, const SyscallArgs& a) {
   t.time = {.tv_sec = now.tv_sec, .tv_usec = now.tv_nsec / 1000};
   t.tick = 10'000;
   t.precision = 1;
-  TRY(task.mm().CopyOutObject(a.Pointer(0), t));
+  TRY(task.mm().CopyOutObject(addr, t));
   return TIME_ERROR;
+}
+}  // namespace
+
+Result<uint64_t> Adjtimex(Task& task, const SyscallArgs& a) { return ReadAdjustment(task, a.Pointer(0)); }
+
+Result<uint64_t> ClockAdjtime(Task& task, const SyscallArgs& a) {
+  (void)TRY(ReadClock(task, a.I32(0)));
+  if (a.I32(0) != CLOCK_REALTIME) return Err(EOPNOTSUPP);
+  return ReadAdjustment(task, a.Pointer(1));
 }
 
 Result<uint64_t> Nanosleep(Task& task, const SyscallArgs& a) {

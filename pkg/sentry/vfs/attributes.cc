@@ -1,7 +1,10 @@
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <sys/mount.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include "pkg/sentry/vfs/anon_inode.h"
 #include "pkg/sentry/vfs/namei.h"
 
 namespace redoubt::vfs {
@@ -45,6 +48,11 @@ Result<struct statfs> Statfs(const Path& path) {
   // statfs(2): ST_VALID and the mount's flags, with the ST_ numbers.
   constexpr uint64_t kStValid = 0x20, kStRelatime = 0x1000;
   const uint64_t flags = path.mount->flags();
+  if (&path.inode().filesystem() == &AnonymousFilesystem()) {
+    // One file system here, several on Linux.
+    if (path.inode().type() == S_IFIFO) result.f_type = PIPEFS_MAGIC;
+    if (path.inode().type() == S_IFSOCK) result.f_type = SOCKFS_MAGIC;
+  }
   result.f_flags = kStValid | (flags & (MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC));
   if (flags & MS_NOATIME) result.f_flags |= 0x400;
   if (flags & MS_NODIRATIME) result.f_flags |= 0x800;

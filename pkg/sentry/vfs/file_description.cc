@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "pkg/sentry/vfs/locks.h"
+#include "pkg/sentry/vfs/mount.h"
 #include "pkg/sentry/vfs/vfs.h"
 
 namespace redoubt::vfs {
@@ -25,10 +26,14 @@ FileDescription::FileDescription(Path path, int flags)
     : path_(std::move(path)),
       readable_((flags & O_PATH) == 0 && (((flags & O_ACCMODE) + 1) & 1) != 0),
       writable_((flags & O_PATH) == 0 && (((flags & O_ACCMODE) + 1) & 2) != 0),
-      flags_(flags & ~kOpenOnly) {}
+      flags_(flags & ~kOpenOnly),
+      counted_writer_(writable_ && path_ && path_.inode().IsRegular()) {
+  if (counted_writer_) path_.mount->AddWriter();
+}
 
 FileDescription::~FileDescription() {
   if (!path_) return;
+  if (counted_writer_) path_.mount->DropWriter();
   if (FileLocks* locks = path_.inode().locks_if_any()) locks->ReleaseDescription(this);
 }
 

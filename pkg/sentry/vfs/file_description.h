@@ -126,6 +126,7 @@ class FileDescription : public memmap::MappingIdentity {
   const bool readable_;
   const bool writable_;
   std::atomic<int> flags_;
+  const bool counted_writer_;  // of the mount
   std::atomic<void (*)(FileDescription&)> watched_hook_{nullptr};
   fiber::Mutex offset_mu_;  // f_pos_lock: one read, write or seek at a time moves the offset
   std::atomic<uint64_t> offset_{0};

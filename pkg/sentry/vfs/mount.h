@@ -36,6 +36,11 @@ class Mount final : public RefCounted {
   uint64_t flags() const { return flags_.load(std::memory_order_relaxed); }
   void set_flags(uint64_t flags) { flags_.store(flags, std::memory_order_relaxed); }
 
+  // Regular files open for writing through it: while there are any it cannot become read-only.
+  void AddWriter() { writers_.fetch_add(1, std::memory_order_relaxed); }
+  void DropWriter() { writers_.fetch_sub(1, std::memory_order_relaxed); }
+  bool HasWriters() const { return writers_.load(std::memory_order_relaxed) > 0; }
+
   static sync::Mutex& Tree();
   RefPtr<Mount> parent() const EXCLUDES(Tree());
   // Where it is attached: false if nowhere.
@@ -64,6 +69,7 @@ class Mount final : public RefCounted {
   const RefPtr<Dentry> root_;
   const std::string source_;
   std::atomic<uint64_t> flags_;
+  std::atomic<int64_t> writers_{0};
   // Guarded by Tree().
   RefPtr<Mount> parent_;
   RefPtr<Dentry> mountpoint_;

@@ -175,6 +175,7 @@ Result<> MountNamespace::RemountAt(const Walker& walker, const At& target, uint6
   // Access-time flags stay as they are unless one is given (mount(2), MS_REMOUNT).
   constexpr uint64_t kAtime = MS_NOATIME | MS_NODIRATIME | MS_RELATIME | MS_STRICTATIME;
   if ((flags & kAtime) == 0) flags |= at.mount->flags() & kAtime;
+  if ((flags & MS_RDONLY) != 0 && (at.mount->flags() & MS_RDONLY) == 0 && at.mount->HasWriters()) return Err(EBUSY);
   at.mount->set_flags(flags);
   return {};
 }
@@ -206,6 +207,8 @@ Result<> MountNamespace::UmountAt(const Walker& walker, const At& target, int fl
         .empty_ok = target.empty_ok,
         .resolve = target.resolve};
   Path path = TRY(LookupMountPoint(walker, at));
+  // What "." leads to may have been mounted on since: pivot_root(2), `pivot_root(".", ".")`.
+  FollowMounts(path);
   if (!IsMountRoot(path)) return Err(EINVAL);
   Detached detached;
   sync::MutexLock lock(Mount::Tree());

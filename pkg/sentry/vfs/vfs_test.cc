@@ -435,6 +435,32 @@ TEST_F(VfsTest, PivotRoot) {
   });
 }
 
+// What container engines do: the old root lies on the new one until it is unmounted by a name that leads below it.
+TEST_F(VfsTest, PivotRootOntoTheNewRootItself) {
+  Run([](World& w) {
+    ASSERT_TRUE(w.ns->MountAt(w.walker(), w.at("/d"), tmpfs::Create(*w.memory, {}), 0, "t"));
+    const Path next = *w.Lookup("/d");
+    const At here{.start = next, .name = "."};
+    ASSERT_EQ(Error(w.ns->PivotRoot(w.walker(), here, here)), 0);
+    EXPECT_NE(w.ns->root(), next);
+    w.root_path = next;
+    EXPECT_EQ(Error(w.ns->UmountAt(w.walker(), here, MNT_DETACH)), 0);
+    EXPECT_EQ(w.ns->root(), next);
+    EXPECT_EQ(w.ns->Mounts(w.root_path).size(), 1u);
+  });
+}
+
+TEST_F(VfsTest, WritersKeepAMountWritable) {
+  Run([](World& w) {
+    auto writer = *w.Open("/f", O_RDWR);
+    EXPECT_EQ(Error(w.ns->RemountAt(w.walker(), w.at("/"), MS_RDONLY)), EBUSY);
+    writer.reset();
+    auto reader = *w.Open("/f", O_RDONLY);
+    EXPECT_EQ(Error(w.ns->RemountAt(w.walker(), w.at("/"), MS_RDONLY)), 0);
+    EXPECT_EQ(Error(w.Open("/f", O_RDWR)), EROFS);
+  });
+}
+
 TEST_F(VfsTest, ACopiedNamespaceIsApart) {
   Run([](World& w) {
     ASSERT_TRUE(w.ns->MountAt(w.walker(), w.at("/d"), tmpfs::Create(*w.memory, {}), 0, "t"));

@@ -116,6 +116,40 @@ TEST(Poll, TimesOut) {
   EXPECT_GE(NowMs() - start, 29);
 }
 
+// Of all the ways to wait for descriptors; signal(7) has epoll_wait(2) fail with EINTR here.
+TEST(Poll, StopsDoNotProlongTheTimeout) {
+  PipePair p;
+  pid_t children[3];
+  for (int way = 0; way < 3; way++) {
+    children[way] = Spawn([&] {
+      const int64_t start = NowMs();
+      if (way == 0) {
+        pollfd fd{p.r.get(), POLLIN, 0};
+        EXPECT_RETURNS(poll(&fd, 1, 600), 0);
+      } else if (way == 1) {
+        timespec t{0, 600000000};
+        EXPECT_RETURNS(ppoll(nullptr, 0, &t, nullptr), 0);
+      } else {
+        timeval t{0, 600000};
+        EXPECT_RETURNS(select(0, nullptr, nullptr, nullptr, &t), 0);
+      }
+      const int64_t took = NowMs() - start;
+      EXPECT_GE(took, 599);
+      EXPECT_LT(took, 1050);
+      return 0;
+    });
+  }
+  for (pid_t child : children) ASSERT_TRUE(WaitUntilAsleep(child, child));
+  SleepMs(500);
+  for (pid_t child : children) {
+    ASSERT_OK(kill(child, SIGSTOP));
+    int status;
+    ASSERT_RETURNS(waitpid(child, &status, WUNTRACED), child);
+    ASSERT_OK(kill(child, SIGCONT));
+  }
+  for (pid_t child : children) EXPECT_EQ(WaitFor(child), 0);
+}
+
 TEST(Poll, WakesWhenDataComes) {
   PipePair p;
   pid_t child = Spawn([&] {

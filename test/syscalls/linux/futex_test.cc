@@ -428,6 +428,7 @@ TEST(FutexSignal, HandlerInterruptsATimedWaitEvenWithSaRestart) {
       const timespec t = op == FUTEX_WAIT ? Ms(10000) : After(CLOCK_MONOTONIC, 10000);
       tid = gettid();
       EXPECT_ERRNO(Futex(&word, op, 1, &t, nullptr, 1), EINTR);
+      EXPECT_ERRNO(syscall(SYS_restart_syscall), EINTR);
     });
     while (tid == 0) sched_yield();
     ASSERT_TRUE(WaitUntilAsleep(getpid(), tid));

@@ -12,7 +12,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <functional>
 #include <initializer_list>
 #include <vector>
 
@@ -74,13 +73,6 @@ class Sem final {
  private:
   int id_;
 };
-
-void WaitUntil(const std::function<bool()>& condition) {
-  for (int64_t end = NowMs() + 5000; NowMs() < end; SleepMs(1)) {
-    if (condition()) return;
-  }
-  ADD_FAILURE() << "the condition did not come about";
-}
 
 // Shared memory -------------------------------------------------------------------------------------------------------
 

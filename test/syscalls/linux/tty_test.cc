@@ -99,12 +99,6 @@ int Count(const ScopedFd& fd, unsigned long command) {
   EXPECT_OK(ioctl(fd.get(), command, &n));
   return n;
 }
-void WaitUntil(const std::function<bool()>& condition) {
-  for (int64_t end = NowMs() + 5000; NowMs() < end; SleepMs(1)) {
-    if (condition()) return;
-  }
-  ADD_FAILURE() << "the condition did not come about";
-}
 
 // Other sessions and groups are out of the reach of the main that ends what tests leave behind.
 void DieWithParent() { EXPECT_OK(prctl(PR_SET_PDEATHSIG, SIGKILL)); }

@@ -58,6 +58,13 @@ int64_t NowMs() {
   return ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
 }
 
+void WaitUntil(const std::function<bool()>& condition) {
+  for (int64_t end = NowMs() + 5000; NowMs() < end; SleepMs(1)) {
+    if (condition()) return;
+  }
+  ADD_FAILURE() << "the condition did not come about";
+}
+
 bool WaitUntilAsleep(pid_t pid, pid_t tid) {
   char path[64];
   snprintf(path, sizeof(path), "/proc/%d/task/%d/stat", pid, tid);

@@ -23,6 +23,8 @@ inline constexpr uid_t kNobody = 65534;
 void SleepMs(int ms);
 // CLOCK_MONOTONIC in ms.
 int64_t NowMs();
+// Waits for what another thread or process is about to bring about; a failure of the test if it takes five seconds.
+void WaitUntil(const std::function<bool()>& condition);
 // Waits until a thread sleeps interruptibly (state S of proc(5)); false if it does not within five seconds.
 bool WaitUntilAsleep(pid_t pid, pid_t tid);
 
