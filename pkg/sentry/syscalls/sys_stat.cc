@@ -4,9 +4,11 @@
 #include <sys/sysmacros.h>
 
 #include <cstring>
+#include <utility>
 
 #include "pkg/sentry/syscalls/common.h"
 #include "pkg/sentry/syscalls/handlers.h"
+#include "pkg/sentry/vfs/mount.h"
 
 namespace redoubt::syscalls {
 namespace {
@@ -40,12 +42,18 @@ statx_timestamp ToStatxTime(clock::Nanoseconds ns) {
   return t;
 }
 
-Result<vfs::Attributes> AttributesAt(Task& task, int dirfd, Addr path, int flags) {
+// And the place, if `where` is given.
+Result<vfs::Attributes> AttributesAt(Task& task, int dirfd, Addr path, int flags, vfs::Path* where = nullptr) {
   AtPath at = TRY(AtPath::Make(task, dirfd, path, flags));
   if (at.name().empty() && (flags & AT_EMPTY_PATH) != 0 && dirfd != AT_FDCWD) {
-    return TRY(task.File(dirfd))->GetAttributes();
+    FdTable::File file = TRY(task.File(dirfd));
+    if (where != nullptr) *where = file->path();
+    return file->GetAttributes();
   }
-  return vfs::Stat(at.walker(), at.at());
+  vfs::Path found = TRY(at.Lookup());
+  Result<vfs::Attributes> attributes = found.inode().GetAttributes();
+  if (where != nullptr) *where = std::move(found);
+  return attributes;
 }
 
 Result<uint64_t> DoStat(Task& task, int dirfd, Addr path, Addr out, int flags) {
@@ -76,7 +84,8 @@ Result<uint64_t> Statx(Task& task, const SyscallArgs& a) {
   constexpr int kFlags = AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH | AT_NO_AUTOMOUNT | AT_STATX_SYNC_TYPE;
   if ((flags & ~kFlags) != 0 || (flags & AT_STATX_SYNC_TYPE) == AT_STATX_SYNC_TYPE) return Err(EINVAL);
   if ((a.U32(3) & STATX__RESERVED) != 0) return Err(EINVAL);
-  vfs::Attributes at = TRY(AttributesAt(task, a.I32(0), a.Pointer(1), flags & ~AT_STATX_SYNC_TYPE));
+  vfs::Path where;
+  vfs::Attributes at = TRY(AttributesAt(task, a.I32(0), a.Pointer(1), flags & ~AT_STATX_SYNC_TYPE, &where));
   struct statx sx;
   std::memset(&sx, 0, sizeof(sx));
   sx.stx_mask = STATX_BASIC_STATS | (at.btime != 0 ? STATX_BTIME : 0);
@@ -96,6 +105,12 @@ Result<uint64_t> Statx(Task& task, const SyscallArgs& a) {
   sx.stx_rdev_minor = minor(at.rdev);
   sx.stx_dev_major = major(at.dev);
   sx.stx_dev_minor = minor(at.dev);
+  if (where) {
+    sx.stx_mask |= STATX_MNT_ID;
+    sx.stx_mnt_id = where.mount->id();
+    sx.stx_attributes_mask |= STATX_ATTR_MOUNT_ROOT;
+    if (where.dentry == where.mount->root()) sx.stx_attributes |= STATX_ATTR_MOUNT_ROOT;
+  }
   TRY(task.mm().CopyOutObject(a.Pointer(4), sx));
   return 0;
 }

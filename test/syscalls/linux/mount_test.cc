@@ -20,6 +20,7 @@
 #include <set>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "test/syscalls/util/child.h"
 #include "test/syscalls/util/matchers.h"
@@ -165,6 +166,33 @@ TEST_F(MountTest, ProcMountsTellsThem) {
   }
   ASSERT_OK(Umount(at));
   EXPECT_EQ(OptionsOf(at), "");
+}
+
+TEST_F(MountTest, StatxTellsMountsApart) {
+  ASSERT_OK(MountTmpfs(at));
+  ASSERT_OK(mkdir((at + "/sub").c_str(), 0755));
+  auto tell = [](const std::string& path) {
+    struct statx s{};
+    EXPECT_OK(statx(AT_FDCWD, path.c_str(), 0, STATX_BASIC_STATS | STATX_MNT_ID, &s));
+    EXPECT_NE(s.stx_mask & STATX_MNT_ID, 0u);
+    EXPECT_NE(s.stx_attributes_mask & STATX_ATTR_MOUNT_ROOT, 0u);
+    return std::pair(s.stx_mnt_id, (s.stx_attributes & STATX_ATTR_MOUNT_ROOT) != 0);
+  };
+  EXPECT_TRUE(tell(at).second);
+  EXPECT_FALSE(tell(at + "/sub").second);
+  EXPECT_EQ(tell(at).first, tell(at + "/sub").first);
+  EXPECT_NE(tell(at).first, tell(dir.path()).first);
+  // The same number is in /proc.
+  ScopedFd fd(open(at.c_str(), O_RDONLY));
+  EXPECT_THAT(ReadAll("/proc/self/fdinfo/" + std::to_string(fd.get())),
+              ::testing::HasSubstr("mnt_id:\t" + std::to_string(tell(at).first) + "\n"));
+  EXPECT_THAT("\n" + ReadAll("/proc/self/mountinfo"),
+              ::testing::HasSubstr("\n" + std::to_string(tell(at).first) + " "));
+}
+
+TEST_F(MountTest, TheRootStays) {
+  EXPECT_NE(Umount("/"), 0);
+  EXPECT_TRUE(Exists("/etc"));
 }
 
 TEST_F(MountTest, MountPointsCannotBeRemoved) {

@@ -913,6 +913,44 @@ TEST(JobControl, BackgroundReadsOfOrphansFailWithEio) {
             0);
 }
 
+// A process group that stays behind stopped, with nobody to continue it: setpgid(2).
+TEST(JobControl, StoppedOrphansAreHungUpAndContinued) {
+  int p[2];
+  ASSERT_OK(pipe(p));
+  EXPECT_EQ(RunSession([&] {
+              EXPECT_EQ(RunChild([&] {
+                          CountSignal(SIGHUP);
+                          CountSignal(SIGCONT);
+                          pid_t job = SpawnJob([&] {
+                            EXPECT_OK(prctl(PR_SET_PDEATHSIG, 0));
+                            raise(SIGSTOP);
+                            WaitUntil([] { return seen[SIGHUP] == 1 && seen[SIGCONT] == 1; });
+                            Write(ScopedFd(dup(p[1])), ::testing::Test::HasFailure() ? "f" : "o");
+                            return 0;
+                          });
+                          WaitForStop(job);
+                          return 0;
+                        }),
+                        0);
+              char c = 0;
+              EXPECT_RETURNS(read(p[0], &c, 1), 1);
+              EXPECT_EQ(c, 'o');
+            }),
+            0);
+}
+
+TEST(JobControl, KeysDoNotStopOrphans) {
+  Pty pty;
+  EXPECT_EQ(RunSession([&] {
+              // A session's leader has its parent elsewhere, so its group is orphaned.
+              ScopedFd slave = pty.Open(0);
+              for (int sig : {SIGTSTP, SIGTTIN, SIGTTOU}) EXPECT_OK(raise(sig));
+              Write(pty.master, "\032still here\n");
+              EXPECT_EQ(Read(slave), "still here\n");
+            }),
+            0);
+}
+
 TEST(JobControl, BackgroundWritesStopOnlyWithTostop) {
   Pty pty;
   EXPECT_EQ(RunSession([&] {
