@@ -16,6 +16,7 @@
 #include "pkg/errors/errors.h"
 #include "pkg/fiber/event_source.h"
 #include "pkg/hostarch/hostarch.h"
+#include "pkg/platform/rewriter.h"
 #include "pkg/refs/refs.h"
 
 namespace redoubt::platform {
@@ -72,6 +73,9 @@ struct TrapInfo {
   uint64_t trapno = 0;
   uint64_t error_code = 0;
 
+  // A system call: its instruction has trapped so often that it is worth rewriting (AddressSpace::rewriter).
+  bool hot = false;
+
   bool is_page_fault() const { return trap == Trap::kFault && trapno == kTrapPageFault; }
 };
 
@@ -109,6 +113,10 @@ class AddressSpace : public RefCounted {
   }
   // The fd for Batch. The memory manager calls it once, before anything else.
   void UseMemoryFile(int fd) { memory_file_ = fd; }
+  // For platforms that can make hot system call instructions cheaper; null elsewhere. Lives as long as this.
+  virtual Rewriter* rewriter() { return nullptr; }
+  // This one's memory is a copy of the parent's (fork), rewritten text included. Called once, early.
+  virtual void Inherit(AddressSpace& parent) {}
   // The guest process is gone: frees host processes and memory. No Switch may be running or follow.
   virtual void Release() = 0;
 
@@ -141,7 +149,8 @@ class Context {
 };
 
 struct Requirements {
-  int memory_fd = -1;  // the memory file; MapFile's fd is this or one passed later (may need sending to a stub)
+  bool rewrite = true;  // hot system call instructions, where the platform can
+  int memory_fd = -1;   // the memory file; MapFile's fd is this or one passed later (may need sending to a stub)
 };
 
 class Platform {

@@ -33,6 +33,7 @@ struct Flags {
   bool debug = false;
   bool strace = false;
   bool report_missing = false;
+  bool rewrite = true;
   int cpus = 0;
   uint64_t memory_mib = 0;
 };
@@ -114,6 +115,7 @@ specutils::Expected<specutils::SandboxOptions> ToOptions(const Flags& flags) {
   o.strace = flags.strace;
   o.log_level = static_cast<int>(flags.debug ? log::Level::kDebug : log::Level::kInfo);
   o.report_missing = flags.report_missing;
+  o.rewrite = flags.rewrite;
   cpu_set_t set;
   CPU_ZERO(&set);
   sched_getaffinity(0, sizeof(set), &set);
@@ -241,6 +243,10 @@ int Main(int argc, char** argv) {
   app.add_option("--debug-log", flags.debug_log, "directory for log files");
   app.add_flag("--debug", flags.debug, "log more");
   app.add_flag("--strace", flags.strace, "log every system call of the guest (to stderr without --debug-log)");
+  app.add_option("--rewrite", flags.rewrite,
+                 "rewrite hot system call instructions of programs (systrap); false for programs that check their own "
+                 "code, or REDOUBT_REWRITE=false in the environment of one")
+      ->capture_default_str();
   app.add_flag("--report-missing", flags.report_missing,
                "at the end, list the calls that were made and are not implemented");
   app.add_option("--cpus", flags.cpus, "CPUs the guest sees (default: this process's)")->check(CLI::Range(1, 64));

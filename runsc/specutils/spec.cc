@@ -341,6 +341,7 @@ std::string Serialize(const Spec& s, const SandboxOptions& o) {
                {"log_level", o.log_level},
                {"cpus", o.cpus},
                {"memory", o.memory},
+               {"rewrite", o.rewrite},
                {"report_missing", o.report_missing}};
   // Not as text: arguments are bytes and need not be UTF-8.
   std::vector<uint8_t> packed = Json::to_msgpack(json);
@@ -383,6 +384,7 @@ Expected<std::pair<Spec, SandboxOptions>> Deserialize(const std::string& text) {
     o.cpus = j.at("cpus");
     o.memory = j.at("memory");
     o.report_missing = j.at("report_missing");
+    o.rewrite = j.at("rewrite");
   } catch (const Json::exception& e) {
     return std::unexpected(fmt::format("internal error: launch configuration: {}", e.what()));
   }

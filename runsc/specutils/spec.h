@@ -54,6 +54,7 @@ struct Spec {
 // How the sandbox is to be run, whatever the container is.
 struct SandboxOptions {
   std::string platform = "systrap";
+  bool rewrite = true;  // hot system call instructions
   bool strace = false;
   int log_level = 2;  // log::Level
   int cpus = 1;

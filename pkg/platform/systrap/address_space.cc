@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "pkg/platform/systrap/control.h"
+#include "pkg/platform/systrap/template_unsafe.h"
 
 namespace redoubt::platform::systrap {
 namespace {
@@ -31,6 +32,15 @@ Result<CommandPage::Op> ToCommand(const MapOp& op) {
 }
 
 }  // namespace
+
+SystrapAddressSpace::SystrapAddressSpace(RefPtr<StubProcess> process, const Requirements& requirements)
+    : process_(std::move(process)),
+      memory_fd_(requirements.memory_fd),
+      rewriter_(Stub().syscall, requirements.rewrite) {}
+
+void SystrapAddressSpace::Inherit(AddressSpace& parent) {
+  rewriter_.Inherit(static_cast<SystrapAddressSpace&>(parent).rewriter_);
+}
 
 Result<> SystrapAddressSpace::MapFile(Addr addr, int fd, uint64_t offset, uint64_t length, AccessType access,
                                       bool populate) {

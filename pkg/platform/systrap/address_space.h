@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "pkg/platform/platform.h"
+#include "pkg/platform/systrap/rewriter_amd64.h"
 #include "pkg/platform/systrap/stub_process.h"
 
 namespace redoubt::platform::systrap {
@@ -12,20 +13,23 @@ namespace redoubt::platform::systrap {
 // Owned by the guest's memory manager. Thread-safe.
 class SystrapAddressSpace final : public AddressSpace {
  public:
-  SystrapAddressSpace(RefPtr<StubProcess> process, int memory_fd)
-      : process_(std::move(process)), memory_fd_(memory_fd) {}
+  SystrapAddressSpace(RefPtr<StubProcess> process, const Requirements& requirements);
   ~SystrapAddressSpace() override { Release(); }
 
   Result<> MapFile(Addr addr, int fd, uint64_t offset, uint64_t length, AccessType access, bool populate) override;
   Result<> Unmap(Addr addr, uint64_t length) override;
   Result<> Batch(std::span<const MapOp> ops) override;
+  Rewriter* rewriter() override { return &rewriter_; }
+  void Inherit(AddressSpace& parent) override;
   void Release() override { process_->Kill(); }
 
   StubProcess& process() { return *process_; }
+  SystrapRewriter& rewrites() { return rewriter_; }
 
  private:
   const RefPtr<StubProcess> process_;
   const int memory_fd_;
+  SystrapRewriter rewriter_;
 };
 
 }  // namespace redoubt::platform::systrap

@@ -189,7 +189,9 @@ void SystrapContext::Enter(const Registers& regs) {
   // Rewritten calls find their slot by gs. A guest that has its own there makes none (AddressSpace::Rewrite).
   r.gs_base = regs.gs_base != 0 ? regs.gs_base : slot.guest_address();
   r.load_fp = fp_in_slot ? 0 : 1;
-  r.rip = regs.rip;
+  // The guest's own instruction there may have moved.
+  r.rip = regs.rip == tail_stands_for_ && tail_ < kTaskSize ? tail_ : regs.rip;
+  tail_stands_for_ = 0;
   r.cs = regs.cs;
   r.eflags = regs.eflags;
   r.rsp = regs.rsp;
@@ -261,13 +263,13 @@ Result<TrapInfo> SystrapContext::Switch(AddressSpace& as, Registers& regs) {
     bool came = AwaitEvent(slot);
     running_.store(nullptr, std::memory_order_relaxed);
     if (!came) return Err(ESRCH);
-    std::optional<TrapInfo> info = TRY(TakeEvent(slot, regs));
+    std::optional<TrapInfo> info = TRY(TakeEvent(slot, static_cast<SystrapAddressSpace&>(as).rewrites(), regs));
     if (info) return *info;
     if (ConsumeInterrupt()) return TrapInfo{};
   }
 }
 
-Result<std::optional<TrapInfo>> SystrapContext::TakeEvent(Slot& slot, Registers& regs) {
+Result<std::optional<TrapInfo>> SystrapContext::TakeEvent(Slot& slot, SystrapRewriter& rewrites, Registers& regs) {
   SlotControl& c = slot.c;
   // Each field is read once, whatever the guest does to it meanwhile.
   switch (*const_cast<volatile uint32_t*>(&c.kind)) {
@@ -300,6 +302,8 @@ Result<std::optional<TrapInfo>> SystrapContext::TakeEvent(Slot& slot, Registers&
       fp_in_slot_.store(true, std::memory_order_relaxed);
       can_return_ = true;
       last_ = regs;
+      tail_ = c.trampoline + TRAMPOLINE_TAIL;
+      tail_stands_for_ = regs.rip;
       TrapInfo info;
       info.trap = Trap::kSyscall;
       return info;
@@ -307,7 +311,7 @@ Result<std::optional<TrapInfo>> SystrapContext::TakeEvent(Slot& slot, Registers&
     case KIND_SIGNAL:
       fp_in_slot_.store(true, std::memory_order_relaxed);
       can_return_ = false;
-      return TakeSignal(slot, regs);
+      return TakeSignal(slot, rewrites, regs);
     case KIND_NOT_ENTERED:
       // The registers are as they were; so is fp_, if it was to be loaded.
       can_return_ = false;
@@ -318,7 +322,7 @@ Result<std::optional<TrapInfo>> SystrapContext::TakeEvent(Slot& slot, Registers&
   }
 }
 
-std::optional<TrapInfo> SystrapContext::TakeSignal(Slot& slot, Registers& regs) {
+std::optional<TrapInfo> SystrapContext::TakeSignal(Slot& slot, SystrapRewriter& rewrites, Registers& regs) {
   SlotControl& c = slot.c;
   const uint32_t signo = *const_cast<volatile uint32_t*>(&c.signo);
   const int32_t code = *const_cast<volatile int32_t*>(&c.signal_code);
@@ -347,6 +351,11 @@ std::optional<TrapInfo> SystrapContext::TakeSignal(Slot& slot, Registers& regs) 
   const uint64_t gs_base = c.gs_base;
   regs.gs_base = gs_base == slot.guest_address() ? 0 : gs_base;
   regs.orig_rax = ~uint64_t{0};
+  bool in_trampoline = false;
+  if (std::optional<Addr> stands_for = rewrites.InGuest(rip)) {
+    in_trampoline = true;
+    regs.rip = *stands_for;
+  }
   TrapInfo info;
   info.trap = Trap::kFault;
   switch (signo) {
@@ -357,6 +366,8 @@ std::optional<TrapInfo> SystrapContext::TakeSignal(Slot& slot, Registers& regs) 
       regs.orig_rax = regs.rax;
       regs.rax = static_cast<uint64_t>(-ENOSYS);
       info.trap = Trap::kSyscall;
+      // A guest that uses gs itself cannot be found by it.
+      info.hot = regs.gs_base == 0 && rewrites.IsHot(rip - 2);
       return info;
     case SIGSEGV:
     case SIGBUS:
@@ -370,6 +381,11 @@ std::optional<TrapInfo> SystrapContext::TakeSignal(Slot& slot, Registers& regs) 
   }
   // A signal that somebody on the host sent: codes above 0 are the kernel's alone.
   if (code <= 0) return std::nullopt;
+  // A single step within a trampoline is none of the guest's, and a trampoline that is gone is done without.
+  if (in_trampoline) {
+    if (signo == SIGTRAP) regs.rip = rip;
+    return std::nullopt;
+  }
   info.signal.si_signo = static_cast<int>(signo);
   info.signal.si_code = code;
   info.signal.si_addr = reinterpret_cast<void*>(c.signal_addr);

@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "pkg/platform/platform.h"
+#include "pkg/platform/systrap/rewriter_amd64.h"
 #include "pkg/platform/systrap/stub_process.h"
 #include "pkg/sync/mutex.h"
 
@@ -49,8 +50,8 @@ class SystrapContext final : public Context {
   // Waits for the event; false if the process has died.
   bool AwaitEvent(Slot& slot);
   // Reads the event. Nothing: the guest is to be entered again.
-  Result<std::optional<TrapInfo>> TakeEvent(Slot& slot, Registers& regs);
-  std::optional<TrapInfo> TakeSignal(Slot& slot, Registers& regs);
+  Result<std::optional<TrapInfo>> TakeEvent(Slot& slot, SystrapRewriter& rewrites, Registers& regs);
+  std::optional<TrapInfo> TakeSignal(Slot& slot, SystrapRewriter& rewrites, Registers& regs);
   bool ConsumeInterrupt() { return pending_.load(std::memory_order_relaxed) && pending_.exchange(false); }
 
   const std::shared_ptr<Host> host_;
@@ -67,6 +68,8 @@ class SystrapContext final : public Context {
   // in it: if only rax has changed since, the thread need not load them.
   bool can_return_ = false;
   Registers last_{};
+  // Where the trampoline of that call goes on, and the guest's address that stands for it.
+  Addr tail_ = 0, tail_stands_for_ = 0;
   uint64_t fs_base_ = 0;
 
   std::atomic<bool> pending_{false};

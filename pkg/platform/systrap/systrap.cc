@@ -18,12 +18,13 @@ constexpr unsigned long kHwcap2FsGsBase = 2;
 
 class Systrap final : public Platform {
  public:
-  Systrap(std::shared_ptr<Host> host, int memory_fd) : host_(std::move(host)), memory_fd_(memory_fd) {}
+  Systrap(std::shared_ptr<Host> host, const Requirements& requirements)
+      : host_(std::move(host)), requirements_(requirements) {}
 
   std::string_view name() const override { return "systrap"; }
   Result<RefPtr<AddressSpace>> NewAddressSpace() override {
     RefPtr<StubProcess> process = TRY(StubProcess::Create(host_));
-    return RefPtr<AddressSpace>(MakeRef<SystrapAddressSpace>(std::move(process), memory_fd_));
+    return RefPtr<AddressSpace>(MakeRef<SystrapAddressSpace>(std::move(process), requirements_));
   }
   Result<std::unique_ptr<Context>> NewContext() override { return std::make_unique<SystrapContext>(host_); }
   Addr min_user_address() const override { return kMinUserAddress; }
@@ -32,7 +33,7 @@ class Systrap final : public Platform {
 
  private:
   const std::shared_ptr<Host> host_;
-  const int memory_fd_;
+  const Requirements requirements_;
 };
 
 }  // namespace
@@ -48,7 +49,7 @@ Result<std::unique_ptr<Platform>> Create(const Requirements& requirements) {
     return Err(EOPNOTSUPP);
   }
   std::shared_ptr<Host> host = TRY(Host::Create(requirements.memory_fd));
-  return std::unique_ptr<Platform>(new Systrap(std::move(host), requirements.memory_fd));
+  return std::unique_ptr<Platform>(new Systrap(std::move(host), requirements));
 }
 
 }  // namespace redoubt::platform::systrap

@@ -120,6 +120,11 @@ Result<> Task::Exec(vfs::Path start, std::string filename, std::vector<std::stri
 
   RefPtr<mm::MemoryManager> mm = TRY(mm::MemoryManager::Create(kernel_.platform(), kernel_.memory_file()));
   mm->AddUser();
+  if (platform::Rewriter* rewriter = mm->address_space().rewriter(); rewriter != nullptr) {
+    for (const std::string& e : args.envv) {
+      if (e == "REDOUBT_REWRITE=false") rewriter->Disable();
+    }
+  }
   mm->SetLimits({.address_space = GetLimit(RLIMIT_AS).soft,
                  .data = GetLimit(RLIMIT_DATA).soft,
                  .stack = GetLimit(RLIMIT_STACK).soft});

@@ -3,6 +3,7 @@
 
 #include "pkg/log/log.h"
 #include "pkg/sentry/kernel/kernel.h"
+#include "pkg/sentry/kernel/rewrite.h"
 #include "pkg/sentry/kernel/task.h"
 #include "pkg/sentry/time/clock.h"
 
@@ -55,6 +56,9 @@ void Task::Run() {
     }
     switch (trap->trap) {
       case platform::Trap::kSyscall:
+        if (trap->hot) [[unlikely]] {
+          RewriteCall(*mm_, regs_.rip - 2, regs_.orig_rax);
+        }
         HandleSyscall();
         break;
       case platform::Trap::kFault:
@@ -91,6 +95,7 @@ void Task::HandleFault(const platform::TrapInfo& trap) {
   // Page faults are the only traps that mm may cure; si_code tells a real one from a non-canonical address (SI_KERNEL).
   bool page_fault = (sig == SIGSEGV && (trap.signal.si_code == SEGV_MAPERR || trap.signal.si_code == SEGV_ACCERR)) ||
                     (sig == SIGBUS && trap.signal.si_code == BUS_ADRERR);
+  if (trap.trapno == platform::kTrapBreakpoint && LandOnPatch(*mm_, regs_)) return;
   siginfo_t info = trap.signal;
   if (page_fault) {
     Addr addr = reinterpret_cast<Addr>(trap.signal.si_addr);

@@ -120,6 +120,8 @@ class MemoryManager final : public memmap::MappingSpace, public MemoryIo, public
   // page's place: other threads may be running there. `hidden`: any address of the hidden range that the new bytes lead
   // to; EINVAL if there is none. EAGAIN: the bytes are not `expected`, or partly another patch's.
   Result<> PatchText(Addr addr, std::span<const std::byte> expected, std::span<const std::byte> bytes, Addr hidden);
+  // All patches are undone and all hidden memory goes.
+  void DropHidden();
   // The live patch that holds the byte at `addr`.
   std::optional<TextPatch> FindPatch(Addr addr);
 

@@ -119,6 +119,7 @@ Result<RefPtr<MemoryManager>> MemoryManager::Fork() {
     child->vmas_.Append(range.start, range.end, std::move(vma));
   }
   CopyPagesToChild(*child);
+  child->as_->Inherit(*as_);
   return child;
 }
 

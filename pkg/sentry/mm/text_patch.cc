@@ -159,6 +159,11 @@ void MemoryManager::DisplaceHidden(AddrRange range) {
   }
 }
 
+void MemoryManager::DropHidden() {
+  fiber::MutexLock lock(mapping_mu_);
+  DisplaceHidden(kEverywhere);
+}
+
 Result<> MemoryManager::PatchText(Addr addr, std::span<const std::byte> expected, std::span<const std::byte> bytes,
                                   Addr hidden) {
   const Addr page = PageRoundDown(addr);

@@ -285,6 +285,13 @@ Result<uint64_t> ArchPrctl(Task& task, const SyscallArgs& a) {
     case ARCH_SET_FS:
     case ARCH_SET_GS:
       if (a.U64(1) >= task.kernel().platform().max_user_address()) return Err(EPERM);
+      if (a.I32(0) == ARCH_SET_GS && a.U64(1) != 0) {
+        // Rewritten calls find their thread by gs.
+        if (platform::Rewriter* rewriter = task.mm().address_space().rewriter(); rewriter != nullptr) {
+          rewriter->Disable();
+          task.mm().DropHidden();
+        }
+      }
       (a.I32(0) == ARCH_SET_FS ? task.regs().fs_base : task.regs().gs_base) = a.U64(1);
       return 0;
     case ARCH_GET_FS:
