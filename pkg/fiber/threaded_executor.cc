@@ -27,6 +27,10 @@ constexpr size_t kThreadStackSize = 512 << 10;
 // How often fibers that come back from a BlockingRegion may take a free slot ahead of the queue. Without the privilege
 // every short host call would cost a hand-over; without the bound the queue could starve.
 constexpr int kMaxBarges = 32;
+// Of the time-stamp counter, some 10 us and 50 us; and entries of the queue.
+constexpr uint64_t kShortRun = 30'000;
+constexpr uint64_t kWorthAWake = 150'000;
+constexpr size_t kMaxWaiting = 4;
 
 class ThreadedExecutorImpl final : public ExecutorBase {
  public:
@@ -78,7 +82,9 @@ class ThreadedExecutorImpl final : public ExecutorBase {
   void WakeIdle(Worker& w) REQUIRES(mu_);
   // Hands free slots to the threads at the front of the queue.
   void GrantSlots() REQUIRES(mu_);
-  void NoteReady() REQUIRES(mu_) { ready_count_.store(ready_.size(), std::memory_order_relaxed); }
+  void NoteReady() REQUIRES(mu_);
+  // How many entries of the queue may wait for a thread that will look at it in a moment.
+  size_t MayWait() REQUIRES(mu_);
   // Some thread is awake from now on.
   void Awake() REQUIRES(mu_);
   bool AnyAwake() REQUIRES(mu_) { return slots_used_ > 0 || searching_ > 0; }
@@ -101,6 +107,10 @@ class ThreadedExecutorImpl final : public ExecutorBase {
   // What WorkWaits reads without the lock.
   std::atomic<size_t> ready_count_{0};
   std::atomic<Time> next_deadline_{kForever};
+  // Of the processor's time-stamp counter: since when the queue has not been empty; how long fibers run before they
+  // leave their thread, averaged.
+  uint64_t waits_since_ GUARDED_BY(mu_) = 0;
+  uint64_t average_run_ GUARDED_BY(mu_) = 0;
   bool asleep_ GUARDED_BY(mu_) = false;        // announced to the event source
   bool spinning_ GUARDED_BY(mu_) = false;      // a thread is in SpinForEvents
   Worker* watcher_ GUARDED_BY(mu_) = nullptr;  // sleeps on the event source's descriptor
@@ -150,12 +160,28 @@ void ThreadedExecutorImpl::ThreadEnds(Worker& w) {
   if (--threads_ == 0 && stopper_ != nullptr) WakeAfterUnlock(*stopper_);
 }
 
+void ThreadedExecutorImpl::NoteReady() {
+  if (ready_.empty()) {
+    waits_since_ = 0;
+  } else if (waits_since_ == 0) {
+    waits_since_ = __builtin_ia32_rdtsc();
+  }
+  ready_count_.store(ready_.size(), std::memory_order_relaxed);
+}
+
+size_t ThreadedExecutorImpl::MayWait() {
+  // Waking a thread costs as much as many short runs. But if the queue does not get empty in the time that a wake-up
+  // takes, another thread is worth its price.
+  bool short_runs = events_ != nullptr && average_run_ < kShortRun;
+  return short_runs && __builtin_ia32_rdtsc() - waits_since_ < kWorthAWake ? kMaxWaiting : 1;
+}
+
 void ThreadedExecutorImpl::MakeReady(FiberImpl& f) {
   ready_.push_back({&f, nullptr});
   NoteReady();
   auto* self = static_cast<Worker*>(WorkerOf(this));
-  bool from_fiber = self != nullptr && ThisThread().fiber != nullptr && !self->in_blocking_region;
-  WakeForReady(from_fiber ? 1 : 0);
+  bool looks_soon = self != nullptr && !self->in_blocking_region;
+  WakeForReady(looks_soon ? MayWait() : 0);
 }
 
 void ThreadedExecutorImpl::TimerAdded() {
@@ -286,13 +312,16 @@ void ThreadedExecutorImpl::Loop(Worker& w) NO_THREAD_SAFETY_ANALYSIS {
       slots_used_++;
       barges_ = 0;
       searching_--;
-      WakeForReady(0);
+      WakeForReady(ready_.empty() ? 0 : MayWait() - 1);
       Unlock();
+      const uint64_t began = __builtin_ia32_rdtsc();
       Run(*f);
+      const uint64_t took = __builtin_ia32_rdtsc() - began;
       CHECK(!w.in_blocking_region, "a fiber left its thread inside a BlockingRegion");
       if (events_ != nullptr) events_->Poll();
       w.spun = false;
       Lock();
+      average_run_ = average_run_ - average_run_ / 8 + took / 8;
       slots_used_--;
       searching_++;
       RefPtr<FiberImpl> ended = Settle(*f);
