@@ -60,6 +60,7 @@ struct ThreadState {
   FiberImpl* fiber = nullptr;
   ExecutorBase* executor = nullptr;
   void* worker = nullptr;  // the threaded executor's
+  uint64_t spun = 0;       // by the fiber since it came to this thread: NoteSpun
 };
 ThreadState& ThisThread();
 

@@ -66,6 +66,8 @@ bool WorkWaits(bool timers) {
   return executor != nullptr && executor->WorkWaits(timers);
 }
 
+void NoteSpun(uint64_t cycles) { ThisThread().spun += cycles; }
+
 void AtThreadExit(std::function<void()> f) {
   static thread_local ExitCalls exit_calls;
   exit_calls.calls.push_back(std::move(f));

@@ -78,6 +78,9 @@ class Timer;
 // park. Timers, which cost a look at the clock, only if asked. False outside any executor.
 bool WorkWaits(bool timers);
 
+// Tells the executor that the current fiber has spun for so many cycles of the time-stamp counter: it was not at work.
+void NoteSpun(uint64_t cycles);
+
 // Destroyed only when all its fibers have ended and no Timer is left (fatal otherwise), from none of its threads.
 class Executor {
  public:

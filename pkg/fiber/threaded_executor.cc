@@ -314,9 +314,10 @@ void ThreadedExecutorImpl::Loop(Worker& w) NO_THREAD_SAFETY_ANALYSIS {
       searching_--;
       WakeForReady(ready_.empty() ? 0 : MayWait() - 1);
       Unlock();
+      ThisThread().spun = 0;
       const uint64_t began = __builtin_ia32_rdtsc();
       Run(*f);
-      const uint64_t took = __builtin_ia32_rdtsc() - began;
+      const uint64_t took = __builtin_ia32_rdtsc() - began - ThisThread().spun;
       CHECK(!w.in_blocking_region, "a fiber left its thread inside a BlockingRegion");
       if (events_ != nullptr) events_->Poll();
       w.spun = false;

@@ -112,10 +112,12 @@ Result<> SystrapContext::HaveSlot(StubProcess& process) {
 void SystrapContext::LetOthersRest(StubProcess& process) {
   if (host_->waiting() == 0) return;
   const uint64_t start = __rdtsc();
-  while (__rdtsc() - start < kLetRestCycles) {
-    if (host_->AnyResting()) return;
-    if (host_->Poll() || fiber::WorkWaits(false)) fiber::Yield();
+  while (__rdtsc() - start < kLetRestCycles && !host_->AnyResting()) {
+    const uint64_t spin = __rdtsc();
     __builtin_ia32_pause();
+    bool yield = host_->Poll() || fiber::WorkWaits(false);
+    fiber::NoteSpun(__rdtsc() - spin);
+    if (yield) fiber::Yield();
   }
 }
 
@@ -214,6 +216,7 @@ bool SystrapContext::AwaitEvent(Slot& slot) {
     if (__rdtsc() - start > limit || slot.process.dead()) break;
     host_->Poll();
   }
+  fiber::NoteSpun(__rdtsc() - start);
   // Handed over to a thread that did not obey.
   if (!slot.Posted() && slot.c.sleeping.load(std::memory_order_relaxed) != 0) WakeWord(slot.doorbell);
   if (!slot.Posted()) {

@@ -245,6 +245,15 @@ void Host::NoteNotResting(Slot& slot) {
   if (slot.c.quiet.exchange(QUIET_NO, std::memory_order_seq_cst) != QUIET_NO && to_ring != nullptr) WakeWord(*to_ring);
 }
 
+bool Host::AnyResting() {
+  if (resting_count_.load(std::memory_order_relaxed) == 0) return false;
+  sync::MutexLock lock(waiting_mu_);
+  // Those that have gone to sleep of themselves are of no use.
+  std::erase_if(resting_, [](Slot* slot) { return !slot->Hot(); });
+  resting_count_.store(static_cast<int>(resting_.size()), std::memory_order_relaxed);
+  return !resting_.empty();
+}
+
 bool Host::HandOver(Slot& slot) {
   if (resting_count_.load(std::memory_order_relaxed) == 0) return false;
   sync::MutexLock lock(waiting_mu_);

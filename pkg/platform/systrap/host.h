@@ -65,7 +65,7 @@ class Host final : public fiber::EventSource {
   void NoteNotResting(Slot& slot) EXCLUDES(waiting_mu_);
   // False: the caller must wake `slot` itself. True promises it only if nobody cheats: see SystrapContext::AwaitEvent.
   bool HandOver(Slot& slot) EXCLUDES(waiting_mu_);
-  bool AnyResting() const { return resting_count_.load(std::memory_order_relaxed) > 0; }
+  bool AnyResting() EXCLUDES(waiting_mu_);
   void ForgetResting(StubProcess& process) EXCLUDES(waiting_mu_);
 
   // The process' pipe is watched for its end.
