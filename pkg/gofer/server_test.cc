@@ -183,6 +183,58 @@ TEST_F(ServerTest, ExtendedAttributes) {
   EXPECT_EQ(file->SetXattr("security.capability", "x", 0).error(), Errno(EOPNOTSUPP));
 }
 
+TEST_F(ServerTest, ExtensionsAreAsStrictAsWhatTheyReplace) {
+  RefPtr<p9::File> root = Start();
+  p9::File::Found sub = *root->WalkGetAttributes({"dir", "sub"});
+  EXPECT_EQ(sub.attributes.mode & S_IFMT, static_cast<uint32_t>(S_IFDIR));
+  EXPECT_EQ(root->GetAttributesOf({"file"})->size, 8u);
+  for (std::vector<std::string> names :
+       {std::vector<std::string>{"none"}, {"dir", "none"}, {"file", "x"}, {"escape", "x"}}) {
+    EXPECT_FALSE(root->WalkGetAttributes(names));
+    EXPECT_FALSE(root->GetAttributesOf(names));
+  }
+  EXPECT_EQ(root->WalkGetAttributes({".."}).error(), Errno(EINVAL));
+  EXPECT_EQ(root->GetAttributesOf({"dir/sub"}).error(), Errno(EINVAL));
+  // A symbolic link is what it is, and is not opened.
+  p9::File::Found link = *root->WalkGetAttributes({"escape"});
+  EXPECT_EQ(link.attributes.mode & S_IFMT, static_cast<uint32_t>(S_IFLNK));
+  EXPECT_FALSE(link.file->OpenCopy(O_RDONLY));
+
+  RefPtr<p9::File> file = *root->Walk({"file"});
+  p9::Attributes attributes;
+  RefPtr<p9::File> copy = *file->OpenCopy(O_RDWR, &attributes);
+  EXPECT_EQ(attributes.size, 8u);
+  EXPECT_EQ(copy->Write(Bytes("CON"), 0), 3u);
+  EXPECT_EQ(copy->OpenCopy(O_RDONLY).error(), Errno(EBADF)) << "an open fid is not walked from";
+  EXPECT_TRUE(file->Walk({})) << "what was copied is not open";
+}
+
+TEST_F(ServerTest, ReadOnlyServersOpenNoCopyForWriting) {
+  RefPtr<p9::File> root = Start({.read_only = true});
+  RefPtr<p9::File> file = *root->Walk({"file"});
+  EXPECT_EQ(file->OpenCopy(O_RDWR).error(), Errno(EROFS));
+  EXPECT_EQ(file->OpenCopy(O_RDONLY | O_TRUNC).error(), Errno(EROFS));
+  EXPECT_TRUE(file->OpenCopy(O_RDONLY));
+  EXPECT_EQ(Slurp(root_ / "file"), "contents");
+}
+
+TEST_F(ServerTest, PlainClientsGetThePlainProtocol) {
+  Result<RefPtr<p9::Client>> client = p9::Client::Connect(StartRaw(), 8192, p9::Client::Dialect::kPlain);
+  ASSERT_TRUE(client);
+  EXPECT_FALSE((*client)->extended());
+  RefPtr<p9::File> root = *(*client)->Attach();
+  // The same calls, made of the messages there are.
+  EXPECT_EQ(root->WalkGetAttributes({"file"})->attributes.size, 8u);
+  EXPECT_EQ(root->GetAttributesOf({"dir", "none"}).error(), Errno(ENOENT));
+  EXPECT_TRUE((*root->Walk({"file"}))->OpenCopy(O_RDONLY));
+}
+
+TEST_F(ServerTest, ManyFidsComeAndGo) {
+  RefPtr<p9::File> root = Start({.max_fids = 200});
+  // More than the server allows at a time, were they not clunked.
+  for (int i = 0; i < 1000; i++) ASSERT_TRUE(root->Walk({"file"})) << i;
+}
+
 // Whatever bytes come, the server answers or hangs up; a sane client afterwards is served.
 TEST_F(ServerTest, SurvivesGarbage) {
   std::mt19937_64 random(7);
@@ -198,7 +250,7 @@ TEST_F(ServerTest, SurvivesGarbage) {
       for (std::byte& b : m) b = static_cast<std::byte>(random() % 4 == 0 ? random() : random() % 3);
       uint32_t size = static_cast<uint32_t>(m.size());
       memcpy(m.data(), &size, 4);
-      m[4] = static_cast<std::byte>(random() % 128);
+      m[4] = static_cast<std::byte>(random() % 136);
       if (random() % 50 == 0) m[0] = static_cast<std::byte>(random());
       if (send(fd, m.data(), m.size(), MSG_NOSIGNAL) < 0) break;
       char sink[65536];

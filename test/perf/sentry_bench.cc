@@ -17,6 +17,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <array>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -316,6 +317,20 @@ void BM_LseekRead4KTmpfs(benchmark::State& state) {
   Measure(state, [](Calls& c) { return Read4K(c, kFile); });
 }
 
+// Cold: each call asks the gofer once.
+void BM_StatHostMissing(benchmark::State& state) {
+  Measure(state, [](Calls& c) {
+    return [&c, n = uint64_t{0}]() mutable {
+      Addr path = c.buffer + 1024;
+      c.Poke(path, std::to_array("/host/dir/none.00000000"));
+      char digits[9];
+      std::snprintf(digits, sizeof(digits), "%08x", static_cast<uint32_t>(n++));
+      c.Poke(path + 15, std::to_array(digits));
+      c.Try(SYS_newfstatat, AT_FDCWD, path, c.buffer, 0);
+    };
+  });
+}
+
 void BM_PipeWriteRead(benchmark::State& state) {
   Measure(state, [](Calls& c) {
     c.Call(SYS_pipe2, c.buffer, 0);
@@ -429,6 +444,7 @@ BENCHMARK(BM_OpenCloseHost)->UseRealTime();
 BENCHMARK(BM_OpenCloseOverlay)->UseRealTime();
 BENCHMARK(BM_StatTmpfs)->UseRealTime();
 BENCHMARK(BM_StatHost)->UseRealTime();
+BENCHMARK(BM_StatHostMissing)->UseRealTime();
 BENCHMARK(BM_PRead4KTmpfs)->UseRealTime();
 BENCHMARK(BM_PRead4KHost)->UseRealTime();
 BENCHMARK(BM_LseekRead4KTmpfs)->UseRealTime();
