@@ -149,6 +149,7 @@ class Context {
 };
 
 struct Requirements {
+  int spares = 0;       // stub processes that are kept ready for new address spaces, where the platform has such
   bool rewrite = true;  // hot system call instructions, where the platform can
   int memory_fd = -1;   // the memory file; MapFile's fd is this or one passed later (may need sending to a stub)
 };

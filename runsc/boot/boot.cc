@@ -268,7 +268,7 @@ int BootMain() {
   platforms.Add("systrap", platform::systrap::Create);
   platforms.Add("ptrace", platform::ptrace::Create);
   Result<std::unique_ptr<platform::Platform>> platform =
-      platforms.Create(options.platform, {.rewrite = options.rewrite, .memory_fd = (*memory_file)->fd()});
+      platforms.Create(options.platform, {.spares = 2, .rewrite = options.rewrite, .memory_fd = (*memory_file)->fd()});
   if (!platform) {
     return Fail(sandbox::kSetupFailed,
                 fmt::format("cannot use platform {}: {}", options.platform, platform.error().name()));

@@ -13,6 +13,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <optional>
 #include <utility>
 
 #include "pkg/log/log.h"
@@ -57,8 +58,9 @@ Result<> SendDescriptor(int socket, int fd) {
 
 }  // namespace
 
-Result<std::shared_ptr<Host>> Host::Create(int memory_fd) {
+Result<std::shared_ptr<Host>> Host::Create(int memory_fd, int spares) {
   std::shared_ptr<Host> host(new Host);
+  host->wanted_spares_ = spares;
   host->memory_fd_ = memory_fd;
   cpu_set_t cpus;
   if (sched_getaffinity(0, sizeof(cpus), &cpus) == 0) host->cpus_ = std::max(1, CPU_COUNT(&cpus));
@@ -116,6 +118,33 @@ Result<> Host::StartTemplate() {
 }
 
 Result<Host::Process> Host::NewProcess() {
+  if (wanted_spares_ == 0) return MakeProcess();
+  std::optional<Process> spare;
+  {
+    sync::MutexLock lock(queue_mu_);
+    if (!spares_.empty()) {
+      spare = spares_.front();
+      spares_.pop_front();
+    }
+  }
+  work_.release();
+  return spare ? *spare : MakeProcess();
+}
+
+void Host::MakeSpares() {
+  for (;;) {
+    {
+      sync::MutexLock lock(queue_mu_);
+      if (static_cast<int>(spares_.size()) >= wanted_spares_) return;
+    }
+    Result<Process> made = MakeProcess();
+    if (!made) return;  // who needs one will hear of it
+    sync::MutexLock lock(queue_mu_);
+    spares_.push_back(*made);
+  }
+}
+
+Result<Host::Process> Host::MakeProcess() {
   int area = TRY(control_->Allocate());
   int ack[2];
   if (pipe2(ack, O_CLOEXEC) < 0) {
@@ -131,6 +160,8 @@ Result<Host::Process> Host::NewProcess() {
     CommandPage& command = control_->command(kTemplateArea);
     command.slots_offset = ControlFile::SlotsOffset(area);
     command.command_offset = ControlFile::CommandOffset(area);
+    BringManager(template_pid_, template_cpu_);
+    process.manager_cpu = template_cpu_;
     PostCommand(command, OP_NEW_PROCESS);
     TRY(ReadAck(template_ack_));
     process.pid = static_cast<pid_t>(control_->slot(kTemplateArea, 0).result);
@@ -138,6 +169,7 @@ Result<Host::Process> Host::NewProcess() {
   }();
   close(ack[1]);
   if (made) made = ReadAck(ack[0]);
+  if (made) made = StartThread(process, 0);
   if (!made) {
     if (process.pid > 0) {
       kill(process.pid, SIGKILL);
@@ -151,6 +183,21 @@ Result<Host::Process> Host::NewProcess() {
   return process;
 }
 
+Result<> Host::StartThread(Process& process, int index) {
+  CommandPage& command = control_->command(process.area);
+  SlotControl& slot = control_->slot(process.area, index);
+  slot.doorbell = ControlFile::DoorbellAddress(process.area, index);
+  command.slot = kSlots + index * kSlotSize;
+  command.stack = STUB_COMMAND + COMMAND_STACKS + index * sizeof(CommandPage::Stack);
+  command.stacks[index] = {
+      .address = command.slot + STUB_SLOT_STACK, .flags = 0, .unused = 0, .size = STUB_SLOT_STACK_SIZE};
+  // The new thread begins where the manager may run: not where the caller does.
+  if (process.manager_cpu >= 0) LetRoam(process.pid);
+  process.manager_cpu = -1;
+  PostCommand(command, OP_NEW_THREAD);
+  return ReadAck(process.ack);
+}
+
 void Host::Bury(const Process& process) {
   {
     sync::MutexLock lock(queue_mu_);
@@ -160,13 +207,19 @@ void Host::Bury(const Process& process) {
 }
 
 bool Host::BuryNext() {
-  Process process;
+  std::optional<Process> next;
   {
     sync::MutexLock lock(queue_mu_);
-    if (queue_.empty()) return true;
-    process = queue_.front();
-    queue_.pop_front();
+    if (!queue_.empty()) {
+      next = queue_.front();
+      queue_.pop_front();
+    }
   }
+  if (!next) {
+    MakeSpares();
+    return true;
+  }
+  const Process process = *next;
   if (process.pid < 0) return false;
   Reap(process.pid);
   close(process.ack);
@@ -178,9 +231,20 @@ void Host::ReaperMain() {
   pthread_setname_np(pthread_self(), "stub-reaper");
   template_result_ = StartTemplate();
   started_.release();
+  if (template_result_) MakeSpares();
   do {
     work_.acquire();
   } while (BuryNext());
+  std::deque<Process> spares;
+  {
+    sync::MutexLock lock(queue_mu_);
+    spares.swap(spares_);
+  }
+  for (const Process& spare : spares) {
+    kill(spare.pid, SIGKILL);
+    Reap(spare.pid);
+    close(spare.ack);
+  }
   sync::MutexLock lock(template_mu_);
   if (template_pid_ >= 0) {
     kill(template_pid_, SIGKILL);

@@ -26,20 +26,24 @@ struct Slot;
 // Owned by the platform and by every stub process, as one shared_ptr. Thread-safe.
 class Host final : public fiber::EventSource {
  public:
-  static Result<std::shared_ptr<Host>> Create(int memory_fd);
+  // `spares`: how many new processes are kept ready.
+  static Result<std::shared_ptr<Host>> Create(int memory_fd, int spares);
   // Ends when all that was given to Bury is gone.
   ~Host() override;
   Host(const Host&) = delete;
   Host& operator=(const Host&) = delete;
 
-  // A new stub process, a child of this one: its manager is ready.
+  // A new stub process, a child of this one: its manager and its first guest thread are ready.
   struct Process {
     pid_t pid = 0;
-    int area = 0;  // of the control file
-    int ack = -1;  // read end of its pipe
+    int area = 0;          // of the control file
+    int ack = -1;          // read end of its pipe
+    int manager_cpu = -1;  // that the manager is tied to
   };
   // ESRCH if the template was killed.
-  Result<Process> NewProcess() EXCLUDES(template_mu_);
+  Result<Process> NewProcess() EXCLUDES(template_mu_, queue_mu_);
+  // A new guest thread, for the slot of that index; the caller holds what serializes commands to the manager.
+  Result<> StartThread(Process& process, int index);
   // Waits, in the background, for the end of a process that was sent SIGKILL, and gives its area and pipe back.
   void Bury(const Process& process) EXCLUDES(queue_mu_);
 
@@ -83,11 +87,14 @@ class Host final : public fiber::EventSource {
  private:
   Host() = default;
   void ReaperMain();
+  Result<Process> MakeProcess() EXCLUDES(template_mu_);
   // False: the host goes away.
   bool BuryNext() EXCLUDES(queue_mu_);
+  void MakeSpares() EXCLUDES(queue_mu_, template_mu_);
   Result<> StartTemplate();
 
   int memory_fd_ = -1;
+  int wanted_spares_ = 0;
   int wake_event_ = -1;
   int epoll_fd_ = -1;
   int cpus_ = 1;
@@ -98,6 +105,7 @@ class Host final : public fiber::EventSource {
   pid_t template_pid_ GUARDED_BY(template_mu_) = -1;
   int template_ack_ GUARDED_BY(template_mu_) = -1;
   int template_socket_ GUARDED_BY(template_mu_) = -1;
+  int template_cpu_ GUARDED_BY(template_mu_) = -1;
 
   sync::Mutex waiting_mu_{sync::Rank::kLeaf};
   std::vector<Waiting*> waiting_ GUARDED_BY(waiting_mu_);
@@ -115,6 +123,7 @@ class Host final : public fiber::EventSource {
   std::counting_semaphore<> work_{0};
   sync::Mutex queue_mu_{sync::Rank::kLeaf};
   std::deque<Process> queue_ GUARDED_BY(queue_mu_);
+  std::deque<Process> spares_ GUARDED_BY(queue_mu_);
   std::thread reaper_;
 };
 

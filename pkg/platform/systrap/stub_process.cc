@@ -48,7 +48,7 @@ Result<> StubProcess::Map(std::span<const CommandPage::Op> ops) {
   sync::MutexLock lock(mu_);
   std::copy(ops.begin(), ops.end(), command_.ops);
   command_.count = static_cast<uint32_t>(ops.size());
-  BringManager(process_.pid, manager_cpu_);
+  BringManager(process_.pid, process_.manager_cpu);
   return Send(OP_MAP);
 }
 
@@ -57,17 +57,10 @@ Result<Slot*> StubProcess::NewSlot() {
   ControlFile& control = host_->control();
   auto slot =
       std::make_unique<Slot>(*this, index, control.slot(process_.area, index), control.doorbell(process_.area, index));
-  slot->c.doorbell = ControlFile::DoorbellAddress(process_.area, index);
-  {
+  if (index > 0) {
     sync::MutexLock lock(mu_);
-    command_.slot = slot->guest_address();
-    command_.stack = STUB_COMMAND + COMMAND_STACKS + index * sizeof(CommandPage::Stack);
-    command_.stacks[index] = {
-        .address = slot->guest_address() + STUB_SLOT_STACK, .flags = 0, .unused = 0, .size = STUB_SLOT_STACK_SIZE};
-    // The new thread begins where the manager may run: not where the caller does.
-    if (manager_cpu_ >= 0) LetRoam(process_.pid);
-    manager_cpu_ = -1;
-    TRY(Send(OP_NEW_THREAD));
+    if (killed() || dead()) return Err(ESRCH);
+    TRY(host_->StartThread(process_, index));
   }
   // Other threads of the guest may already have changed the word; a number that is not one of the process' threads
   // would only be a thread that cannot be interrupted.

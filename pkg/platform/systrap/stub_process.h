@@ -119,14 +119,13 @@ class StubProcess final : public RefCounted {
   Result<Slot*> NewSlot() REQUIRES(slots_mu_) EXCLUDES(mu_);
 
   const std::shared_ptr<Host> host_;
-  const Host::Process process_;
+  Host::Process process_;  // manager_cpu is guarded by mu_
   CommandPage& command_;
   std::atomic<bool> killed_{false};
   std::atomic<bool> dead_{false};
 
   // Held while the manager works.
   sync::Mutex mu_{sync::Rank::kAddressSpace};
-  int manager_cpu_ GUARDED_BY(mu_) = -1;
 
   // Held while a slot's state is moved: its thread runs stub code only.
   sync::Mutex slots_mu_{sync::Rank::kSlots};

@@ -48,7 +48,7 @@ Result<std::unique_ptr<Platform>> Create(const Requirements& requirements) {
     LOG_ERROR("systrap: the processor's extended state is larger than a slot has room for; try --platform=ptrace");
     return Err(EOPNOTSUPP);
   }
-  std::shared_ptr<Host> host = TRY(Host::Create(requirements.memory_fd));
+  std::shared_ptr<Host> host = TRY(Host::Create(requirements.memory_fd, requirements.spares));
   return std::unique_ptr<Platform>(new Systrap(std::move(host), requirements));
 }
 

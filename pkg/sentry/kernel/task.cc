@@ -9,7 +9,7 @@
 namespace redoubt::kernel {
 
 Task::Task(Kernel& kernel, RefPtr<ThreadGroup> group, int tid)
-    : kernel_(kernel), group_(std::move(group)), tid_(tid), state_since_(clock::Monotonic()) {}
+    : kernel_(kernel), group_(std::move(group)), tid_(tid), state_since_(clock::Cycles()) {}
 
 Task::~Task() = default;
 
@@ -52,18 +52,20 @@ char Task::GetState() const {
 
 Usage Task::GetUsage() const {
   Usage u;
-  u.cpu.user = user_ns_.load(std::memory_order_relaxed);
-  u.cpu.system = system_ns_.load(std::memory_order_relaxed);
+  uint64_t user = user_cycles_.load(std::memory_order_relaxed);
+  uint64_t system = system_cycles_.load(std::memory_order_relaxed);
   // The stretch that is not accounted yet.
-  int64_t since = state_since_.load(std::memory_order_relaxed);
-  int64_t now = clock::Monotonic();
+  uint64_t since = state_since_.load(std::memory_order_relaxed);
+  uint64_t now = clock::Cycles();
   if (now > since) {
     if (in_guest_.load(std::memory_order_relaxed)) {
-      u.cpu.user += now - since;
+      user += now - since;
     } else if (Current() == this) {
-      u.cpu.system += now - since;
+      system += now - since;
     }
   }
+  u.cpu.user = clock::FromCycles(user);
+  u.cpu.system = clock::FromCycles(system);
   u.minor_faults = minor_faults_.load(std::memory_order_relaxed);
   u.voluntary_switches = switches_.load(std::memory_order_relaxed);
   return u;
@@ -71,8 +73,8 @@ Usage Task::GetUsage() const {
 
 void Task::FallAsleep() {
   if (context_) context_->Rest();
-  int64_t now = clock::Monotonic();
-  system_ns_.fetch_add(now - state_since_.load(std::memory_order_relaxed), std::memory_order_relaxed);
+  uint64_t now = clock::Cycles();
+  system_cycles_.fetch_add(now - state_since_.load(std::memory_order_relaxed), std::memory_order_relaxed);
   state_since_.store(now, std::memory_order_relaxed);
   switches_.fetch_add(1, std::memory_order_relaxed);
   asleep_.store(true, std::memory_order_relaxed);
@@ -80,7 +82,7 @@ void Task::FallAsleep() {
 
 void Task::WakeUp() {
   asleep_.store(false, std::memory_order_relaxed);
-  state_since_.store(clock::Monotonic(), std::memory_order_relaxed);
+  state_since_.store(clock::Cycles(), std::memory_order_relaxed);
 }
 
 void Task::SetCreds(RefPtr<auth::Credentials> creds) {

@@ -231,9 +231,10 @@ class Task final : public RefCounted, public wait::Sleeper, public futex::Target
 
   std::atomic<bool> in_guest_{false};
   std::atomic<bool> asleep_{false};
-  std::atomic<int64_t> state_since_{0};
-  std::atomic<uint64_t> user_ns_{0};
-  std::atomic<uint64_t> system_ns_{0};
+  // Of clock::Cycles.
+  std::atomic<uint64_t> state_since_{0};
+  std::atomic<uint64_t> user_cycles_{0};
+  std::atomic<uint64_t> system_cycles_{0};
   std::atomic<uint64_t> minor_faults_{0};
   std::atomic<uint64_t> switches_{0};
 };

@@ -134,9 +134,10 @@ void Task::FinishExit() {
   {
     sync::MutexLock lock(kernel_.mu);
     exited_ = true;
-    int64_t now = clock::Monotonic();
-    system_ns_.fetch_add(now - state_since_.load(std::memory_order_relaxed), std::memory_order_relaxed);
-    group->usage.cpu += CpuTimes{user_ns_.load(), system_ns_.load()};
+    uint64_t now = clock::Cycles();
+    system_cycles_.fetch_add(now - state_since_.load(std::memory_order_relaxed), std::memory_order_relaxed);
+    group->usage.cpu += CpuTimes{static_cast<uint64_t>(clock::FromCycles(user_cycles_.load())),
+                                 static_cast<uint64_t>(clock::FromCycles(system_cycles_.load()))};
     group->usage.minor_faults += minor_faults_.load();
     std::erase(group->tasks, this);
     if (group->leader == this && !group->exiting) group->exit_status = exit_status_;

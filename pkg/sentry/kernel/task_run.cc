@@ -24,7 +24,7 @@ void Task::Start() {
 }
 
 void Task::Run() {
-  state_since_.store(clock::Monotonic(), std::memory_order_relaxed);
+  state_since_.store(clock::Cycles(), std::memory_order_relaxed);
   if (child_tid_on_start_ != 0) {
     // CLONE_CHILD_SETTID: in the child's memory, before it runs (clone(2)); a bad address is ignored.
     (void)mm_->CopyOutObject<int32_t>(child_tid_on_start_, tid());
@@ -32,8 +32,11 @@ void Task::Run() {
   while (true) {
     ReturnToUser();
     if (exiting_) break;
-    int64_t entered = clock::Monotonic();
-    system_ns_.fetch_add(entered - state_since_.load(std::memory_order_relaxed), std::memory_order_relaxed);
+    uint64_t entered = clock::Cycles();
+    // Only this fiber writes these: no need of an atomic addition.
+    system_cycles_.store(
+        system_cycles_.load(std::memory_order_relaxed) + entered - state_since_.load(std::memory_order_relaxed),
+        std::memory_order_relaxed);
     state_since_.store(entered, std::memory_order_relaxed);
     // Against Interrupt(): it sets interrupt_ and then looks at in_guest_; here the other way round, so one sees the
     // other.
@@ -44,8 +47,8 @@ void Task::Run() {
     }
     Result<platform::TrapInfo> trap = context_->Switch(mm_->address_space(), regs_);
     in_guest_.store(false, std::memory_order_relaxed);
-    int64_t left = clock::Monotonic();
-    user_ns_.fetch_add(left - entered, std::memory_order_relaxed);
+    uint64_t left = clock::Cycles();
+    user_cycles_.store(user_cycles_.load(std::memory_order_relaxed) + left - entered, std::memory_order_relaxed);
     state_since_.store(left, std::memory_order_relaxed);
     if (!trap) {
       // The platform lost the guest process (a stub was killed from outside, or the host ran out of memory).

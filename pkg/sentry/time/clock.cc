@@ -16,7 +16,20 @@ Nanoseconds HostClock() {
 constexpr Source kHost{HostClock<CLOCK_REALTIME>, HostClock<CLOCK_MONOTONIC>, HostClock<CLOCK_BOOTTIME>};
 std::atomic<const Source*> source{&kHost};
 
+struct Start {
+  uint64_t cycles = Cycles();
+  Nanoseconds monotonic = HostClock<CLOCK_MONOTONIC>();
+};
+const Start start;
+
 }  // namespace
+
+Nanoseconds FromCycles(uint64_t cycles) {
+  const uint64_t passed = Cycles() - start.cycles;
+  const Nanoseconds elapsed = HostClock<CLOCK_MONOTONIC>() - start.monotonic;
+  if (passed == 0 || elapsed <= 0) return 0;
+  return static_cast<Nanoseconds>(static_cast<unsigned __int128>(cycles) * static_cast<uint64_t>(elapsed) / passed);
+}
 
 Nanoseconds Realtime() { return source.load(std::memory_order_relaxed)->realtime(); }
 Nanoseconds Monotonic() { return source.load(std::memory_order_relaxed)->monotonic(); }
