@@ -45,7 +45,8 @@ class Rewriter {
   virtual void Drop(const Plan& plan) = 0;
   // Hidden memory for trampolines.
   virtual void AddRoom(AddrRange room) = 0;
-  // Where a thread goes on that has come to the address inside a patch where an instruction was.
+  // Where a thread goes on that has come to the address inside a patch where an instruction was, or that is in a
+  // trampoline whose room is no more.
   virtual std::optional<Addr> Landing(Addr addr) = 0;
   // No instruction is hot from now on.
   virtual void Disable() = 0;

@@ -17,7 +17,7 @@ expect "corrupt ELF" 126 'corrupt.*[Ee]xec format error' "$RUNSC" do "$SCRATCH/c
 expect "unknown flag" 1 'unknown flag --debuglog, did you mean --debug-log\?' "$RUNSC" --debuglog=x do true
 expect "unknown command" 1 'unknown command "rum", did you mean "run"\?' "$RUNSC" rum x
 expect "no command" 1 'no command given' "$RUNSC" do
-expect "unknown platform" 1 'unknown platform "hyperdrive"; there is: ' "$RUNSC" --platform=hyperdrive do true
+expect "unknown platform" 1 'unknown platform "hyperdrive"; there are: ' "$RUNSC" --platform=hyperdrive do true
 mkdir bundle
 expect "missing config" 125 'bundle/config.json: No such file or directory' "$RUNSC" run --bundle bundle a
 echo '{' > bundle/config.json

@@ -355,7 +355,9 @@ std::optional<TrapInfo> SystrapContext::TakeSignal(Slot& slot, SystrapRewriter& 
   regs.gs_base = gs_base == slot.guest_address() ? 0 : gs_base;
   regs.orig_rax = ~uint64_t{0};
   bool in_trampoline = false;
-  if (std::optional<Addr> stands_for = rewrites.InGuest(rip)) {
+  // Its pages come and go like others; a page fault is told as it is.
+  const bool page_fault = (signo == SIGSEGV || signo == SIGBUS) && c.trapno == kTrapPageFault;
+  if (std::optional<Addr> stands_for = page_fault ? std::nullopt : rewrites.InGuest(rip)) {
     in_trampoline = true;
     regs.rip = *stands_for;
   }
@@ -384,9 +386,9 @@ std::optional<TrapInfo> SystrapContext::TakeSignal(Slot& slot, SystrapRewriter& 
   }
   // A signal that somebody on the host sent: codes above 0 are the kernel's alone.
   if (code <= 0) return std::nullopt;
-  // A single step within a trampoline is none of the guest's, and a trampoline that is gone is done without.
-  if (in_trampoline) {
-    if (signo == SIGTRAP) regs.rip = rip;
+  // A single step within a trampoline is none of the guest's.
+  if (in_trampoline && signo == SIGTRAP && info.trap == Trap::kFault) {
+    regs.rip = rip;
     return std::nullopt;
   }
   info.signal.si_signo = static_cast<int>(signo);

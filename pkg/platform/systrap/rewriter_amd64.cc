@@ -143,10 +143,14 @@ void SystrapRewriter::AddRoom(AddrRange room) {
 
 std::optional<Addr> SystrapRewriter::Landing(Addr addr) {
   if (!any_.load(std::memory_order_relaxed)) return std::nullopt;
-  sync::MutexLock lock(mu_);
-  auto it = by_call_.find(addr - sizeof(kSyscall));
-  if (it == by_call_.end() || !trampolines_[it->second].moved_compare) return std::nullopt;
-  return it->second + kEntryLength + TRAMPOLINE_TAIL;
+  {
+    sync::MutexLock lock(mu_);
+    auto it = by_call_.find(addr - sizeof(kSyscall));
+    if (it != by_call_.end() && trampolines_[it->second].moved_compare) {
+      return it->second + kEntryLength + TRAMPOLINE_TAIL;
+    }
+  }
+  return InGuest(addr);
 }
 
 bool SystrapRewriter::IsHot(Addr call) {

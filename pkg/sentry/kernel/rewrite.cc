@@ -42,4 +42,13 @@ bool LandOnPatch(mm::MemoryManager& mm, platform::Registers& regs) {
   return true;
 }
 
+bool LeaveLostTrampoline(mm::MemoryManager& mm, platform::Registers& regs, Addr fault) {
+  Rewriter* rewriter = mm.address_space().rewriter();
+  if (rewriter == nullptr || fault != regs.rip) return false;
+  std::optional<Addr> landing = rewriter->Landing(regs.rip);
+  if (!landing) return false;
+  regs.rip = *landing;
+  return true;
+}
+
 }  // namespace redoubt::kernel

@@ -18,6 +18,10 @@ void RewriteCall(mm::MemoryManager& mm, Addr call, uint64_t nr);
 // new place. False: it is the guest's own.
 bool LandOnPatch(mm::MemoryManager& mm, platform::Registers& regs);
 
+// After a page fault that cannot be cured: if it was the fetch of a trampoline that is no more, sets rip to the guest's
+// own instruction that it stood for. False: it is the guest's own.
+bool LeaveLostTrampoline(mm::MemoryManager& mm, platform::Registers& regs, Addr fault);
+
 }  // namespace redoubt::kernel
 
 #endif  // REDOUBT_PKG_SENTRY_KERNEL_REWRITE_H_

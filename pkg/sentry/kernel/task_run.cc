@@ -104,7 +104,7 @@ void Task::HandleFault(const platform::TrapInfo& trap) {
     Addr addr = reinterpret_cast<Addr>(trap.signal.si_addr);
     minor_faults_.fetch_add(1, std::memory_order_relaxed);
     Result<> handled = mm_->HandleUserFault(addr, trap.access, trap.access_known, regs_.rsp);
-    if (handled) return;
+    if (handled || LeaveLostTrampoline(*mm_, regs_, addr)) return;
     switch (handled.error().value()) {
       case EFAULT:
         info = MakeSigInfo(SIGSEGV, SEGV_MAPERR);
