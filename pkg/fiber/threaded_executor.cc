@@ -416,13 +416,25 @@ void ThreadedExecutorImpl::EnterBlocking() {
   auto* w = static_cast<Worker*>(WorkerOf(this));
   CHECK(w != nullptr && !w->in_blocking_region, "BlockingRegions do not nest");
   w->in_blocking_region = true;
-  Guard guard(*this);
-  slots_used_--;
-  GrantSlots();
-  WakeForReady(0);
-  WatchTimers();
-  // Another looks for events meanwhile, and sleeps on their descriptor.
-  if (events_ != nullptr && !AnyAwake()) (void)WakeOne();
+  bool announced = false;
+  {
+    Guard guard(*this);
+    slots_used_--;
+    GrantSlots();
+    WakeForReady(0);
+    WatchTimers();
+    if (events_ != nullptr && !AnyAwake()) {
+      if (watcher_ != nullptr) {
+        announced = !asleep_;
+        asleep_ = true;
+        events_->SetAsleep(true);
+      } else {
+        (void)WakeOne();  // to become the watcher
+      }
+    }
+  }
+  // An event that came before the announcement has waked nobody.
+  if (announced) events_->Poll();
 }
 
 void ThreadedExecutorImpl::LeaveBlocking() NO_THREAD_SAFETY_ANALYSIS {
