@@ -40,7 +40,12 @@ bool WaitForStub(Slot& slot) {
       // It has lost its processor.
       timespec ts{.tv_sec = 0, .tv_nsec = 50'000};
       nanosleep(&ts, nullptr);
-      if (n > 20'000 + 100'000) return false;
+      if (n > 20'000 + 100'000) {
+        // It only pretends to be in the stub. Nobody is to wait for it again.
+        LOG_WARNING("systrap: a guest thread does not obey; killing its process {}", slot.process.pid());
+        slot.process.MarkDead();
+        return false;
+      }
     }
   }
   return true;
@@ -221,12 +226,20 @@ bool SystrapContext::AwaitEvent(Slot& slot) {
     fiber::Time patience = fiber::kForever;
     do {
       host_->Await(waiting);
+      {
+        sync::MutexLock lock(mu_);
+        parked_ = waiting.fiber;
+      }
       while (!slot.Posted() && !slot.process.dead()) {
         if (patience == fiber::kForever && pending_.load()) patience = fiber::Now() + kPatience;
         if (fiber::Park(patience) == fiber::ParkResult::kTimedOut && !slot.Posted() && fiber::Now() >= patience) {
           LOG_WARNING("systrap: a guest thread does not answer; killing its process {}", slot.process.pid());
           slot.process.MarkDead();
         }
+      }
+      {
+        sync::MutexLock lock(mu_);
+        parked_ = nullptr;
       }
       host_->Forget(waiting);
     } while (!slot.Posted() && !slot.process.dead());
@@ -266,6 +279,8 @@ Result<TrapInfo> SystrapContext::Switch(AddressSpace& as, Registers& regs) {
     std::optional<TrapInfo> info = TRY(TakeEvent(slot, static_cast<SystrapAddressSpace&>(as).rewrites(), regs));
     if (info) return *info;
     if (ConsumeInterrupt()) return TrapInfo{};
+    // Rare, but a guest can make such events up without end.
+    fiber::Yield();
   }
 }
 
@@ -406,6 +421,8 @@ void SystrapContext::Interrupt() {
   sync::MutexLock lock(mu_);
   // Under the lock the process stays. If the thread serves another context by now, that one goes on after a look.
   if (Slot* slot = running_.load(std::memory_order_seq_cst); slot != nullptr) slot->process.InterruptThread(*slot);
+  // Patience with a guest that does not come out begins now.
+  if (parked_ != nullptr) parked_->Unpark();
 }
 
 void SystrapContext::Rest() {
