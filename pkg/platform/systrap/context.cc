@@ -225,17 +225,17 @@ bool SystrapContext::AwaitEvent(Slot& slot) {
     Host::Waiting waiting{.slot = &slot, .fiber = fiber::Current()};
     fiber::Time patience = fiber::kForever;
     do {
+      // Anew each time: who is waked is no longer looked after, and the guest may have taken its event back.
       host_->Await(waiting);
       {
         sync::MutexLock lock(mu_);
         parked_ = waiting.fiber;
       }
-      while (!slot.Posted() && !slot.process.dead()) {
-        if (patience == fiber::kForever && pending_.load()) patience = fiber::Now() + kPatience;
-        if (fiber::Park(patience) == fiber::ParkResult::kTimedOut && !slot.Posted() && fiber::Now() >= patience) {
-          LOG_WARNING("systrap: a guest thread does not answer; killing its process {}", slot.process.pid());
-          slot.process.MarkDead();
-        }
+      if (patience == fiber::kForever && pending_.load()) patience = fiber::Now() + kPatience;
+      if (!slot.Posted() && !slot.process.dead() && fiber::Park(patience) == fiber::ParkResult::kTimedOut &&
+          !slot.Posted() && fiber::Now() >= patience) {
+        LOG_WARNING("systrap: a guest thread does not answer; killing its process {}", slot.process.pid());
+        slot.process.MarkDead();
       }
       {
         sync::MutexLock lock(mu_);
