@@ -43,8 +43,10 @@ using Clock = std::chrono::steady_clock;
 constexpr char kForbiddenFile[] = "/tmp/redoubt-hostile-test-file";
 // Where hostile mmaps would go.
 constexpr Addr kForbidden = 0x50000000;
-// A guest that is busy in its stub for longer is taken out by force.
+// A guest that is busy in its stub for longer is taken out by force: soon where that is as good an end as any, later
+// where it must come back.
 constexpr milliseconds kHang{12};
+constexpr milliseconds kMustEnd{10'000};
 
 std::atomic<int> g_signals{0};
 
@@ -224,9 +226,9 @@ class SystrapHostile : public PlatformConformance {
 
   // Runs `regs` in space_ and context_, which are made anew if the last guest broke them. Whatever it does there, it
   // ends, and the process is as it was or gone.
-  Result<TrapInfo> Attack(Registers& regs) {
+  Result<TrapInfo> Attack(Registers& regs, milliseconds limit = kHang) {
     if (space_ == nullptr) Fresh();
-    watchdog_.Arm(*space_);
+    watchdog_.Arm(*space_, limit);
     Result<TrapInfo> info = context_->Switch(*space_, regs);
     const bool hung = watchdog_.Disarm();
     hangs_ += hung;
@@ -383,7 +385,7 @@ TEST_P(SystrapHostile, CannotUseTheStubsSystemCallInstructions) {
           Registers regs{};
           Prepare(call, regs);
           regs.rip = kStubText + at;
-          Result<TrapInfo> info = Attack(regs);
+          Result<TrapInfo> info = Attack(regs, at == offset ? kMustEnd : kHang);
           // The manager's range is no guest thread's: what is called there arrives as the guest's own call.
           if (at == offset && kStubText + at < StubGuestStart()) {
             ASSERT_TRUE(info.has_value());
@@ -415,7 +417,7 @@ TEST_P(SystrapHostile, SystemCallsAreNeverTheHosts) {
       Registers regs{};
       Prepare(call, regs);
       regs.rip = loop_;
-      Result<TrapInfo> info = Attack(regs);
+      Result<TrapInfo> info = Attack(regs, kMustEnd);
       ASSERT_TRUE(info.has_value());
       EXPECT_EQ(info->trap, Trap::kSyscall);
       EXPECT_EQ(regs.orig_rax, call.nr);
@@ -439,7 +441,7 @@ TEST_P(SystrapHostile, SystemCallsAreNeverTheHosts) {
           regs.rip = to32;
           regs.rdi = in32[code];
         }
-        Result<TrapInfo> info = Attack(regs);
+        Result<TrapInfo> info = Attack(regs, kMustEnd);
         EXPECT_TRUE(!info || info->trap == Trap::kFault);
       }
       CheckWorld();
@@ -451,7 +453,7 @@ TEST_P(SystrapHostile, SystemCallsAreNeverTheHosts) {
       regs.rdi = 0xffffffffff600000 + offset;
       regs.rsi = kData;
       regs.rsp = kData + 0x9000;
-      Result<TrapInfo> info = Attack(regs);
+      Result<TrapInfo> info = Attack(regs, kMustEnd);
       EXPECT_TRUE(info.has_value() && info->trap != Trap::kInterrupted) << offset;
     }
   });
@@ -503,7 +505,9 @@ TEST_P(SystrapHostile, FillsItsSlotWithAnything) {
           regs.rax = static_cast<uint64_t>(round);
           if (!Attack(regs)) break;
           // In each of the states that a slot may be in between.
+          watchdog_.Arm(*space_);
           if (round == 0) (void)context_->PullFpState();
+          watchdog_.Disarm();
           if (round == 1) context_->Rest();
         }
       }
@@ -592,13 +596,13 @@ TEST_P(SystrapHostile, ForgesSignalFrames) {
   Addr ud2 = AddCode(guest::InvalidOpcode());
   Run([&] {
     Begin();
-    auto attack = [&](const Frame& frame) {
+    auto attack = [&](const Frame& frame, milliseconds limit = kHang) {
       memset(&Word(0), 0, 0x10000);
       memcpy(&Word(Frame::kOffset), &frame.uc, sizeof(frame.uc));
       Registers regs{};
       regs.rip = StubSigreturn();
       regs.rsp = kData + Frame::kOffset;
-      Result<TrapInfo> info = Attack(regs);
+      Result<TrapInfo> info = Attack(regs, limit);
       CheckWorld();
       // Its signal stack and mask may be anything now.
       if (space_ != nullptr) {
@@ -612,7 +616,7 @@ TEST_P(SystrapHostile, ForgesSignalFrames) {
       return info;
     };
     // A well-formed one does what it would for any process.
-    Result<TrapInfo> info = attack(Frame(loop_));
+    Result<TrapInfo> info = attack(Frame(loop_), kMustEnd);
     ASSERT_TRUE(info.has_value());
     EXPECT_EQ(info->trap, Trap::kSyscall);
     for (uint64_t cs : {0x0, 0x8, 0x10, 0x18, 0x1b, 0x23, 0x2b, 0x30, 0x33, 0x3b, 0x43, 0xffff}) {
