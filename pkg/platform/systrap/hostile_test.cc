@@ -523,7 +523,7 @@ TEST_P(SystrapHostile, ScribblesWhileItsOtherThreadCalls) {
   Run([&] {
     Begin();
     int calls = 0;
-    for (int seed = 1; seed <= 24; seed++) {
+    for (int seed = 0; seed < 28; seed++) {
       At(testing::Message() << seed);
       RefPtr<AddressSpace> space = NewSpace();
       std::atomic<bool> done{false};
@@ -531,11 +531,16 @@ TEST_P(SystrapHostile, ScribblesWhileItsOtherThreadCalls) {
         auto context = *platform().NewContext();
         Registers regs{};
         regs.rip = scribble;
-        regs.rax = static_cast<uint64_t>(seed) * 0x9e3779b97f4a7c15;
-        // The slots' first pages up to the registers to resume, the first pages, all of the two slots.
-        const uint64_t masks[] = {0x101f8, 0x10ff8, 0x1fff8};
-        regs.rdi = kSlots;
-        regs.rsi = masks[seed % 3];
+        regs.rax = static_cast<uint64_t>(seed + 1) * 0x9e3779b97f4a7c15;
+        // Of both slots: what the guest's side writes, with the registers to resume, all; then parts without the event,
+        // so that calls go on: the resumption, registers, the state to load, the end of the signal stack.
+        constexpr struct {
+          uint64_t base, mask;
+        } kAreas[] = {{0, 0x101f8},           {0, 0x10ff8},        {0, 0x1fff8},
+                      {SLOT_RESUME, 0x100f8}, {SLOT_RBX, 0x10038}, {STUB_SLOT_FP_LOAD, 0x11ff8},
+                      {0xe000, 0x11ff8}};
+        regs.rdi = kSlots + kAreas[seed % 7].base;
+        regs.rsi = kAreas[seed % 7].mask;
         const uint64_t ands[] = {~uint64_t{0}, 0, 0, 3}, ors[] = {0, 0, ~uint64_t{0}, 0};
         regs.r8 = ands[seed % 4];
         regs.r9 = ors[seed % 4];
