@@ -40,7 +40,12 @@ bool WaitForStub(Slot& slot) {
       // It has lost its processor.
       timespec ts{.tv_sec = 0, .tv_nsec = 50'000};
       nanosleep(&ts, nullptr);
-      if (n > 20'000 + 100'000) return false;
+      if (n > 20'000 + 100'000) {
+        // It only pretends to be in the stub. Nobody is to wait for it again.
+        LOG_WARNING("systrap: a guest thread does not obey; killing its process {}", slot.process.pid());
+        slot.process.MarkDead();
+        return false;
+      }
     }
   }
   return true;
@@ -223,13 +228,21 @@ bool SystrapContext::AwaitEvent(Slot& slot) {
     Host::Waiting waiting{.slot = &slot, .fiber = fiber::Current()};
     fiber::Time patience = fiber::kForever;
     do {
+      // Anew each time: who is waked is no longer looked after, and the guest may have taken its event back.
       host_->Await(waiting);
-      while (!slot.Posted() && !slot.process.dead()) {
-        if (patience == fiber::kForever && pending_.load()) patience = fiber::Now() + kPatience;
-        if (fiber::Park(patience) == fiber::ParkResult::kTimedOut && !slot.Posted() && fiber::Now() >= patience) {
-          LOG_WARNING("systrap: a guest thread does not answer; killing its process {}", slot.process.pid());
-          slot.process.MarkDead();
-        }
+      {
+        sync::MutexLock lock(mu_);
+        parked_ = waiting.fiber;
+      }
+      if (patience == fiber::kForever && pending_.load()) patience = fiber::Now() + kPatience;
+      if (!slot.Posted() && !slot.process.dead() && fiber::Park(patience) == fiber::ParkResult::kTimedOut &&
+          !slot.Posted() && fiber::Now() >= patience) {
+        LOG_WARNING("systrap: a guest thread does not answer; killing its process {}", slot.process.pid());
+        slot.process.MarkDead();
+      }
+      {
+        sync::MutexLock lock(mu_);
+        parked_ = nullptr;
       }
       host_->Forget(waiting);
     } while (!slot.Posted() && !slot.process.dead());
@@ -269,6 +282,8 @@ Result<TrapInfo> SystrapContext::Switch(AddressSpace& as, Registers& regs) {
     std::optional<TrapInfo> info = TRY(TakeEvent(slot, static_cast<SystrapAddressSpace&>(as).rewrites(), regs));
     if (info) return *info;
     if (ConsumeInterrupt()) return TrapInfo{};
+    // Rare, but a guest can make such events up without end.
+    fiber::Yield();
   }
 }
 
@@ -411,6 +426,8 @@ void SystrapContext::Interrupt() {
   sync::MutexLock lock(mu_);
   // Under the lock the process stays. If the thread serves another context by now, that one goes on after a look.
   if (Slot* slot = running_.load(std::memory_order_seq_cst); slot != nullptr) slot->process.InterruptThread(*slot);
+  // Patience with a guest that does not come out begins now.
+  if (parked_ != nullptr) parked_->Unpark();
 }
 
 void SystrapContext::Rest() {

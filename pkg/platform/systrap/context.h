@@ -75,6 +75,7 @@ class SystrapContext final : public Context {
   std::atomic<bool> pending_{false};
   std::atomic<Slot*> running_{nullptr};
   sync::Mutex mu_{sync::Rank::kLeaf};
+  fiber::Fiber* parked_ GUARDED_BY(mu_) = nullptr;  // while it waits for an event
 };
 
 }  // namespace redoubt::platform::systrap

@@ -63,8 +63,8 @@ Addr SystrapRewriter::FindPlace(Addr from, Addr to, uint64_t length) {
 Result<Rewriter::Plan> SystrapRewriter::MakePlan(Addr call, uint64_t nr, std::span<const std::byte, kContext> around) {
   sync::MutexLock lock(mu_);
   auto never = [&]() REQUIRES(mu_) -> Result<Plan> {
-    Counter& counter = counters_[(call >> 1) % kCounters];
-    if (counter.call == call) counter.count = kNever;
+    if (counters_.empty()) counters_.resize(kCounters);
+    counters_[(call >> 1) % kCounters] = {.call = call, .count = kNever};
     return Err(ENOEXEC);
   };
   if (memcmp(&around[kBefore], kSyscall, sizeof(kSyscall)) != 0) return never();
@@ -132,8 +132,15 @@ void SystrapRewriter::Drop(const Plan& plan) {
   sync::MutexLock lock(mu_);
   auto it = trampolines_.find(plan.trampoline);
   if (it == trampolines_.end()) return;
-  by_call_.erase(it->second.call);
+  const Addr call = it->second.call;
   trampolines_.erase(it);
+  // Two threads may have planned the same call: the patch of the one that was carried out stays known.
+  auto current = by_call_.find(call);
+  if (current == by_call_.end() || current->second != plan.trampoline) return;
+  by_call_.erase(current);
+  for (const auto& [trampoline, t] : trampolines_) {
+    if (t.call == call) by_call_[call] = trampoline;
+  }
 }
 
 void SystrapRewriter::AddRoom(AddrRange room) {
@@ -182,6 +189,8 @@ std::optional<Addr> SystrapRewriter::InGuest(Addr rip) {
 }
 
 void SystrapRewriter::Inherit(SystrapRewriter& parent) {
+  // The reason, a thread with a gs of its own, is inherited too.
+  if (!parent.enabled_.load(std::memory_order_relaxed)) Disable();
   if (!parent.any_.load(std::memory_order_relaxed)) return;
   std::vector<AddrRange> rooms;
   std::map<Addr, Trampoline> trampolines;

@@ -175,6 +175,8 @@ void StubProcess::Kill() {
   }
   host_->Unwatch(*this, process_.ack);
   host_->ForgetResting(*this);
+  // A fiber may still wait for a guest that is beyond help: its pipe, whose end would tell, is watched no more.
+  if (host_->waiting() > 0) host_->Wake();
   host_->Bury(process_);
 }
 
