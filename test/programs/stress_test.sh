@@ -288,8 +288,8 @@ timeout 120 "$RUNSC" do bash -c 'for n in 200 2000; do for ((i = 0; i < n; i++))
 cli=$!
 exec 9>"$SCRATCH/go"
 reached() { for _ in $(seq 1200); do [ "$(grep -c done "$SCRATCH/steps")" -ge "$1" ] && return; sleep 0.05; done; fail "the loop hangs"; }
-runsc_pid=$(pgrep -P $cli)
 reached 1
+runsc_pid=$(pgrep -P $cli)  # by now timeout(1) has started it
 sleep 1.5  # idle threads end after a second
 sentry=$(pgrep -P "$runsc_pid" -f '^runsc-sandbox')
 before=$(usage "$sentry")
