@@ -401,7 +401,7 @@ TEST(SystrapRewriter, Fuzz) {
           ASSERT_FALSE(range.Overlaps({b.trampoline, b.trampoline + b.code_length}));
         }
         ASSERT_EQ(r.InGuest(a.plan.trampoline), a.plan.addr);
-        ASSERT_EQ(r.Landing(a.call + 2).has_value(), a.compare);
+        ASSERT_EQ(r.Landing(a.call + 2).has_value(), a.compare || r.InGuest(a.call + 2).has_value());
       }
     }
   }
