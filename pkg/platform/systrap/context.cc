@@ -235,8 +235,9 @@ bool SystrapContext::AwaitEvent(Slot& slot) {
         parked_ = waiting.fiber;
       }
       if (patience == fiber::kForever && pending_.load()) patience = fiber::Now() + kPatience;
-      if (!slot.Posted() && !slot.process.dead() && fiber::Park(patience) == fiber::ParkResult::kTimedOut &&
-          !slot.Posted() && fiber::Now() >= patience) {
+      if (!slot.Posted() && !slot.process.dead()) (void)fiber::Park(patience);
+      // Whatever woke it: the guest may do that again and again.
+      if (!slot.Posted() && fiber::Now() >= patience) {
         LOG_WARNING("systrap: a guest thread does not answer; killing its process {}", slot.process.pid());
         slot.process.MarkDead();
       }
