@@ -238,6 +238,7 @@ int Main(int argc, char** argv) {
   app.allow_extras();
   app.add_option("--root", flags.root, "directory for the state of containers")->capture_default_str();
   app.add_option("--platform", flags.platform, "how guest code is run: systrap (fast) or ptrace (anywhere)")
+      ->envname("RUNSC_PLATFORM")
       ->capture_default_str();
   app.add_option("--network", flags.network, "what network the guest has: none")->capture_default_str();
   app.add_option("--debug-log", flags.debug_log, "directory for log files");
