@@ -296,6 +296,8 @@ bool Host::Poll() {
 
 void Host::NoteResting(Slot& slot) {
   sync::MutexLock lock(waiting_mu_);
+  // Under the lock: Kill says so first and then forgets what rests, and the slot goes with its process.
+  if (slot.process.killed()) return;
   resting_.push_back(&slot);
   resting_count_.store(static_cast<int>(resting_.size()), std::memory_order_relaxed);
 }

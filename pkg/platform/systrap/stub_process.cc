@@ -118,7 +118,7 @@ void StubProcess::RemoveWaiter(fiber::Fiber* fiber) {
 }
 
 void StubProcess::Resting(Slot& slot) {
-  if (!killed()) host_->NoteResting(slot);
+  host_->NoteResting(slot);
   slot.lease.store(Slot::kResting, std::memory_order_seq_cst);
   if (waiter_count_.load(std::memory_order_seq_cst) == 0) return;
   sync::MutexLock lock(slots_mu_);
@@ -140,7 +140,7 @@ void StubProcess::Leave(SystrapContext& context) {
     s->owner.store(nullptr, std::memory_order_relaxed);
     // Held by the context itself, then.
     if (s->lease.load(std::memory_order_relaxed) == Slot::kHeld) {
-      if (!killed()) host_->NoteResting(*s);
+      host_->NoteResting(*s);
       s->lease.store(Slot::kResting, std::memory_order_release);
     }
   }
