@@ -20,10 +20,13 @@ Result<TrapInfo> KvmContext::Switch(AddressSpace& as, Registers& regs) {
   RefPtr<GuestTables> tables = space.tables();
   if (!tables) return Err(ESRCH);
 
-  PoolVcpu* v = TRY(machine_->Acquire(fp_));
-  Result<Exit> exit = RunTurns(*v, space, tables, regs);
-  machine_->Release(*v);
-  TRY(exit);
+  std::optional<Exit> exit;
+  while (!exit) {
+    PoolVcpu* v = TRY(machine_->Acquire(fp_));
+    Result<std::optional<Exit>> turn = RunTurn(*v, tables, regs);
+    machine_->Release(*v);
+    exit = TRY(turn);
+  }
   regs.orig_rax = ~0ull;
   if (exit->kind == Exit::Kind::kSyscall) {
     regs.orig_rax = regs.rax;
@@ -36,8 +39,7 @@ Result<TrapInfo> KvmContext::Switch(AddressSpace& as, Registers& regs) {
   return Describe(*exit, space, regs);
 }
 
-Result<Exit> KvmContext::RunTurns(PoolVcpu& v, KvmAddressSpace& space, const RefPtr<GuestTables>& tables,
-                                  Registers& regs) {
+Result<std::optional<Exit>> KvmContext::RunTurn(PoolVcpu& v, const RefPtr<GuestTables>& tables, Registers& regs) {
   for (;;) {
     TRY(v.vcpu->Prepare(regs, tables));
     if (!Enter(*v.vcpu)) return Exit{.kind = Exit::Kind::kInterrupted};
@@ -48,8 +50,8 @@ Result<Exit> KvmContext::RunTurns(PoolVcpu& v, KvmAddressSpace& space, const Ref
     Leave();
     Exit exit = v.vcpu->Finish(regs);
     if (exit.kind == Exit::Kind::kFailed) return Err(EFAULT);
-    if (exit.kind != Exit::Kind::kInterrupted) return exit;
-    if (TakeInterrupt() || v.preempt.exchange(false)) return exit;
+    if (exit.kind != Exit::Kind::kInterrupted || TakeInterrupt()) return exit;
+    if (v.preempt.exchange(false)) return std::nullopt;
     // A signal for somebody else.
   }
 }

@@ -3,6 +3,7 @@
 #define REDOUBT_PKG_PLATFORM_KVM_CONTEXT_H_
 
 #include <memory>
+#include <optional>
 #include <utility>
 
 #include "pkg/platform/kvm/machine.h"
@@ -30,8 +31,8 @@ class KvmContext final : public Context {
   bool Enter(Vcpu& vcpu) EXCLUDES(mu_);
   void Leave() EXCLUDES(mu_);
   bool TakeInterrupt() EXCLUDES(mu_);
-  // Turns until something other than a stray signal ends one.
-  Result<Exit> RunTurns(PoolVcpu& v, KvmAddressSpace& space, const RefPtr<GuestTables>& tables, Registers& regs);
+  // Nothing if the turn was ended in favour of another context.
+  Result<std::optional<Exit>> RunTurn(PoolVcpu& v, const RefPtr<GuestTables>& tables, Registers& regs);
   TrapInfo Describe(const Exit& exit, KvmAddressSpace& space, const Registers& regs);
 
   const std::shared_ptr<Machine> machine_;

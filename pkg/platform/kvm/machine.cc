@@ -100,16 +100,21 @@ PoolVcpu* Machine::PickFree(FpHome& fp) {
   return made_ < max_vcpus_ ? nullptr : best;
 }
 
+Result<> Machine::Evict(FpHome& fp) {
+  fp.bytes_.resize(vm_->xsave_size());
+  TRY(fp.home_->vcpu->GetFpState(fp.bytes_));
+  fp.home_->resident = nullptr;
+  fp.home_ = nullptr;
+  return {};
+}
+
 Result<> Machine::TakeOver(PoolVcpu& v, FpHome& fp) {
   v.taken = ++turns_;
   v.preempt.store(false, std::memory_order_relaxed);
   if (v.resident == &fp) return {};
-  if (v.resident != nullptr) {
-    v.resident->bytes_.resize(vm_->xsave_size());
-    TRY(v.vcpu->GetFpState(v.resident->bytes_));
-    v.resident->home_ = nullptr;
-    v.resident = nullptr;
-  }
+  if (v.resident != nullptr) TRY(Evict(*v.resident));
+  // It may be in one that was granted to another context, which has not taken it over yet.
+  if (fp.home_ != nullptr) TRY(Evict(fp));
   if (fp.bytes_.empty()) {
     fp.bytes_ = InitialFpState().bytes;
     fp.bytes_.resize(vm_->xsave_size());

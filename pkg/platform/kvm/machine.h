@@ -31,7 +31,7 @@ struct PoolVcpu {
   class FpHome* resident = nullptr;  // whose extended state it holds
   bool busy = false;
   uint64_t taken = 0;  // when it was last taken, in turns of the pool
-  // Asked to end a turn.
+  // Asked to let another have it.
   std::atomic<bool> preempt{false};
 };
 
@@ -90,6 +90,8 @@ class Machine final {
   Result<> Init(Api& api, int memory_fd);
   Result<PoolVcpu*> NewVcpu(int index);
   PoolVcpu* PickFree(FpHome& fp) REQUIRES(mu_);
+  // Moves the state from its vCPU, which is not running, to its bytes.
+  Result<> Evict(FpHome& fp) REQUIRES(mu_);
   Result<> TakeOver(PoolVcpu& v, FpHome& fp) REQUIRES(mu_);
   void ReleaseLocked(PoolVcpu& v) REQUIRES(mu_);
   void PreemptFor(const Waiter& waiter) REQUIRES(mu_);
