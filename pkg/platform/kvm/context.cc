@@ -49,6 +49,12 @@ Result<std::optional<Exit>> KvmContext::RunTurn(PoolVcpu& v, const RefPtr<GuestT
     }
     Leave();
     Exit exit = v.vcpu->Finish(regs);
+    while (exit.kind == Exit::Kind::kInterrupted && TRY(v.vcpu->OwesException())) {
+      // It ends in ring 0, some instructions from here.
+      v.vcpu->ClearKick();
+      v.vcpu->Run();
+      exit = v.vcpu->Finish(regs);
+    }
     if (exit.kind == Exit::Kind::kFailed) return Err(EFAULT);
     if (exit.kind != Exit::Kind::kInterrupted || TakeInterrupt()) return exit;
     if (v.preempt.exchange(false)) return std::nullopt;

@@ -347,6 +347,13 @@ Exit Vcpu::Finish(Registers& regs) {
       .kind = Exit::Kind::kException, .vector = place.vector, .error_code = trap.error_code, .fault_address = s.cr2};
 }
 
+Result<bool> Vcpu::OwesException() {
+  if ((run_->s.regs.sregs.cs.selector & 3) == 0) return false;  // ring 3 was not entered
+  kvm_vcpu_events events{};
+  TRY(Ioctl(vm_.api(), fd_.get(), KVM_GET_VCPU_EVENTS, &events));
+  return events.exception.injected != 0 || events.exception.pending != 0;
+}
+
 Result<> Vcpu::GetFpState(std::span<std::byte> area) {
   TRY(vm_.api().Ioctl(fd_.get(), kGetXsave2, reinterpret_cast<uintptr_t>(area.data())));
   // What is in its initial state is written as such, but MXCSR is its own even if the registers are initial.

@@ -58,6 +58,9 @@ class Vcpu final {
   void Run();
   // What has happened; the guest's registers go to `regs`.
   Exit Finish(Registers& regs);
+  // After Finish said kInterrupted: whether an exception of this guest is on its way into the machine. Then Run must
+  // follow, without Prepare, or the next guest would have it.
+  Result<bool> OwesException();
 
   // Makes the current or next Run end soon, with kInterrupted if nothing else ends it. Any thread.
   void Kick();
