@@ -41,16 +41,18 @@ Result<TrapInfo> KvmContext::Switch(AddressSpace& as, Registers& regs) {
 
 Result<std::optional<Exit>> KvmContext::RunTurn(PoolVcpu& v, const RefPtr<GuestTables>& tables, Registers& regs) {
   for (;;) {
-    TRY(v.vcpu->Prepare(regs, tables));
     if (!Enter(*v.vcpu)) return Exit{.kind = Exit::Kind::kInterrupted};
+    if (Result<> r = v.vcpu->Prepare(regs, tables); !r) {
+      Leave();
+      return Err(r.error());
+    }
     {
       fiber::BlockingRegion region;
       v.vcpu->Run();
     }
     Leave();
     Exit exit = v.vcpu->Finish(regs);
-    while (exit.kind == Exit::Kind::kInterrupted && TRY(v.vcpu->OwesException())) {
-      // It ends in ring 0, some instructions from here.
+    while (exit.kind == Exit::Kind::kOwes) {
       v.vcpu->ClearKick();
       v.vcpu->Run();
       exit = v.vcpu->Finish(regs);

@@ -175,7 +175,7 @@ uint64_t Vcpu::Cr3For(const GuestTables& tables) {
   uint64_t cr3 = tables.tables.root_physical();
   if (!vm_.pcid()) return cr3;
   // Entries that go are flushed for all PCIDs (FileMemory::Forget), so one is good until another takes it.
-  const uint64_t pcid = 1 + tables.id % (kPcids - 1);
+  const uint64_t pcid = PcidOf(tables);
   cr3 |= pcid;
   if (std::exchange(pcid_owners_[pcid], tables.id) == tables.id) cr3 |= ring0::kCr3NoFlush;
   return cr3;
@@ -188,7 +188,8 @@ Result<> Vcpu::Prepare(const Registers& regs, const RefPtr<GuestTables>& tables)
     TRY(SetUp(Cr3For(*tables) & ~ring0::kCr3NoFlush));
     loaded_ = tables;
   }
-  uint64_t dirty = KVM_SYNC_X86_REGS;
+  // KVM clears these once it has taken them; what it has not taken, it still must.
+  uint64_t dirty = run_->kvm_dirty_regs | KVM_SYNC_X86_REGS;
   if ((s.cs.selector & 3) != 0) {
     ToRing0(s);
     dirty |= KVM_SYNC_X86_SREGS;
@@ -296,20 +297,40 @@ void Vcpu::CopyRegisters(Registers& regs) const {
   regs.gs_base = s.gs.base;
 }
 
+// Without hardware virtualization `syscall` jumps to LSTAR in ring 3, which cannot fetch there. A guest that jumps
+// there by itself makes a system call too, with the return address in rcx: nothing that it could not do otherwise.
+bool Vcpu::AtLstar(Addr rip, Registers& regs) {
+  if (rip != ring0::kLstar || regs.rcx >= kTaskSize) return false;
+  regs.rip = regs.rcx;
+  regs.eflags = regs.r11;
+  return true;
+}
+
 Exit Vcpu::Finish(Registers& regs) {
   const kvm_regs& r = run_->s.regs.regs;
   const kvm_sregs& s = run_->s.regs.sregs;
   const bool interrupted = run_error_ == EINTR || run_error_ == EAGAIN;
   if (next_) {
     // Not so if a signal came before ring 0 had loaded it.
-    if ((s.cr3 & ring0::pagetables::kAddressMask) == next_->tables.root_physical()) loaded_ = next_;
+    if ((s.cr3 & ring0::pagetables::kAddressMask) == next_->tables.root_physical()) {
+      loaded_ = next_;
+    } else {
+      pcid_owners_[PcidOf(*next_)] = 0;
+    }
     next_.reset();
   }
   if (run_error_ != 0 && !interrupted) return Fail("the host cannot run a guest");
 
   if ((s.cs.selector & 3) != 0) {
     CopyRegisters(regs);
-    if (interrupted) return {.kind = Exit::Kind::kInterrupted};
+    if (interrupted) {
+      kvm_vcpu_events events{};
+      if (!Ioctl(vm_.api(), fd_.get(), KVM_GET_VCPU_EVENTS, &events)) return Fail("no events");
+      if (events.exception.injected != 0 || events.exception.pending != 0) return {.kind = Exit::Kind::kOwes};
+      // Where `syscall` stays in ring 3 (see below), a signal may come before the fetch at LSTAR faults.
+      if (AtLstar(regs.rip, regs)) return {.kind = Exit::Kind::kSyscall};
+      return {.kind = Exit::Kind::kInterrupted};
+    }
     // An instruction of ring 3 that KVM had to emulate and does not know.
     if (run_->exit_reason == KVM_EXIT_INTERNAL_ERROR && run_->internal.suberror == KVM_INTERNAL_ERROR_EMULATION) {
       return {.kind = Exit::Kind::kException, .vector = static_cast<int>(kTrapInvalidOpcode)};
@@ -333,25 +354,14 @@ Exit Vcpu::Finish(Registers& regs) {
   if ((trap.frame.cs & 3) == 0) return Fail("an exception in ring 0");
   CopyRegisters(regs);
   regs.rsp = trap.frame.rsp;
-  // Without hardware virtualization `syscall` jumps to LSTAR in ring 3, which is a fault. A guest that jumps there by
-  // itself makes a system call too, with the return address in rcx: nothing that it could not do otherwise.
-  if (place.vector == static_cast<int>(kTrapPageFault) && trap.frame.rip == ring0::kLstar && s.cr2 == ring0::kLstar &&
-      (trap.error_code & kFetch) != 0 && regs.rcx < kTaskSize) {
-    regs.rip = regs.rcx;
-    regs.eflags = regs.r11;
+  if (place.vector == static_cast<int>(kTrapPageFault) && (trap.error_code & kFetch) != 0 &&
+      AtLstar(trap.frame.rip, regs)) {
     return {.kind = Exit::Kind::kSyscall};
   }
   regs.rip = trap.frame.rip;
   regs.eflags = trap.frame.rflags;
   return {
       .kind = Exit::Kind::kException, .vector = place.vector, .error_code = trap.error_code, .fault_address = s.cr2};
-}
-
-Result<bool> Vcpu::OwesException() {
-  if ((run_->s.regs.sregs.cs.selector & 3) == 0) return false;  // ring 3 was not entered
-  kvm_vcpu_events events{};
-  TRY(Ioctl(vm_.api(), fd_.get(), KVM_GET_VCPU_EVENTS, &events));
-  return events.exception.injected != 0 || events.exception.pending != 0;
 }
 
 Result<> Vcpu::GetFpState(std::span<std::byte> area) {

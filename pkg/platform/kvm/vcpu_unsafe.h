@@ -35,7 +35,9 @@ struct Exit {
     kSyscall,
     kException,
     kInterrupted,  // by a signal, or before ring 3 was entered: the guest may go on from its registers
-    kFailed,       // the host gave up; logged. The vCPU is set up anew when next used
+    kOwes,  // as kInterrupted, but an exception is on its way into the machine: Run must follow without Prepare, or the
+            // next guest would have it. It ends in ring 0, some instructions from here
+    kFailed,  // the host gave up; logged. The vCPU is set up anew when next used
   } kind = Kind::kFailed;
   // For kException.
   int vector = 0;
@@ -52,15 +54,12 @@ class Vcpu final {
   Vcpu(const Vcpu&) = delete;
   Vcpu& operator=(const Vcpu&) = delete;
 
-  // Loads a guest. `regs` must be sanitized and checked (registers_amd64.h).
+  // Loads a guest. `regs` must be sanitized and checked (registers_amd64.h). Run and Finish must follow.
   Result<> Prepare(const Registers& regs, const RefPtr<GuestTables>& tables);
   // Runs it until something happens. Blocks the OS thread.
   void Run();
   // What has happened; the guest's registers go to `regs`.
   Exit Finish(Registers& regs);
-  // After Finish said kInterrupted: whether an exception of this guest is on its way into the machine. Then Run must
-  // follow, without Prepare, or the next guest would have it.
-  Result<bool> OwesException();
 
   // Makes the current or next Run end soon, with kInterrupted if nothing else ends it. Any thread.
   void Kick();
@@ -80,8 +79,11 @@ class Vcpu final {
   Result<> SetUp(uint64_t cr3);
   Result<> SetControlRegisters(kvm_sregs& s);
   uint64_t Cr3For(const GuestTables& tables);
+  static uint64_t PcidOf(const GuestTables& tables) { return 1 + tables.id % (kPcids - 1); }
   Exit Fail(const char* what);
   void CopyRegisters(Registers& regs) const;
+  // Whether ring 3 at `rip` has made a system call; then `regs` are made those after it.
+  static bool AtLstar(Addr rip, Registers& regs);
 
   static constexpr size_t kPcids = 64;
 
