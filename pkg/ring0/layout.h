@@ -23,10 +23,9 @@
 #define RING0_USER_CS 0x33
 #define RING0_TSS 0x40
 
-// A processor's own page: its TSS, two stacks for traps (they grow down from these), and the frame by which it enters
+// A processor's own page: its TSS, the stack for traps (it grows down from this), and the frame by which it enters
 // ring 3.
 #define RING0_TRAP_STACK 0x800
-#define RING0_IST_STACK 0xc00
 #define RING0_ENTER_FRAME 0xf00
 
 #endif  // REDOUBT_PKG_RING0_LAYOUT_H_

@@ -48,17 +48,11 @@ inline constexpr Addr kLstar = kText + RING0_SYSCALL_STUB;
 // Flags that a system call clears: as Linux, all that could disturb ring 0 (TF, IF, DF, IOPL, NT, AC, ...).
 inline constexpr uint64_t kFmask = 0x257fd5;
 
-// Exception vectors that ring 0 itself needs to know.
-inline constexpr int kVectorDebug = 1;
-inline constexpr int kVectorNmi = 2;
-inline constexpr int kVectorDoubleFault = 8;
-inline constexpr int kVectorMachineCheck = 18;
-
 // Each fills a page of zeros.
 void BuildText(std::span<std::byte, kPageSize> page);
 void BuildIdt(std::span<std::byte, kPageSize> page);
 void BuildGdt(std::span<std::byte, kPageSize> page);
-// The TSS and, with its stacks, the page of a processor.
+// The page of a processor: its TSS and room for its stack.
 void BuildCpuPage(std::span<std::byte, kPageSize> page, int cpu);
 
 // What the processor pushes at a trap, and what iretq takes.

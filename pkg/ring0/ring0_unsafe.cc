@@ -15,8 +15,8 @@ static_assert(RING0_TEXT_SIZE <= kPageSize);
 static_assert(RING0_USER_DS == RING0_SYSRET_BASE + 8 && RING0_USER_CS == RING0_SYSRET_BASE + 16);
 static_assert(RING0_KERNEL_DS == RING0_KERNEL_CS + 8);
 static_assert(RING0_SYSCALL_PORT >= RING0_VECTORS && RING0_SYSCALL_PORT < 256, "an immediate of out");
-static_assert(RING0_TRAP_STACK % 16 == 0 && RING0_IST_STACK % 16 == 0, "the processor aligns its frames");
-static_assert(RING0_ENTER_FRAME - 8 > RING0_IST_STACK && RING0_ENTER_FRAME + sizeof(Frame) <= kPageSize);
+static_assert(RING0_TRAP_STACK % 16 == 0, "the processor aligns its frames");
+static_assert(RING0_ENTER_FRAME - 8 > RING0_TRAP_STACK && RING0_ENTER_FRAME + sizeof(Frame) <= kPageSize);
 
 // Of a TSS (SDM vol. 3, 7.7).
 constexpr size_t kTssRsp0 = 4;
@@ -26,12 +26,6 @@ constexpr size_t kTssIoMap = 102;
 template <typename T>
 void Put(std::span<std::byte, kPageSize> page, size_t offset, const T& value) {
   memcpy(page.data() + offset, &value, sizeof(value));
-}
-
-// Those that can come while ring 0 is on no stack of its own: at LSTAR it still has ring 3's.
-bool OnIst(int vector) {
-  return vector == kVectorDebug || vector == kVectorNmi || vector == kVectorDoubleFault ||
-         vector == kVectorMachineCheck;
 }
 
 }  // namespace
@@ -47,8 +41,9 @@ void BuildIdt(std::span<std::byte, kPageSize> page) {
     const uint64_t handler = kText + static_cast<uint64_t>(vector) * RING0_STUB_SIZE;
     // int3 and into are for ring 3 to use; any other `int n` is a general protection fault.
     const uint64_t dpl = vector == 3 || vector == 4 ? 3 : 0;
-    const uint64_t ist = OnIst(vector) ? 1 : 0;
-    // A 64-bit interrupt gate (SDM vol. 3, 6.14.1).
+    // A 64-bit interrupt gate (SDM vol. 3, 6.14.1), with a stack from the TSS whatever the privilege was: ring 0 may
+    // be on ring 3's (at LSTAR it is), and must not push there.
+    constexpr uint64_t ist = 1;
     const uint64_t low = (handler & 0xffff) | uint64_t{RING0_KERNEL_CS} << 16 | ist << 32 |
                          (uint64_t{0x8e} | dpl << 5) << 40 | (handler >> 16 & 0xffff) << 48;
     Put(page, static_cast<size_t>(vector) * 16, low);
@@ -67,7 +62,7 @@ void BuildGdt(std::span<std::byte, kPageSize> page) {
 
 void BuildCpuPage(std::span<std::byte, kPageSize> page, int cpu) {
   Put(page, kTssRsp0, CpuPage(cpu) + RING0_TRAP_STACK);
-  Put(page, kTssIst1, CpuPage(cpu) + RING0_IST_STACK);
+  Put(page, kTssIst1, CpuPage(cpu) + RING0_TRAP_STACK);
   // Past the limit: no bitmap, so ring 3 may use no port.
   Put(page, kTssIoMap, static_cast<uint16_t>(kTssLimit + 1));
 }
@@ -101,7 +96,7 @@ bool HasErrorCode(int vector) {
 }
 
 TrapFrame ReadTrapFrame(std::span<const std::byte, kPageSize> page, int vector) {
-  const size_t top = OnIst(vector) ? RING0_IST_STACK : RING0_TRAP_STACK;
+  constexpr size_t top = RING0_TRAP_STACK;
   TrapFrame result{};
   memcpy(&result.frame, page.data() + top - sizeof(Frame), sizeof(Frame));
   if (HasErrorCode(vector)) {

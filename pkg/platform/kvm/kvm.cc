@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "pkg/platform/kvm/address_space.h"
+#include "pkg/platform/kvm/api_unsafe.h"
 #include "pkg/platform/kvm/context.h"
 #include "pkg/platform/kvm/machine.h"
 
@@ -32,9 +33,11 @@ class Kvm final : public Platform {
 
 }  // namespace
 
-Result<std::unique_ptr<Platform>> Create(const Requirements& requirements) {
+Result<std::unique_ptr<Platform>> Create(const Requirements& requirements) { return Create(HostApi(), requirements); }
+
+Result<std::unique_ptr<Platform>> Create(Api& api, const Requirements& requirements) {
   if (requirements.memory_fd < 0) return Err(EBADF);
-  std::shared_ptr<Machine> machine = TRY(Machine::Create(HostApi(), requirements.memory_fd));
+  std::shared_ptr<Machine> machine = TRY(Machine::Create(api, requirements.memory_fd));
   return std::unique_ptr<Platform>(new Kvm(std::move(machine), requirements.memory_fd));
 }
 

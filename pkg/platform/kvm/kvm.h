@@ -19,6 +19,10 @@ namespace redoubt::platform::kvm {
 // EBADF without a memory file. A host that lacks what is needed is an error with a line in the log that names it.
 Result<std::unique_ptr<Platform>> Create(const Requirements& requirements);
 
+class Api;
+// With another way to the host, which outlives the platform: for tests.
+Result<std::unique_ptr<Platform>> Create(Api& api, const Requirements& requirements);
+
 // Whether the processor offers virtualization and /dev/kvm may be opened. Where it does not, KVM (if there is any) is
 // emulated, and slower than every other platform. Microseconds.
 bool HasHardware();

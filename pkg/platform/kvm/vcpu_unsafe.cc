@@ -270,6 +270,16 @@ Exit Vcpu::Fail(const char* what) {
   return {.kind = Exit::Kind::kFailed};
 }
 
+Exit Vcpu::Lost(Registers& regs, const char* what) {
+  // A guest may do it as often as it likes.
+  static std::atomic<int> logged{0};
+  if (logged.fetch_add(1, std::memory_order_relaxed) < 10) (void)Fail(what);
+  broken_ = true;
+  CopyRegisters(regs);
+  regs.rip = 0;
+  return {.kind = Exit::Kind::kException, .vector = static_cast<int>(kTrapGeneralProtection)};
+}
+
 void Vcpu::CopyRegisters(Registers& regs) const {
   const kvm_regs& r = run_->s.regs.regs;
   const kvm_sregs& s = run_->s.regs.sregs;
@@ -300,7 +310,8 @@ void Vcpu::CopyRegisters(Registers& regs) const {
 // Without hardware virtualization `syscall` jumps to LSTAR in ring 3, which cannot fetch there. A guest that jumps
 // there by itself makes a system call too, with the return address in rcx: nothing that it could not do otherwise.
 bool Vcpu::AtLstar(Addr rip, Registers& regs) {
-  if (rip != ring0::kLstar || regs.rcx >= kTaskSize) return false;
+  // The last possible call returns to kTaskSize, which is a fault of its own.
+  if (rip != ring0::kLstar || regs.rcx > kTaskSize) return false;
   regs.rip = regs.rcx;
   regs.eflags = regs.r11;
   return true;
@@ -348,10 +359,15 @@ Exit Vcpu::Finish(Registers& regs) {
     regs.eflags = regs.r11;
     return {.kind = Exit::Kind::kSyscall};
   }
-  if (place.kind != ring0::Place::Kind::kException || !at_stub) return Fail("ring 0 is lost");
+  if (place.kind != ring0::Place::Kind::kException || !at_stub) {
+    const uint32_t reason = run_->exit_reason;
+    const bool known =
+        at_stub || reason == KVM_EXIT_SHUTDOWN || reason == KVM_EXIT_INTERNAL_ERROR || reason == KVM_EXIT_HLT;
+    return known ? Lost(regs, "ring 0 is not in its code") : Fail("the host gave up");
+  }
 
   const ring0::TrapFrame trap = ring0::ReadTrapFrame(page_, place.vector);
-  if ((trap.frame.cs & 3) == 0) return Fail("an exception in ring 0");
+  if ((trap.frame.cs & 3) == 0) return Lost(regs, "an exception in ring 0");
   CopyRegisters(regs);
   regs.rsp = trap.frame.rsp;
   if (place.vector == static_cast<int>(kTrapPageFault) && (trap.error_code & kFetch) != 0 &&
