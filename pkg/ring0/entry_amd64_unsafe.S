@@ -41,6 +41,11 @@ redoubt_ring0_text_start:
     popq %rax
     iretq
 
+    // CSTAR: as LSTAR, from 32-bit code, which there should not be.
+    .org redoubt_ring0_text_start + RING0_SYSCALL32_STUB, 0xf4
+    outb %al, $RING0_SYSCALL32_PORT
+    hlt
+
     .org redoubt_ring0_text_start + RING0_TEXT_SIZE, 0xf4
     .globl redoubt_ring0_text_end
 redoubt_ring0_text_end:

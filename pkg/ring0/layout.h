@@ -10,10 +10,12 @@
 #define RING0_ENTER_IRET 0x210
 #define RING0_ENTER_SYSRET 0x220
 #define RING0_ENTER_CR3_IRET 0x230
-#define RING0_TEXT_SIZE 0x240
+#define RING0_SYSCALL32_STUB 0x240
+#define RING0_TEXT_SIZE 0x250
 
-// Ports that the stubs write to: the vector, or this.
+// Ports that the stubs write to: the vector, or these.
 #define RING0_SYSCALL_PORT 0xf0
+#define RING0_SYSCALL32_PORT 0xf1
 
 // Linux's selectors. SYSRET wants RING0_USER_CS = RING0_USER_DS + 8 (APM vol. 3, SYSRET).
 #define RING0_KERNEL_CS 0x10

@@ -42,9 +42,11 @@ inline constexpr uint64_t kCr3NoFlush = uint64_t{1} << 63;  // with PCIDE: what 
 inline constexpr uint64_t kEfer = 0xd01;                    // NXE LMA LME SCE
 inline constexpr uint32_t kMsrStar = 0xc0000081;
 inline constexpr uint32_t kMsrLstar = 0xc0000082;
+inline constexpr uint32_t kMsrCstar = 0xc0000083;
 inline constexpr uint32_t kMsrFmask = 0xc0000084;
 inline constexpr uint64_t kStar = uint64_t{RING0_SYSRET_BASE} << 48 | uint64_t{RING0_KERNEL_CS} << 32;
 inline constexpr Addr kLstar = kText + RING0_SYSCALL_STUB;
+inline constexpr Addr kCstar = kText + RING0_SYSCALL32_STUB;
 // Flags that a system call clears: as Linux, all that could disturb ring 0 (TF, IF, DF, IOPL, NT, AC, ...).
 inline constexpr uint64_t kFmask = 0x257fd5;
 
@@ -70,6 +72,7 @@ struct Place {
     kEntering,   // ring 3 has not run since it was last entered; its registers are as they were given
     kException,  // `vector` has been delivered
     kSyscall,    // a system call has come by LSTAR
+    kSyscall32,  // by CSTAR
     kOther,      // nowhere that makes sense
   } kind;
   int vector = 0;

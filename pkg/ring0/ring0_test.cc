@@ -28,6 +28,8 @@ TEST(Ring0, TheFirstInstructionOfEachStubLeavesTheMachine) {
   }
   EXPECT_EQ(At<uint8_t>(page, RING0_SYSCALL_STUB), 0xe6);
   EXPECT_EQ(At<uint8_t>(page, RING0_SYSCALL_STUB + 1), RING0_SYSCALL_PORT);
+  EXPECT_EQ(At<uint8_t>(page, RING0_SYSCALL32_STUB), 0xe6);
+  EXPECT_EQ(At<uint8_t>(page, RING0_SYSCALL32_STUB + 1), RING0_SYSCALL32_PORT);
   EXPECT_EQ(At<uint16_t>(page, RING0_ENTER_IRET), 0xcf48);
   EXPECT_EQ(memcmp(page.data() + RING0_ENTER_SYSRET, "\x48\x0f\x07", 3), 0);
   EXPECT_EQ(memcmp(page.data() + RING0_ENTER_CR3_IRET, "\x0f\x22\xd8\x58\x48\xcf", 6), 0);
@@ -115,6 +117,8 @@ TEST(Ring0, Frames) {
 TEST(Ring0, Places) {
   EXPECT_EQ(PlaceOf(kLstar).kind, Place::Kind::kSyscall);
   EXPECT_EQ(PlaceOf(kLstar + 2).kind, Place::Kind::kSyscall);
+  EXPECT_EQ(PlaceOf(kCstar).kind, Place::Kind::kSyscall32);
+  EXPECT_EQ(PlaceOf(kCstar + 2).kind, Place::Kind::kSyscall32);
   for (Addr a : {kText + RING0_ENTER_IRET, kText + RING0_ENTER_SYSRET, kText + RING0_ENTER_CR3_IRET,
                  kText + RING0_ENTER_CR3_IRET + 3, kText + RING0_ENTER_CR3_IRET + 4}) {
     EXPECT_EQ(PlaceOf(a).kind, Place::Kind::kEntering);

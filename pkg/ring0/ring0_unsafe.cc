@@ -70,9 +70,10 @@ void BuildCpuPage(std::span<std::byte, kPageSize> page, int cpu) {
 Place PlaceOf(Addr rip) {
   if (rip < kText || rip >= kText + RING0_TEXT_SIZE) return {Place::Kind::kOther};
   const uint64_t offset = rip - kText;
-  if (offset >= RING0_ENTER_IRET) return {Place::Kind::kEntering};
+  if (offset >= RING0_ENTER_IRET && offset < RING0_SYSCALL32_STUB) return {Place::Kind::kEntering};
   // At the `out` or, if that is what left the machine, past it.
   if (offset % RING0_STUB_SIZE > 2) return {Place::Kind::kOther};
+  if (offset >= RING0_SYSCALL32_STUB) return {Place::Kind::kSyscall32};
   if (offset >= RING0_SYSCALL_STUB) return {Place::Kind::kSyscall};
   return {Place::Kind::kException, static_cast<int>(offset / RING0_STUB_SIZE)};
 }

@@ -296,13 +296,14 @@ TEST_P(KvmHostile, ForgedSegments) {
   });
 }
 
-// Without hardware virtualization this brings the virtual processor to ring 0 at address 0, with the stack that ring 3
-// chose. Nothing is ever mapped at 0, and ring 0's traps have a stack of their own.
+// Without hardware virtualization this may lead to code that the processor takes for 32-bit code, whose system calls
+// come by CSTAR, with the stack that ring 3 chose.
 TEST_P(KvmHostile, IretqToADataSegmentWithRing0sStack) {
   Attack([&] {
     EXPECT_FALSE(space_->MapFile(0, memory_fd(), kAttackOffset, kPageSize, kAnyAccess, false).has_value());
-    // pushq $0x2b; pushq %rdi; pushfq; pushq $0x2b; pushq $0; iretq
-    Put(Bytes({0x6a, 0x2b, 0x57, 0x9c, 0x6a, 0x2b, 0x6a, 0x00, 0x48, 0xcf}));
+    // pushq $0x2b; pushq %rdi; pushfq; pushq $0x2b; pushq $0x10000100; iretq
+    Put(Bytes({0x6a, 0x2b, 0x57, 0x9c, 0x6a, 0x2b, 0x68, 0x00, 0x01, 0x00, 0x10, 0x48, 0xcf}));
+    memcpy(memory() + kAttackOffset + 0x100, "\x0f\x05", 2);
     std::vector<Addr> stacks = {0, kStackTop, kData + 0x100, ring0::kIdt + 0x100, ring0::kGdt + 0x100, ~Addr{0}};
     for (int cpu = 0; cpu < 8; cpu++) {
       for (uint64_t offset : {0x2c, 0x30, 0x34, 0x54, RING0_TRAP_STACK, RING0_ENTER_FRAME + 40}) {
@@ -314,7 +315,9 @@ TEST_P(KvmHostile, IretqToADataSegmentWithRing0sStack) {
       regs.rdi = stack;
       TrapInfo info = Go(regs);
       ASSERT_EQ(info.trap, Trap::kFault) << std::hex << stack;
-      ASSERT_TRUE(info.signal.si_signo == SIGSEGV || info.signal.si_signo == SIGBUS) << std::hex << stack;
+      ASSERT_TRUE(info.signal.si_signo == SIGSEGV || info.signal.si_signo == SIGBUS)
+          << std::hex << stack << " signal " << info.signal.si_signo << " vector " << info.trapno << " rip "
+          << regs.rip;
       CheckBystander();
     }
   });

@@ -103,11 +103,12 @@ Result<> Vcpu::Init() {
   run_ = static_cast<kvm_run*>(run);
   run_->kvm_valid_regs = KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS;
   TRY(Ioctl(api, fd_.get(), kSetCpuid2, &vm_.cpuid()));
-  MsrTable msrs{.count = 3,
+  MsrTable msrs{.count = 4,
                 .entries = {{.index = ring0::kMsrStar, .data = ring0::kStar},
                             {.index = ring0::kMsrLstar, .data = ring0::kLstar},
+                            {.index = ring0::kMsrCstar, .data = ring0::kCstar},
                             {.index = ring0::kMsrFmask, .data = ring0::kFmask}}};
-  if (TRY(Ioctl(api, fd_.get(), kSetMsrs, &msrs)) != 3) return Err(EOPNOTSUPP);
+  if (TRY(Ioctl(api, fd_.get(), kSetMsrs, &msrs)) != 4) return Err(EOPNOTSUPP);
   // The time-stamp counter is the host's: the vDSO's clock counts on it.
   uint64_t offset = 0;
   kvm_device_attr attribute{
@@ -317,6 +318,13 @@ bool Vcpu::AtLstar(Addr rip, Registers& regs) {
   return true;
 }
 
+Exit Vcpu::Syscall32(Registers& regs) const {
+  CopyRegisters(regs);
+  regs.rip = regs.rcx;
+  regs.eflags = regs.r11;
+  return {.kind = Exit::Kind::kException, .vector = static_cast<int>(kTrapGeneralProtection)};
+}
+
 Exit Vcpu::Finish(Registers& regs) {
   const kvm_regs& r = run_->s.regs.regs;
   const kvm_sregs& s = run_->s.regs.sregs;
@@ -359,6 +367,7 @@ Exit Vcpu::Finish(Registers& regs) {
     regs.eflags = regs.r11;
     return {.kind = Exit::Kind::kSyscall};
   }
+  if (place.kind == ring0::Place::Kind::kSyscall32 && at_stub) return Syscall32(regs);
   if (place.kind != ring0::Place::Kind::kException || !at_stub) {
     const uint32_t reason = run_->exit_reason;
     const bool known =
@@ -367,6 +376,12 @@ Exit Vcpu::Finish(Registers& regs) {
   }
 
   const ring0::TrapFrame trap = ring0::ReadTrapFrame(page_, place.vector);
+  if ((trap.frame.cs & 3) == 0 && trap.frame.rip == static_cast<uint32_t>(ring0::kCstar)) {
+    // Without hardware virtualization: CSTAR cut to 32 bits, where nothing is, with ring 3's stack still in place.
+    static_assert(static_cast<uint32_t>(ring0::kCstar) < kPageSize, "below all that guests may map");
+    broken_ = true;
+    return Syscall32(regs);
+  }
   if ((trap.frame.cs & 3) == 0) return Lost(regs, "an exception in ring 0");
   CopyRegisters(regs);
   regs.rsp = trap.frame.rsp;

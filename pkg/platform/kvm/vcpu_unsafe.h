@@ -81,10 +81,12 @@ class Vcpu final {
   uint64_t Cr3For(const GuestTables& tables);
   static uint64_t PcidOf(const GuestTables& tables) { return 1 + tables.id % (kPcids - 1); }
   Exit Fail(const char* what);
-  // Ring 0 is where none of its code leads. A guest has brought it there by what should have been a fault of its own
-  // (without hardware virtualization, `iretq` to a data segment does), so that is what it gets, at address 0.
+  // Ring 0 is where none of its code leads. A guest has brought it there by what should have been a fault of its own,
+  // so that is what it gets, at address 0.
   Exit Lost(Registers& regs, const char* what);
   void CopyRegisters(Registers& regs) const;
+  // A system call of 32-bit code: a general protection fault behind it.
+  Exit Syscall32(Registers& regs) const;
   // Whether ring 3 at `rip` has made a system call; then `regs` are made those after it.
   static bool AtLstar(Addr rip, Registers& regs);
 
