@@ -380,7 +380,9 @@ Exit Vcpu::Finish(Registers& regs) {
     // Without hardware virtualization: CSTAR cut to 32 bits, where nothing is, with ring 3's stack still in place.
     static_assert(static_cast<uint32_t>(ring0::kCstar) < kPageSize, "below all that guests may map");
     broken_ = true;
-    return Syscall32(regs);
+    const Exit exit = Syscall32(regs);
+    regs.rsp = trap.frame.rsp;
+    return exit;
   }
   if ((trap.frame.cs & 3) == 0) return Lost(regs, "an exception in ring 0");
   CopyRegisters(regs);
