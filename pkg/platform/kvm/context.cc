@@ -23,6 +23,10 @@ Result<TrapInfo> KvmContext::Switch(AddressSpace& as, Registers& regs) {
   std::optional<Exit> exit;
   while (!exit) {
     PoolVcpu* v = TRY(machine_->Acquire(fp_));
+    if (v == nullptr) {
+      if (TakeInterrupt()) return TrapInfo{};
+      continue;
+    }
     Result<std::optional<Exit>> turn = RunTurn(*v, tables, regs);
     machine_->Release(*v);
     exit = TRY(turn);
@@ -101,11 +105,17 @@ bool KvmContext::TakeInterrupt() {
 }
 
 void KvmContext::Interrupt() {
-  sync::MutexLock lock(mu_);
-  if (pending_) return;
-  pending_ = true;
-  // Under the lock, so that the vCPU cannot have begun to serve another context.
-  if (running_ != nullptr) running_->Kick();
+  {
+    sync::MutexLock lock(mu_);
+    if (pending_) return;
+    pending_ = true;
+    if (running_ != nullptr) {
+      // Under the lock, so that the vCPU cannot have begun to serve another context.
+      running_->Kick();
+      return;
+    }
+  }
+  machine_->StopWaiting(fp_);
 }
 
 }  // namespace redoubt::platform::kvm

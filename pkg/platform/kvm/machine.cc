@@ -65,7 +65,10 @@ Result<> Machine::Init(Api& api, int memory_fd) {
   TRY(map(3, kMaxVcpus, kReadWrite));
   // Twice as many as processors, so that a guest that leaves for a moment finds its own again.
   const long cpus = std::max(1L, sysconf(_SC_NPROCESSORS_ONLN));
-  max_vcpus_ = std::min({static_cast<int>(2 * std::min(cpus, long{kMaxVcpus})), kMaxVcpus, vm_->max_vcpus()});
+  {
+    sync::MutexLock lock(mu_);
+    max_vcpus_ = std::min({static_cast<int>(2 * std::min(cpus, long{kMaxVcpus})), kMaxVcpus, vm_->max_vcpus()});
+  }
   // The first now, so that a host that cannot make one says so at the start.
   (void)TRY(NewVcpu(0));
   return {};
@@ -154,27 +157,34 @@ Result<PoolVcpu*> Machine::Acquire(FpHome& fp) {
 Result<PoolVcpu*> Machine::WaitForVcpu(FpHome& fp) {
   Waiter waiter{.fiber = RefPtr<fiber::Fiber>(fiber::Current())};
   CHECK(waiter.fiber, "not a fiber");
-  {
-    sync::MutexLock lock(mu_);
-    if (PoolVcpu* v = PickFree(fp); v != nullptr && waiters_.empty()) {
-      v->busy = true;
-      waiter.granted = v;
-    } else {
-      waiter.since = turns_;
-      waiters_.push_back(&waiter);
-    }
-  }
+  bool queued = false;
   for (;;) {
     {
       sync::MutexLock lock(mu_);
-      if (waiter.granted != nullptr) {
-        // The wake may have been meant for a wait further up.
-        waiter.fiber->Unpark();
+      if (!queued && waiters_.empty()) {
+        // One may have been given back since the caller looked.
+        waiter.granted = PickFree(fp);
+        if (waiter.granted != nullptr) waiter.granted->busy = true;
+      }
+      if (waiter.granted != nullptr || std::exchange(fp.stop_, false)) {
+        fp.waiter_ = nullptr;
+        if (queued) {
+          if (waiter.granted == nullptr) waiters_.erase(std::find(waiters_.begin(), waiters_.end(), &waiter));
+          // The wake may have been meant for a wait further up.
+          waiter.fiber->Unpark();
+        }
+        if (waiter.granted == nullptr) return nullptr;
         if (Result<> r = TakeOver(*waiter.granted, fp); !r) {
           ReleaseLocked(*waiter.granted);
           return Err(r.error());
         }
         return waiter.granted;
+      }
+      if (!queued) {
+        queued = true;
+        waiter.since = turns_;
+        waiters_.push_back(&waiter);
+        fp.waiter_ = waiter.fiber.get();
       }
     }
     if (fiber::Park(fiber::Now() + kTurn) == fiber::ParkResult::kTimedOut) {
@@ -182,6 +192,12 @@ Result<PoolVcpu*> Machine::WaitForVcpu(FpHome& fp) {
       if (waiter.granted == nullptr) PreemptFor(waiter);
     }
   }
+}
+
+void Machine::StopWaiting(FpHome& fp) {
+  sync::MutexLock lock(mu_);
+  fp.stop_ = true;
+  if (fp.waiter_ != nullptr) fp.waiter_->Unpark();
 }
 
 void Machine::PreemptFor(const Waiter& waiter) {

@@ -49,6 +49,8 @@ class FpHome final {
   // Guarded by the machine's lock.
   std::vector<std::byte> bytes_;  // empty: initial
   PoolVcpu* home_ = nullptr;
+  fiber::Fiber* waiter_ = nullptr;  // waits for a vCPU
+  bool stop_ = false;               // StopWaiting was called
 };
 
 // Thread-safe. Outlives its address spaces and contexts.
@@ -65,7 +67,10 @@ class Machine final {
 
   // A vCPU with this extended state, the caller's until Release. If all are taken, parks the fiber until it is its
   // turn; the one that has been held longest is asked to end its turn every kTurn.
+  // Null if StopWaiting was called meanwhile, or since the last wait.
   Result<PoolVcpu*> Acquire(FpHome& fp) EXCLUDES(mu_);
+  // Any thread.
+  void StopWaiting(FpHome& fp) EXCLUDES(mu_);
   void Release(PoolVcpu& v) EXCLUDES(mu_);
 
   // In XSAVE's standard format, FpStateSize() bytes. Only while the context does not run.
@@ -102,10 +107,10 @@ class Machine final {
   std::unique_ptr<FileMemory> file_memory_;
   Mapping ring0_;
   std::optional<ring0::pagetables::PageTables> kernel_tables_;  // fixed after Init
-  int max_vcpus_ = 0;
 
   sync::Mutex mu_{sync::Rank::kSlots};
   std::vector<std::unique_ptr<PoolVcpu>> pool_ GUARDED_BY(mu_);
+  int max_vcpus_ GUARDED_BY(mu_) = 0;
   int made_ GUARDED_BY(mu_) = 0;  // vCPUs, those being made included
   uint64_t turns_ GUARDED_BY(mu_) = 0;
   std::deque<Waiter*> waiters_ GUARDED_BY(mu_);  // first come, first served

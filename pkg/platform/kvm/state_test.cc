@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "pkg/platform/conformance.h"
+#include "pkg/platform/guest_code_amd64_unsafe.h"
 #include "pkg/platform/kvm/guest_code_amd64_unsafe.h"
 #include "pkg/platform/kvm/kvm.h"
 
@@ -79,6 +80,53 @@ TEST_P(KvmState, Avx512SurvivesSwitches) {
   });
   EXPECT_EQ(ended.load(), kGuests);
   EXPECT_GT(interrupts.load(), 0);
+  for (auto& context : contexts) context.reset();
+}
+
+// More guests that never leave than there are vCPUs: all get on, and one that waits for its turn can be interrupted.
+TEST_P(KvmState, VcpusAreSharedFairly) {
+  Addr count = AddCode(platform::guest::Count());
+  constexpr int kGuests = 24;
+  std::unique_ptr<Context> contexts[kGuests];
+  std::atomic<int> ended{0};
+  Run([&] {
+    for (auto& context : contexts) context = *platform().NewContext();
+    RefPtr<AddressSpace> space = NewSpace();
+    for (int n = 0; n < kGuests; n++) {
+      Spawn([&, space, n] {
+        Registers regs{};
+        regs.rip = count;
+        regs.rdi = kData + n * 64;
+        Result<TrapInfo> info = contexts[n]->Switch(*space, regs);
+        ASSERT_TRUE(info.has_value());
+        ASSERT_EQ(info->trap, Trap::kInterrupted);
+        ended.fetch_add(1);
+      });
+    }
+    Spawn([&] {
+      fiber::BlockingRegion region;
+      const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+      auto all = [&](auto&& condition) {
+        bool holds = false;
+        while (!holds && std::chrono::steady_clock::now() < deadline) {
+          std::this_thread::sleep_for(std::chrono::milliseconds(5));
+          holds = true;
+          for (int n = 0; n < kGuests; n++) holds &= condition(n);
+        }
+        return holds;
+      };
+      auto value = [&](int n) { return std::atomic_ref(Word(n * 64)).load(); };
+      EXPECT_TRUE(all([&](int n) { return value(n) > 0; })) << "somebody never had a turn";
+      uint64_t seen[kGuests];
+      for (int n = 0; n < kGuests; n++) seen[n] = value(n);
+      EXPECT_TRUE(all([&](int n) { return value(n) > seen[n]; })) << "somebody had no second turn";
+      const auto start = std::chrono::steady_clock::now();
+      for (auto& context : contexts) context->Interrupt();
+      while (ended.load() < kGuests && std::chrono::steady_clock::now() < deadline) std::this_thread::yield();
+      EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(2));
+    });
+  });
+  EXPECT_EQ(ended.load(), kGuests);
   for (auto& context : contexts) context.reset();
 }
 

@@ -14,6 +14,9 @@ constexpr uintptr_t kTssAddress = 0xfffbd000;
 // which is small at first.
 constexpr uintptr_t kShadowPages = 16384;
 
+// What KVM_SET_XSAVE reads at least.
+constexpr int kLeastXsave = 4096;
+
 // Bits of cpuid (SDM vol. 2, CPUID; APM vol. 3, appendix E).
 constexpr uint32_t k1EcxMonitor = 1 << 3;
 constexpr uint32_t k1EcxVmx = 1 << 5;
@@ -77,14 +80,13 @@ Result<> Vm::Init() {
               KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS));
   TRY(Require("KVM_CAP_IMMEDIATE_EXIT (Linux 4.13)", KVM_CAP_IMMEDIATE_EXIT, 1));
   TRY(Require("KVM_CAP_XCRS", KVM_CAP_XCRS, 1));
-  TRY(Require("KVM_CAP_XSAVE2 (Linux 5.17)", KVM_CAP_XSAVE2, 1));
+  TRY(Require("KVM_CAP_XSAVE2 (Linux 5.17)", KVM_CAP_XSAVE2, kLeastXsave));
   xsave_size_ = static_cast<size_t>(TRY(api_.Ioctl(vm_.get(), KVM_CHECK_EXTENSION, KVM_CAP_XSAVE2)));
   max_vcpus_ = TRY(api_.Ioctl(vm_.get(), KVM_CHECK_EXTENSION, KVM_CAP_NR_VCPUS));
   if (Result<int> most = api_.Ioctl(vm_.get(), KVM_CHECK_EXTENSION, KVM_CAP_MAX_VCPUS); most && *most > max_vcpus_) {
     max_vcpus_ = *most;
   }
   run_size_ = static_cast<size_t>(TRY(api_.Ioctl(kvm_.get(), KVM_GET_VCPU_MMAP_SIZE, 0)));
-  if (xsave_size_ < FpStateSize() && xsave_size_ < sizeof(kvm_xsave) - 1) return Err(EOPNOTSUPP);
   TRY(api_.Ioctl(vm_.get(), KVM_SET_TSS_ADDR, kTssAddress));
   TRY(api_.Ioctl(vm_.get(), KVM_SET_NR_MMU_PAGES, kShadowPages));
 
