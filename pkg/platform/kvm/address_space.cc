@@ -74,7 +74,7 @@ Result<> KvmAddressSpace::Apply(const MapOp& op, ring0::pagetables::Listener& lo
   if (!op.access.any()) return tables_->tables.Unmap(op.addr, op.length, lost);
   if (op.addr < kMinUserAddress) return Err(EINVAL);
   const uint64_t physical = TRY(machine_->file_memory().Add(op.offset, op.length));
-  if (tables_->tables.tables() >= kMaxTables) return Err(ENOMEM);
+  if (tables_->tables.tables() >= max_tables_) return Err(ENOMEM);
   return tables_->tables.Map(op.addr, op.length, physical, {.access = op.access}, lost);
 }
 

@@ -20,14 +20,15 @@ namespace redoubt::platform::kvm {
 inline constexpr Addr kMinUserAddress = 0x10000;
 inline constexpr Addr kMaxUserAddress = 0x7ffffffff000;
 // Page tables that one guest process may have: each 2 MiB that it has ever touched costs one, and they are kept until
-// its end.
+// its end. A call that begins below the limit is finished.
 inline constexpr size_t kMaxTables = 65536;
 
 // Owned by the guest's memory manager. Thread-safe.
 class KvmAddressSpace final : public AddressSpace {
  public:
-  KvmAddressSpace(std::shared_ptr<Machine> machine, int memory_fd, RefPtr<GuestTables> tables)
-      : machine_(std::move(machine)), memory_fd_(memory_fd), tables_(std::move(tables)) {}
+  KvmAddressSpace(std::shared_ptr<Machine> machine, int memory_fd, RefPtr<GuestTables> tables,
+                  size_t max_tables = kMaxTables)
+      : machine_(std::move(machine)), memory_fd_(memory_fd), max_tables_(max_tables), tables_(std::move(tables)) {}
   ~KvmAddressSpace() override { Release(); }
 
   Result<> MapFile(Addr addr, int fd, uint64_t offset, uint64_t length, AccessType access, bool populate) override;
@@ -48,6 +49,7 @@ class KvmAddressSpace final : public AddressSpace {
 
   const std::shared_ptr<Machine> machine_;
   const int memory_fd_;
+  const size_t max_tables_;
   sync::Mutex mu_{sync::Rank::kAddressSpace};
   RefPtr<GuestTables> tables_ GUARDED_BY(mu_);
 };

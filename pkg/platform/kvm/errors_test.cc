@@ -12,8 +12,10 @@
 #include <vector>
 
 #include "pkg/log/log.h"
+#include "pkg/platform/kvm/address_space.h"
 #include "pkg/platform/kvm/api_unsafe.h"
 #include "pkg/platform/kvm/kvm.h"
+#include "pkg/platform/kvm/machine.h"
 #include "pkg/platform/kvm/table_memory.h"
 #include "pkg/platform/kvm/vm.h"
 
@@ -148,6 +150,27 @@ TEST_F(KvmErrors, TablesAreNotReusedBeforeTheirSlotHasGone) {
   EXPECT_EQ(memory->NewPTEs().error(), Errno(ENOMEM));
   api_.errors.clear();
   EXPECT_TRUE(memory->NewPTEs().has_value());
+}
+
+TEST_F(KvmErrors, PageTablesOfAProcessAreBounded) {
+  std::shared_ptr<Machine> machine = *Machine::Create(api_, memory_);
+  auto space = MakeRef<KvmAddressSpace>(machine, memory_, *machine->NewTables(), 16);
+  // Each is unmapped again, but its table stays.
+  Result<> r;
+  int mapped = 0;
+  for (; mapped < 100 && r; mapped++) {
+    const Addr addr = 0x10000000 + mapped * kHugePageSize;
+    r = space->MapFile(addr, memory_, 0, kPageSize, kReadWrite, false);
+    if (r) {
+      ASSERT_TRUE(space->Unmap(addr, kPageSize).has_value());
+    }
+  }
+  ASSERT_FALSE(r.has_value());
+  EXPECT_EQ(r.error(), Errno(ENOMEM));
+  EXPECT_LE(mapped, 16);
+  // Others are not concerned.
+  auto other = MakeRef<KvmAddressSpace>(machine, memory_, *machine->NewTables(), 16);
+  EXPECT_TRUE(other->MapFile(0x10000000, memory_, 0, kPageSize, kReadWrite, false).has_value());
 }
 
 TEST(Kvm, HardwareIsWhatTheHostSays) {
