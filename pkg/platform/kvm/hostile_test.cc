@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <string.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <functional>
@@ -88,7 +89,7 @@ class KvmHostile : public PlatformConformance {
   void Put(const std::vector<uint8_t>& code) {
     std::byte* at = memory() + kAttackOffset;
     memset(at, 0xcc, kPageSize);
-    memcpy(at, code.data(), code.size());
+    std::copy(code.begin(), code.end(), reinterpret_cast<uint8_t*>(at));
     const uint8_t end[] = {0x0f, 0x05};
     memcpy(at + code.size(), end, sizeof(end));
   }
