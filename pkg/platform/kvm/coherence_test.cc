@@ -4,7 +4,9 @@
 
 #include <atomic>
 #include <chrono>
+#include <memory>
 #include <thread>
+#include <vector>
 
 #include "pkg/platform/conformance.h"
 #include "pkg/platform/guest_code_amd64_unsafe.h"
@@ -88,6 +90,61 @@ TEST_P(KvmCoherence, CopyOnWriteLosesNothing) {
     });
   });
   EXPECT_GT(faults.load(), 0);
+}
+
+// Address spaces come and go, and with them the pages that their tables were in, while others run. Each has a page of
+// its own at the same address: one that sees another's has been given tables that the host remembers from before.
+TEST_P(KvmCoherence, TablesThatAreUsedAgainAreNew) {
+  Addr load = AddCode(guest::Load()), count = AddCode(guest::Count());
+  constexpr int kSpaces = 3000;  // of some 4 tables: each slot is used many times
+  std::atomic<int> ended{0};
+  std::unique_ptr<Context> counter;
+  Run([&] {
+    counter = *platform().NewContext();
+    RefPtr<AddressSpace> counting = NewSpace();
+    Spawn([&, counting] {
+      Registers regs{};
+      regs.rip = count;
+      regs.rdi = kData + 4096;
+      while (ended.load() < 2) {
+        Result<TrapInfo> info = counter->Switch(*counting, regs);
+        ASSERT_TRUE(info.has_value());
+        ASSERT_EQ(info->trap, Trap::kInterrupted);
+      }
+    });
+    for (int n = 0; n < 2; n++) {
+      Spawn([&, n] {
+        std::vector<RefPtr<AddressSpace>> old;  // some live longer
+        auto context = *platform().NewContext();
+        for (uint64_t i = 0; i < kSpaces / 2; i++) {
+          const uint64_t offset = (8 << 20) + (n * 64 + i % 64) * kPageSize;
+          const uint64_t value = i << 8 | n;
+          memcpy(memory() + offset, &value, sizeof(value));
+          RefPtr<AddressSpace> space = NewSpace();
+          ASSERT_TRUE(space->MapFile(kPage, memory_fd(), offset, kPageSize, kReadWrite, false).has_value());
+          Registers regs{};
+          regs.rip = load;
+          regs.rdi = kPage;
+          Result<TrapInfo> info = context->Switch(*space, regs);
+          ASSERT_TRUE(info.has_value());
+          ASSERT_EQ(info->trap, Trap::kSyscall) << "space " << i;
+          ASSERT_EQ(regs.orig_rax, value) << "space " << i;
+          regs.rip = load;
+          regs.rdi = kPage + kPageSize;
+          info = context->Switch(*space, regs);
+          ASSERT_TRUE(info.has_value());
+          ASSERT_TRUE(info->is_page_fault()) << "nothing is mapped there: space " << i;
+          if (i % 10 == 0) old.push_back(space);
+          if (old.size() > 20) old.erase(old.begin(), old.begin() + 15);
+        }
+        ended.fetch_add(1);
+        counter->Interrupt();
+      });
+    }
+  });
+  EXPECT_EQ(ended.load(), 2);
+  EXPECT_GT(Word(4096), 0u);
+  counter.reset();
 }
 
 }  // namespace
