@@ -756,7 +756,7 @@ TEST_P(SystrapHostile, StealsNoWakeUpsAndFloodsInVain) {
       Spawn([&, regs, n]() mutable {
         auto context = *platform().NewContext();
         Result<TrapInfo> info = context->Switch(*spaces[n], regs);
-        EXPECT_FALSE(info.has_value()) << n << " came out with signal " << info->signal.si_signo << " at " << std::hex
+        EXPECT_FALSE(info.has_value()) << n << " came out with signal " << info->signal.signo << " at " << std::hex
                                        << regs.rip;
         done.fetch_add(1);
       });

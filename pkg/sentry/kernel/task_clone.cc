@@ -90,7 +90,7 @@ Result<RefPtr<Task>> Task::Clone(const CloneArgs& args) {
   child->scheduling_policy.store(scheduling_policy.load());
   // sigaltstack(2): inherited by a new process, not by a thread that shares memory (unless by vfork).
   if ((flags & (CLONE_VM | CLONE_VFORK)) != CLONE_VM) child->signal_stack_ = signal_stack_;
-  child->regs_ = regs_;
+  child->regs_ = regs();
   child->regs_.rax = 0;
   child->regs_.orig_rax = ~uint64_t{0};
   if (args.stack != 0) child->regs_.rsp = args.stack;
@@ -127,7 +127,7 @@ Result<RefPtr<Task>> Task::Clone(const CloneArgs& args) {
       kernel_.AddTaskLocked(*child);
       if (!thread) {
         ThreadGroup* parent = (flags & CLONE_PARENT) != 0 ? group_->parent : group_.get();
-        child->group_->parent = parent;
+        child->group_->SetParentLocked(parent);
         if (parent != nullptr) parent->children.push_back(child->group_.get());
         kernel_.JoinProcessGroupLocked(*child->group_, group_->process_group);
       }
