@@ -45,9 +45,10 @@ enum class Rank : int {
   kHostPoller = 405,   // host descriptors watched; held while their queues are notified
   kWaiterQueue = 410,  // equals nest from a watched file to the epoll that watches it; circles are refused
   kEpollReady = 420,
-  kLeaf = 1000,        // takes nothing but a wake-up while held
-  kFiberMutex = 1010,  // fiber::Mutex's own state
-  kExecutor = 1020,    // the run queue: Unpark is legal under every lock
+  kLeaf = 1000,         // takes nothing but a wake-up while held
+  kFiberMutex = 1010,   // fiber::Mutex's own state
+  kExecutor = 1020,     // the run queue: Unpark is legal under every lock
+  kEventSource = 1030,  // what an EventSource needs in SetAsleep
 };
 
 }  // namespace redoubt::sync

@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <x86intrin.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "pkg/fiber/fiber.h"
@@ -25,6 +26,9 @@ constexpr uint64_t kSpinCycles = 150'000;
 constexpr uint64_t kShortSpinCycles = 9'000;
 // Looks for an answer without a pause between them; a call that does nothing comes back within.
 constexpr uint32_t kQuickLooks = 30;
+
+// A rest that is longer is not worth spinning through: some 100 us.
+constexpr uint64_t kLongRestCycles = 300'000;
 
 // How long to wait before a thread is waked from sleep: some 8 us.
 constexpr uint64_t kLetRestCycles = 24'000;
@@ -104,6 +108,11 @@ Result<> SystrapContext::HaveSlot(StubProcess& process) {
       slot = slot_.load(std::memory_order_acquire);
     else if (!slot->Hot() || slot_.load() == nullptr)
       slot = nullptr;
+  }
+  if (resting_ && rested_at_ != 0) {
+    const uint64_t rested = std::min<uint64_t>(__rdtsc() - rested_at_, 8 * kLongRestCycles);
+    average_rest_ = average_rest_ - average_rest_ / 4 + rested / 4;
+    rested_at_ = 0;
   }
   if (slot != nullptr && !resting_) {
     if (!slot->preempt.load(std::memory_order_relaxed)) return {};
@@ -489,7 +498,10 @@ void SystrapContext::Rest() {
   Slot* slot = slot_.load(std::memory_order_relaxed);
   if (slot == nullptr || resting_) return;
   resting_ = true;
+  rested_at_ = __rdtsc();
   process_->Resting(*slot);
+  // As it has been lately. A thread that spins in vain takes a processor from those that have something to do.
+  if (average_rest_ > kLongRestCycles) host_->SendToSleep(*slot);
 }
 
 bool SystrapContext::SaveFrom(Slot& slot) {

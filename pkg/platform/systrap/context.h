@@ -63,6 +63,8 @@ class SystrapContext final : public Context {
   // Null once someone has taken it, which happens under the process' lock.
   std::atomic<Slot*> slot_{nullptr};
   bool resting_ = false;  // the lease was given up by Rest
+  // Of the time-stamp counter: since when (0: not by Rest), and how long rests are, averaged.
+  uint64_t rested_at_ = 0, average_rest_ = 0;
 
   // The extended state: in the slot's thread, or in fp_ (empty: the initial state). In both after Pull.
   std::atomic<bool> fp_in_slot_{false};

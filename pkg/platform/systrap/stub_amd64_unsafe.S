@@ -245,7 +245,13 @@ redoubt_systrap_guest_start:
         movq %rcx, SLOT_SELF(%rcx)
         leaq SLOT_SCRATCH_TOP-8(%rcx), %rsp
         movl $KIND_NONE, SLOT_KIND(%rcx)
-        jmp redoubt_systrap_post
+        // The first thread of a process that is kept ready sleeps at once; others are wanted now.
+        movabs $STUB_SLOTS, %rax
+        cmpq %rax, %rcx
+        jne redoubt_systrap_post
+        movl $1, %r11d
+        movl %r11d, SLOT_EVENT(%rcx)
+        jmp .Lsleep
         .balign 8
 .Lno_signals:
         .quad 0

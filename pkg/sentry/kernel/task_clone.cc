@@ -38,7 +38,8 @@ Result<RefPtr<Task>> Task::Clone(const CloneArgs& args) {
   std::unique_ptr<platform::Context> context = TRY(kernel_.platform().NewContext());
   // The child starts with the parent's extended state.
   TRY(context->PushFpState(TRY(context_->PullFpState())));
-  RefPtr<mm::MemoryManager> mm = (flags & CLONE_VM) != 0 ? mm_ : TRY(mm_->Fork());
+  const Addr tid_word = (flags & CLONE_CHILD_SETTID) != 0 ? args.child_tid : 0;
+  RefPtr<mm::MemoryManager> mm = (flags & CLONE_VM) != 0 ? mm_ : TRY(mm_->Fork({regs().rsp, tid_word}));
   RefPtr<FdTable> fds = (flags & CLONE_FILES) != 0 ? fds_ : fds_->Clone();
   RefPtr<FsContext> fs = (flags & CLONE_FS) != 0 ? fs_ : fs_->Clone();
   RefPtr<vfs::MountNamespace> mounts = mount_ns_;

@@ -168,6 +168,7 @@ Result<> Task::Exec(vfs::Path start, std::string filename, std::vector<std::stri
   regs() = image->regs;
   regs().orig_rax = ~uint64_t{0};
   regs_replaced_ = true;
+  mm_->GuestStarts();
   return context_->PushFpState(platform::InitialFpState());
 }
 

@@ -29,6 +29,7 @@ void Task::Run() {
     // CLONE_CHILD_SETTID: in the child's memory, before it runs (clone(2)); a bad address is ignored.
     (void)mm_->CopyOutObject<int32_t>(child_tid_on_start_, tid());
   }
+  mm_->GuestStarts();
   while (true) {
     ReturnToUser();
     if (exiting_) break;
