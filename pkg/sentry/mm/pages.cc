@@ -133,6 +133,9 @@ Result<RefPtr<MemoryManager>> MemoryManager::Fork(std::initializer_list<Addr> wr
 
 std::vector<std::pair<Addr, uint64_t>> MemoryManager::CopyHotPages(MemoryManager& child) NO_THREAD_SAFETY_ANALYSIS {
   std::vector<std::pair<Addr, uint64_t>> copies;
+  // With other threads a copy would show their writes to one page and not the earlier ones to another: what is made
+  // read-only stops them, as their next fault waits for the fork, but these pages stay writable.
+  if (users_.load(std::memory_order_relaxed) > 1) return copies;
   for (Addr page : hot_->AtFork()) {
     const auto vma = child.vmas_.Find(page);
     const PmaIterator pma = pmas_.Find(page);
