@@ -43,8 +43,10 @@ struct InterfaceAddress {
   AddressOrigin origin = AddressOrigin::kManual;
   Time preferred_until = kNever;
   Time valid_until = kNever;
-  uint8_t probes_left = 0;  // of duplicate detection
+  // Duplicate detection; the interface's.
+  uint8_t probes_left = 0;
   Time next_probe = kNever;
+  bool conflict_reported = false;
 };
 
 // Linux's rtnl_link_stats64 (linux/if_link.h); packets and bytes, link headers included.
@@ -58,7 +60,8 @@ struct InterfaceConfig {
   std::unique_ptr<LinkEndpoint> link;
   uint32_t mtu = 0;          // 0: the link's; at most that
   bool autoconfigure = true;  // IPv6: link-local address, router solicitation, SLAAC
-  // Probes of duplicate address detection for each new address (RFC 4862 DupAddrDetectTransmits), also by ARP; 0: none.
+  // Probes of duplicate address detection for each new address (RFC 4862 DupAddrDetectTransmits); 0: none. An IPv4 address is in
+  // use at once, as in Linux, and its probes only find conflicts to report (RFC 5227 section 2.4).
   uint8_t duplicate_probes = 1;
 };
 
@@ -95,8 +98,6 @@ class Interface final : public RefCounted, private LinkDispatcher, private Neigh
   Result<> RemoveAddress(const Address& address) EXCLUDES(mu_);
   std::vector<InterfaceAddress> Addresses() const EXCLUDES(mu_);
   std::optional<InterfaceAddress> FindAddress(const Address& address) const EXCLUDES(mu_);
-  // The address to put on packets to `remote` by RFC 6724 section 5 among this interface's own; none if there is none.
-  Address SourceFor(const Address& remote) const EXCLUDES(mu_);
   // True if `address` is the limited broadcast or that of a prefix here.
   bool IsBroadcast(const Address& address) const EXCLUDES(mu_);
   // Changes lifetimes of an address (SLAAC, RTM_NEWADDR with NLM_F_REPLACE). EADDRNOTAVAIL.
@@ -128,12 +129,13 @@ class Interface final : public RefCounted, private LinkDispatcher, private Neigh
   void SendResolved(const LinkAddress& to, PacketPtr packet) override;
   void Unresolved(PacketList packets) override;
 
-  void AddressTimer(Time now);
+  void AddressTimer(Time now) EXCLUDES(mu_);
   void RescheduleLocked() REQUIRES(mu_);
+  void StartDetectionLocked(InterfaceAddress& address, Time now) REQUIRES(mu_);
   void AddressInUse(const InterfaceAddress& address);
   void AddressGone(const InterfaceAddress& address);
-  Result<> Emit(PacketPtr frame);
-  NetworkProtocol* protocol(Family family) const;
+  Result<> Emit(PacketPtr frame, size_t link_header_size);
+  // Down for good, and everything forgotten.
   void Detach();
 
   Stack& stack_;
@@ -155,6 +157,7 @@ class Interface final : public RefCounted, private LinkDispatcher, private Neigh
   mutable sync::Mutex mu_;
   std::vector<InterfaceAddress> addresses_ GUARDED_BY(mu_);
   std::vector<Group> groups_ GUARDED_BY(mu_);
+  std::atomic<uint32_t> group_count_{0};
   Timer address_timer_;
   NeighbourTable neighbours_v4_;
   NeighbourTable neighbours_v6_;

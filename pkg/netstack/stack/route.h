@@ -2,7 +2,9 @@
 #ifndef REDOUBT_PKG_NETSTACK_STACK_ROUTE_H_
 #define REDOUBT_PKG_NETSTACK_STACK_ROUTE_H_
 
+#include <cstddef>
 #include <cstdint>
+#include <span>
 
 #include "pkg/errors/errors.h"
 #include "pkg/netstack/address/address.h"
@@ -23,6 +25,9 @@ struct WriteOptions {
   uint32_t flow_label = 0;     // IPv6, 20 bits
   bool dont_fragment = false;  // IPv4 DF; and no fragmentation here: EMSGSIZE instead (IP_MTU_DISCOVER, man 7 ip)
   bool router_alert = false;   // RFC 2113, RFC 2711
+  bool multicast_loop = true;  // IP_MULTICAST_LOOP: members on this host get a copy
+  // IPv4 options to send (IP_OPTIONS), borrowed for the call; a multiple of 4, at most 40 bytes.
+  std::span<const std::byte> ipv4_options;
   Offload offload;
 };
 
@@ -56,9 +61,9 @@ class Route final {
 
   bool IsStale() const;
 
-  // Sends one transport header with its payload (headroom() bytes before it, or a chunk is allocated). Without GSO it may be larger than the MTU: it is fragmented, or
-  // EMSGSIZE if options.dont_fragment or the path forbids it. Packets waiting for a neighbour are queued or dropped silently, as by
-  // a network. Takes locks of rank above kNetPorts only; on a loopback route the packet may be delivered before Write
+  // Sends one transport header with its payload; without headroom() bytes before it, a chunk is taken for the lower headers.
+  // Without GSO it may be larger than the MTU: it is fragmented, or EMSGSIZE if options.dont_fragment. Packets waiting for a
+  // neighbour are queued or dropped silently, as by a network. Takes locks of rank above kNetPorts only; on a loopback route the packet may be delivered before Write
   // returns (or by another thread after), so the caller must hold no lock of an endpoint.
   // ENETUNREACH, ENETDOWN, EMSGSIZE, ENOBUFS, EPERM (dropped by a filter).
   Result<> Write(Buffer transport, const WriteOptions& options) const;
@@ -77,7 +82,8 @@ class Route final {
   bool broadcast_ = false;
   uint32_t generation_ = 0;  // of the routing state it was made from
   mutable uint32_t path_mtu_ = 0;
-  mutable uint32_t path_mtu_generation_ = 0;
+  mutable uint32_t path_mtu_generation_ = ~0u;
+  mutable Time path_mtu_expires_ = kNever;
 };
 
 }  // namespace redoubt::netstack

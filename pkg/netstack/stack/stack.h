@@ -167,9 +167,9 @@ class Stack final {
   void TapFrame(const Packet& packet) EXCLUDES(taps_mu_);
   void Changed(Change change, Interface& interface, const InterfaceAddress* address = nullptr);
   bool has_frame_taps() const { return frame_tap_count_.load(std::memory_order_acquire) != 0; }
-  Address ChooseSource(const Address& remote, const Interface& out) const EXCLUDES(mu_);
-  Result<Route> LocalRoute(const RouteRequest& request);
-  Route MakeRoute(RefPtr<Interface> interface, const Address& local, const Address& remote, const Address& next_hop);
+  Address ChooseSourceLocked(const Address& remote, const Interface& out) const REQUIRES(mu_);
+  Interface* FindLocked(uint32_t index) const REQUIRES(mu_);
+  Interface* OwnerOfLocked(const Address& address) const REQUIRES(mu_);
 
   Clock& clock_;
   RandomSource& random_;
