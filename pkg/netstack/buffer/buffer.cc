@@ -103,6 +103,28 @@ void Buffer::Append(Buffer&& o) {
   o.Reset();
 }
 
+void Buffer::AppendCompact(Buffer&& o) {
+  if (count_ == 0 || o.count_ == 0 || o.memory() <= 2 * o.size_ + Chunk::kSmall) {
+    Append(std::move(o));
+    return;
+  }
+  const View& last = views_[first_ + count_ - 1];
+  const View& next = o.views_[o.first_];
+  if (o.count_ == 1 && next.chunk == last.chunk && next.offset == last.offset + last.length) {
+    Append(std::move(o));
+    return;
+  }
+  for (uint32_t i = 0; i < o.count_; i++) Append(o.view(i));
+  o.Reset();
+}
+
+void Buffer::Compact() {
+  if (memory() <= 2 * size_ + Chunk::kSmall + Chunk::kHeaderSize) return;
+  Buffer small;
+  for (uint32_t i = 0; i < count_; i++) small.Append(view(i));
+  *this = std::move(small);
+}
+
 std::span<std::byte> Buffer::Extend(size_t n) {
   if (count_ > 0) {
     View& last = views_[first_ + count_ - 1];

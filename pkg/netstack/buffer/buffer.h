@@ -69,6 +69,11 @@ class Buffer final {
   void Prepend(Buffer front);
   // Moves the bytes of `o` to the end.
   void Append(Buffer&& o);
+  // As Append, but copies bytes that would hold on to more than twice their memory into the last chunk instead, unless
+  // they continue it: what a queue of small packets should use.
+  void AppendCompact(Buffer&& o);
+  // Copies the bytes into smaller chunks if they hold on to more than twice their memory.
+  void Compact();
   // Copies to the end, into the last chunk's free bytes first.
   void Append(std::span<const std::byte> bytes) {
     (void)AppendFrom(bytes.size(), [&bytes](std::span<std::byte> to) -> Result<size_t> {

@@ -113,6 +113,21 @@ TEST(Buffer, IovecsFollowTheViews) {
   EXPECT_EQ(b.ToIovec(7, iov), 0u);
 }
 
+TEST(Buffer, SmallPiecesAreCopiedTogether) {
+  Buffer queue;
+  for (int i = 0; i < 1000; i++) queue.AppendCompact(Buffer::CopyOf(Bytes("tiny"), 1500));
+  EXPECT_LE(queue.memory(), 3 * queue.size() + 2 * Chunk::kMedium);
+  Buffer big = Buffer::Allocate(60'000);
+  Buffer part = big.Slice(100, 10);
+  part.Compact();
+  EXPECT_LE(part.memory(), 512u);
+  // What continues the last view is not copied.
+  Buffer joined = big.Slice(0, 10);
+  joined.AppendCompact(big.Slice(10, 10));
+  EXPECT_EQ(joined.view_count(), 1u);
+  EXPECT_EQ(joined.view(0).data(), big.view(0).data());
+}
+
 // Lists of operations on a few buffers, against strings.
 TEST(Buffer, RandomOperationsMatchStrings) {
   for (uint32_t seed = 0; seed < 120; seed++) {
@@ -128,7 +143,16 @@ TEST(Buffer, RandomOperationsMatchStrings) {
     for (int step = 0; step < 100; step++) {
       size_t i = below(3), j = below(3);
       if (s[i].size() > 1'000'000) b[i].CapLength(100), s[i].resize(100);
-      switch (below(10)) {
+      switch (below(12)) {
+        case 10:
+          b[i].Compact();
+          break;
+        case 11:
+          if (i != j) {
+            b[i].AppendCompact(std::move(b[j]));
+            s[i] += s[j], s[j].clear();
+          }
+          break;
         case 0: {
           std::string t = text();
           b[i].Append(Bytes(t)), s[i] += t;
