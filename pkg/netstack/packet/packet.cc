@@ -76,6 +76,7 @@ PacketPtr ClonePacket(const Packet& o) {
   p->transport_offset = o.transport_offset;
   p->options_length = o.options_length;
   p->router_alert = o.router_alert;
+  p->source_port = o.source_port;
   p->offload = o.offload;
   p->received = o.received;
   return p;

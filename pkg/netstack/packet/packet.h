@@ -45,6 +45,7 @@ struct Packet : boost::intrusive::slist_base_hook<> {
   // Of an IPv4 packet with options, bytes of them; they stand before transport_offset.
   uint8_t options_length = 0;
   bool router_alert = false;
+  uint16_t source_port = 0;  // host order; UDP's, for the reader of a receive queue
 
   Offload offload;
   Time received = 0;  // on the stack's clock

@@ -238,7 +238,9 @@ Result<Route> Stack::FindRoute(const RouteRequest& request) {
       route.broadcast_ = true;
     }
   }
-  if (bound) {
+  if (request.forwarding) {
+    route.local_ = Address::Any(remote.family());
+  } else if (bound) {
     route.local_ = request.local;
   } else if (!preferred.empty() && (local_remote || OwnerOfLocked(preferred) != nullptr)) {
     route.local_ = preferred;
@@ -264,18 +266,7 @@ void Stack::DeliverFrame(Interface& interface, PacketPtr packet) {
 
 void Stack::DeliverTransport(Interface& interface, PacketPtr packet) {
   IpStats& stats = ip_stats(packet->destination.family());
-  bool taken = false;
-  if (raw_tap_count_.load(std::memory_order_acquire) != 0) {
-    std::vector<RefPtr<PacketTap>> taps;
-    {
-      sync::MutexLock lock(taps_mu_);
-      for (const RawTap& t : raw_taps_) {
-        if (t.family == packet->destination.family() && t.protocol == packet->protocol) taps.push_back(t.tap);
-      }
-    }
-    for (auto& t : taps) t->HandleTapped(*packet);
-    taken = !taps.empty();
-  }
+  bool taken = TapRaw(*packet);
   TransportProtocol* transport = transports_[packet->protocol].get();
   NetworkProtocol* network = this->network(packet->destination.family());
   if (transport == nullptr) {
@@ -308,6 +299,19 @@ void Stack::DeliverTransport(Interface& interface, PacketPtr packet) {
       network->SendError(interface, *packet, NetworkProtocol::Failure::kPortUnreachable);
       break;
   }
+}
+
+bool Stack::TapRaw(const Packet& packet) {
+  if (raw_tap_count_.load(std::memory_order_acquire) == 0) return false;
+  std::vector<RefPtr<PacketTap>> taps;
+  {
+    sync::MutexLock lock(taps_mu_);
+    for (const RawTap& t : raw_taps_) {
+      if (t.family == packet.destination.family() && t.protocol == packet.protocol) taps.push_back(t.tap);
+    }
+  }
+  for (auto& t : taps) t->HandleTapped(packet);
+  return !taps.empty();
 }
 
 void Stack::DeliverError(uint8_t protocol, const Address& local, const Address& remote, const TransportError& error,

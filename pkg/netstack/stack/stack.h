@@ -60,6 +60,7 @@ struct RouteRequest {
   Address local;                 // the source the caller is bound to; none or unspecified: choose
   uint32_t interface_index = 0;  // SO_BINDTODEVICE, IP_MULTICAST_IF, sin6_scope_id; 0: any
   bool broadcast_allowed = false;  // SO_BROADCAST; without it a broadcast address is EACCES
+  bool forwarding = false;         // for somebody else's packet: no source is chosen
 };
 
 // Of one IP version; names as in /proc/net/snmp (RFC 4293, RFC 2011).
@@ -81,6 +82,8 @@ class Stack final {
   Clock& clock() { return clock_; }
   Time Now() const { return clock_.Now(); }
   RandomSource& random() { return random_; }
+  // A packet with loopback addresses may come in on no other interface.
+  Interface* loopback() const { return loopback_.load(std::memory_order_acquire); }  // null if there is none
   TimerQueue& timers() { return timers_; }
   RoutingTable& routes() { return routes_; }
   PathMtuCache& path_mtu() { return path_mtu_; }
@@ -120,6 +123,8 @@ class Stack final {
   // From a network protocol: a packet for this host. Copies go to the raw taps first; then to the transport, and an ICMP error goes
   // back if there is none.
   void DeliverTransport(Interface& interface, PacketPtr packet);
+  // Gives a received packet's copies to the raw taps of its protocol; true if there was one.
+  bool TapRaw(const Packet& packet) EXCLUDES(taps_mu_);
   // From ICMP: an error about a packet with `protocol` that we sent; `quoted` begins at its transport header.
   void DeliverError(uint8_t protocol, const Address& local, const Address& remote, const TransportError& error,
                     std::span<const std::byte> quoted);
