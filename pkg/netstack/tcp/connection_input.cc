@@ -212,15 +212,18 @@ void Connection::ProcessSack(Time now, const Segment& s, AckSummary& summary) {
 void Connection::OnAck(Time now, const Segment& s) {
   uint32_t window = uint32_t{s.window} << snd_scale_;
   bool window_changed = false;
-  if (SeqLt(snd_wl1_, s.seq) || (snd_wl1_ == s.seq && SeqLe(snd_wl2_, s.ack))) {
+  AckSummary summary;
+  if (SeqLt(s.ack, snd_una_)) return;
+  // As RFC 9293 has it, but an ACK that moves SND.UNA always brings its window along: the old one counted from the
+  // old SND.UNA, and would promise too much from the new (a retransmission has an old sequence number and the newest
+  // ACK).
+  if (SeqGt(s.ack, snd_una_) || SeqLt(snd_wl1_, s.seq) || (snd_wl1_ == s.seq && window > snd_wnd_)) {
     window_changed = window != snd_wnd_;
     snd_wnd_ = window;
     snd_wl1_ = s.seq;
     snd_wl2_ = s.ack;
     max_snd_wnd_ = std::max(max_snd_wnd_, window);
   }
-  AckSummary summary;
-  if (SeqLt(s.ack, snd_una_)) return;
   uint32_t prior_flight = board_.in_flight();
   if (use_sack_ && s.options.sack_count > 0) ProcessSack(now, s, summary);
   bool fin_acked = false;

@@ -89,7 +89,8 @@ void RunTransfer(uint64_t seed) {
   for (int i = 0; i < 2; i++) {
     TestEnd& e = *sim.ends[i];
     e.Read(sim.now, 1'000'000);
-    EXPECT_EQ(e.connection.error(), 0);
+    // The last ACK may be lost so often that TIME_WAIT is over meanwhile; then a reset answers, and all has arrived.
+    EXPECT_TRUE(e.connection.error() == 0 || e.connection.fin_received()) << e.connection.error();
     EXPECT_TRUE(e.connection.at_end()) << "end " << i << " state " << static_cast<int>(e.connection.state());
     EXPECT_EQ(e.read, totals[1 - i]);
     EXPECT_EQ(e.written, totals[i]);

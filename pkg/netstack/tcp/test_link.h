@@ -163,6 +163,13 @@ class Simulation {
     if (c.state() == State::kClosed && s->Has(kSyn) && !s->Has(kAck) && !end.closed && to == 1 && !opened) {
       opened = true;
       c.Accept(now, static_cast<Seq>(rng()), *s, false, std::nullopt);
+    } else if (c.state() == State::kClosed) {
+      // What a stack does without a connection (RFC 9293 section 3.10.7.1).
+      if (s->Has(kRst)) return;
+      Segment reset;
+      reset.flags = s->Has(kAck) ? kRst : kRst | kAck;
+      (s->Has(kAck) ? reset.seq : reset.ack) = s->Has(kAck) ? s->ack : s->end();
+      end.outbox.push_back(end.Wire(reset));
     } else {
       if (s->Has(kAck) && !s->Has(kRst)) {
         uint8_t scale =
