@@ -20,8 +20,14 @@ Connection::Connection(const Config& config, const Settings& settings, SegmentSi
       send_limit_(config.send_buffer),
       congestion_(config.congestion),
       receive_limit_(config.receive_buffer) {
+  if (config.window_scaling) rcv_scale_ = WindowScale(config);
+}
+
+uint8_t Connection::WindowScale(const Config& config) {
   uint32_t space = std::max(config.receive_buffer, config.max_receive_buffer);
-  while (config.window_scaling && rcv_scale_ < 14 && (space >> rcv_scale_) > 0xffff) rcv_scale_++;
+  uint8_t scale = 0;
+  while (scale < 14 && (space >> scale) > 0xffff) scale++;
+  return scale;
 }
 
 uint32_t Connection::advertised_mss() const {

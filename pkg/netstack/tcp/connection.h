@@ -203,6 +203,11 @@ class Connection final {
   uint32_t receive_buffer() const { return receive_limit_; }
   uint32_t send_buffer() const { return send_limit_; }
   uint32_t receive_mss() const { return rcv_mss_; }
+  // Bytes of TCP header and payload that the path takes.
+  uint32_t path_mtu() const { return config_.mtu; }
+  Time last_received() const { return last_received_; }
+  // What a connection with `config` offers.
+  static uint8_t WindowScale(const Config& config);
   uint32_t backoff() const { return backoff_; }
   uint8_t recovery_state() const { return static_cast<uint8_t>(recovery_); }
   bool timestamps() const { return use_timestamps_; }
