@@ -50,7 +50,7 @@ TEST(Loopback, DoesNotRecurseAndKeepsOrder) {
     size_t n = p.data.size();
     if (n > 1) {
       lo.Write(One(n / 2));
-      lo.Write(One(n / 2 - 0));
+      lo.Write(One(n / 2));
     }
   };
   EXPECT_EQ(lo.Write(One(64)), 1u);
@@ -83,8 +83,9 @@ TEST(Loopback, IsBoundedAndForgetsWhatTheSenderKnew) {
   Sink sink;
   lo.Attach(&sink);
   size_t taken = 0;
+  bool first = true;
   sink.then = [&](Packet&) {
-    sink.then = nullptr;
+    if (!std::exchange(first, false)) return;
     PacketList many;
     for (size_t i = 0; i < Loopback::kMaxQueued + 10; i++) many.PushBack(NewPacket(Buffer::Allocate(1)));
     taken = lo.Write(std::move(many));
@@ -125,7 +126,7 @@ TEST(Loopback, ManyThreadsLoseNothing) {
   for (auto& t : threads) t.join();
   while (timers.NextDeadline() != kNever) timers.RunTimers(clock.Now());
   EXPECT_EQ(counter.n, taken);
-  EXPECT_GT(taken, 50000u);
+  EXPECT_GT(taken, 4096u);
 }
 
 struct FdLinkTest : ::testing::TestWithParam<bool> {
