@@ -2,13 +2,12 @@
 #ifndef REDOUBT_PKG_NETSTACK_TCP_ENDPOINT_H_
 #define REDOUBT_PKG_NETSTACK_TCP_ENDPOINT_H_
 
-#include <linux/tcp.h>
-
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "pkg/errors/errors.h"
@@ -124,7 +123,9 @@ class Endpoint final : public RefCounted, private SegmentSink {
   size_t Readable() EXCLUDES(mu_);        // SIOCINQ
   size_t Unacknowledged() EXCLUDES(mu_);  // SIOCOUTQ
   size_t Unsent() EXCLUDES(mu_);          // SIOCOUTQNSD
-  tcp_info Info() EXCLUDES(mu_);          // TCP_INFO
+  // TCP_INFO: as much of Linux's struct tcp_info (linux/tcp.h) as fits. Returns its bytes. (As bytes, since that
+  // header and netinet/tcp.h, whose struct is older, exclude each other.)
+  size_t Info(std::span<std::byte> out) EXCLUDES(mu_);
   // Changed when a new urgent mark came, since the last time: the owner sends SIGURG.
   std::atomic<uint32_t>& urgent_marks() { return urgent_marks_; }
 

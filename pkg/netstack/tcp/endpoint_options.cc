@@ -1,4 +1,6 @@
 // Options and what can be asked of an endpoint.
+#include <linux/tcp.h>
+
 #include <algorithm>
 #include <cstring>
 
@@ -108,18 +110,23 @@ size_t Endpoint::Unsent() {
   return connection_ ? connection_->unsent() : 0;
 }
 
-tcp_info Endpoint::Info() {
+size_t Endpoint::Info(std::span<std::byte> out) {
   sync::MutexLock lock(mu_);
   tcp_info i;
   std::memset(&i, 0, sizeof(i));
+  auto give = [&] {
+    size_t n = std::min(out.size(), sizeof(i));
+    std::memcpy(out.data(), &i, n);
+    return n;
+  };
   if (listening_) {
     i.tcpi_state = static_cast<uint8_t>(State::kListen);
     i.tcpi_unacked = ready_count_.load();  // as Linux: the accept queue and its limit
     i.tcpi_sacked = backlog_.load();
-    return i;
+    return give();
   }
   i.tcpi_state = static_cast<uint8_t>(connection_ ? connection_->state() : State::kClosed);
-  if (!connection_) return i;
+  if (!connection_) return give();
   const Connection& c = *connection_;
   const Scoreboard& b = c.scoreboard();
   const ConnectionStats& s = c.stats();
@@ -174,7 +181,7 @@ tcp_info Endpoint::Info() {
   i.tcpi_reord_seen = b.reordering_seen() ? 1 : 0;
   i.tcpi_rcv_ooopack = s.out_of_order;
   i.tcpi_snd_wnd = c.send_window();
-  return i;
+  return give();
 }
 
 }  // namespace redoubt::netstack::tcp
