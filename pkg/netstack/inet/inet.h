@@ -4,6 +4,7 @@
 
 #include "pkg/netstack/ipv4/ipv4.h"
 #include "pkg/netstack/ipv6/ipv6.h"
+#include "pkg/netstack/raw/raw.h"
 #include "pkg/netstack/stack/stack.h"
 #include "pkg/netstack/udp/udp.h"
 
@@ -15,6 +16,8 @@ struct Inet {
   Ipv4Protocol* ipv4 = nullptr;
   Ipv6Protocol* ipv6 = nullptr;
   UdpProtocol* udp = nullptr;
+  PingProtocol* ping4 = nullptr;
+  PingProtocol* ping6 = nullptr;
 };
 // To be called on a new stack, before the first interface is added.
 inline Inet RegisterInet(Stack& stack) {
@@ -22,11 +25,15 @@ inline Inet RegisterInet(Stack& stack) {
   auto ipv4 = std::make_unique<Ipv4Protocol>(stack, *arp);
   auto ipv6 = std::make_unique<Ipv6Protocol>(stack);
   auto udp = std::make_unique<UdpProtocol>(stack);
-  Inet inet{arp.get(), ipv4.get(), ipv6.get(), udp.get()};
+  auto ping4 = std::make_unique<PingProtocol>(stack, Family::kIpv4);
+  auto ping6 = std::make_unique<PingProtocol>(stack, Family::kIpv6);
+  Inet inet{arp.get(), ipv4.get(), ipv6.get(), udp.get(), ping4.get(), ping6.get()};
   stack.RegisterHandler(std::move(arp));
   stack.RegisterNetwork(std::move(ipv4));
   stack.RegisterNetwork(std::move(ipv6));
   stack.RegisterTransport(std::move(udp));
+  stack.RegisterTransport(std::move(ping4));
+  stack.RegisterTransport(std::move(ping6));
   return inet;
 }
 
