@@ -283,7 +283,7 @@ class Connection final {
   uint32_t Timestamp(Time now) const { return static_cast<uint32_t>(now / kMillisecond) + config_.ts_offset; }
 
   // connection_timers.cc
-  void ArmRetransmission(Time now);
+  void ArmRetransmission(Time now, bool restart);
   void ArmPersist(Time now);
   void OnRetransmissionTimeout(Time now);
   void OnTailLossProbe(Time now);
@@ -353,6 +353,7 @@ class Connection final {
   // Deadlines; kNever if not armed.
   Time probe_deadline_ = kNever, reorder_deadline_ = kNever, ack_deadline_ = kNever, keep_deadline_ = kNever,
        end_deadline_ = kNever, cork_deadline_ = kNever;
+  Time timeout_deadline_ = kNever;  // of the retransmission, while a tail loss probe may come before it
   Time syn_sent_ = 0, timeout_since_ = 0, last_data_sent_ = 0, last_data_received_ = 0, last_received_ = 0;
   Time challenge_sent_ = -kSecond;
   std::optional<FastOpenCookie> cookie_, received_cookie_;

@@ -29,7 +29,11 @@ Connection::Verdict Connection::OnSegment(Time now, Segment& s) {
   if (!CheckSequence(now, s) || !CheckAck(now, s)) return Verdict::kDone;
   last_received_ = now;
   keep_probes_ = 0;
-  if (state_ == State::kTimeWait) return Verdict::kDone;
+  if (state_ == State::kTimeWait) {
+    if (s.Has(kFin)) end_deadline_ = now + kTimeWaitLength;  // our ACK was lost
+    if (s.length() > 0) SendAck(now);
+    return Verdict::kDone;
+  }
   OnAck(now, s);
   if (state_ != State::kClosed && state_ != State::kTimeWait) {
     OnUrgent(s);
@@ -224,7 +228,7 @@ void Connection::OnAck(Time now, const Segment& s) {
     snd_wl2_ = s.ack;
     max_snd_wnd_ = std::max(max_snd_wnd_, window);
   }
-  uint32_t prior_flight = board_.in_flight();
+  uint32_t prior_flight = snd_nxt_ - snd_una_;  // FlightSize of RFC 5681
   if (use_sack_ && s.options.sack_count > 0) ProcessSack(now, s, summary);
   bool fin_acked = false;
   if (SeqGt(s.ack, snd_una_)) {
@@ -275,7 +279,7 @@ void Connection::OnAck(Time now, const Segment& s) {
     probe_deadline_ = kNever;
     if (summary.acked == 0) backoff_ = 0;
   }
-  if (summary.acked > 0 || summary.newly_sacked > 0 || board_.empty()) ArmRetransmission(now);
+  if (summary.acked > 0 || summary.newly_sacked > 0 || board_.empty()) ArmRetransmission(now, true);
   TuneSend();
   NoteRoom();
   if (!fin_acked) return;
@@ -299,7 +303,8 @@ void Connection::OnAck(Time now, const Segment& s) {
 void Connection::UpdateRecovery(Time now, const Segment& s, const AckSummary& summary, uint32_t lost,
                                 uint32_t prior_flight) {
   bool past_end = use_sack_ ? SeqGe(snd_una_, recovery_end_) : SeqGt(snd_una_, recovery_end_) || board_.empty();
-  if (recovery_ != Recovery::kOpen && past_end) {
+  bool ended = recovery_ != Recovery::kOpen && past_end;
+  if (ended) {
     if (recovery_ != Recovery::kLoss) congestion_.EndReduction();
     recovery_ = Recovery::kOpen;
     dup_acks_ = 0;
@@ -320,7 +325,7 @@ void Connection::UpdateRecovery(Time now, const Segment& s, const AckSummary& su
   }
   if (recovery_ == Recovery::kFast || recovery_ == Recovery::kCwr) {
     congestion_.OnReductionAck(summary.delivered, Pipe(), summary.acked > 0 && lost == 0);
-  } else if (summary.acked > 0) {
+  } else if (summary.acked > 0 && !ended) {
     uint32_t used = congestion_.in_slow_start() ? 2 * std::max(prior_flight, summary.acked) : prior_flight + mss_;
     congestion_.OnAck(summary.acked, used >= congestion_.cwnd() || recovery_ == Recovery::kLoss, now, rtt_.srtt());
   }
@@ -347,7 +352,11 @@ void Connection::TakeUrgentByte() {
 void Connection::OnData(Time now, Segment& s) {
   bool takes_data = state_ == State::kSynReceived || state_ == State::kEstablished || state_ == State::kFinWait1 ||
                     state_ == State::kFinWait2;
-  if (!takes_data || (s.payload.empty() && !s.Has(kFin))) return;
+  if (s.payload.empty() && !s.Has(kFin)) return;
+  if (!takes_data) {
+    ack_now_ = true;  // after the FIN: sent again, since our ACK was lost
+    return;
+  }
   if (use_ecn_) {
     if (s.Has(kCwr)) ece_ = false;
     if (s.ecn == Ecn::kCe) {

@@ -82,10 +82,9 @@ bool Connection::SendNew(Time now, bool force) {
   if (recovery_ == Recovery::kFast || recovery_ == Recovery::kCwr) congestion_.OnReductionSent(length);
   EmitRange(now, start, snd_nxt_ - start, false);
   last_data_sent_ = now;
-  if (probe_ == Probe::kNone || probe_ == Probe::kTailLoss || probe_ == Probe::kPersist) {
-    if (probe_ == Probe::kNone) timeout_since_ = now;
-    ArmRetransmission(now);
-  }
+  bool running = probe_ == Probe::kTimeout || probe_ == Probe::kTailLoss;
+  if (!running) timeout_since_ = now;
+  ArmRetransmission(now, !running);
   return true;
 }
 
@@ -98,7 +97,7 @@ void Connection::Retransmit(Time now, const SentRange& range, uint32_t limit) {
   stats_.retransmissions++;
   stats_.bytes_retransmitted += length;
   EmitRange(now, start, length, true);
-  if (probe_ == Probe::kNone) ArmRetransmission(now);
+  if (probe_ == Probe::kNone) ArmRetransmission(now, true);
 }
 
 // Bytes [start, start + length) as one segment; what lies behind the data is the FIN.

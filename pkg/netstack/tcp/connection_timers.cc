@@ -25,7 +25,7 @@ void Connection::OnTimer(Time now) {
   }
   if (reorder_deadline_ <= now) {
     uint32_t lost = 0;
-    uint32_t prior = board_.in_flight();
+    uint32_t prior = snd_nxt_ - snd_una_;
     reorder_deadline_ = board_.DetectLoss(now, rtt_.srtt(), mss_, recovery_ != Recovery::kOpen, &lost);
     if (lost > 0) {
       UpdateRecovery(now, Segment(), AckSummary(), lost, prior);
@@ -60,8 +60,8 @@ bool Connection::TimedOut(Time now, Time since, uint32_t tries) const {
   return tries >= (orphan_ ? settings_.orphan_retries : settings_.retries);
 }
 
-// For what is in flight now.
-void Connection::ArmRetransmission(Time now) {
+// For what is in flight now. `restart`: the time-out counts from now (RFC 6298 section 5.3), else from where it did.
+void Connection::ArmRetransmission(Time now, bool restart) {
   if (board_.empty()) {
     if (probe_ != Probe::kPersist) {
       probe_ = Probe::kNone;
@@ -69,11 +69,15 @@ void Connection::ArmRetransmission(Time now) {
     }
     return;
   }
-  probe_ = Probe::kTimeout;
-  probe_deadline_ = now + rtt_.Backoff(backoff_);
-  if (settings_.user_timeout > 0 && backoff_ > 0) {
-    probe_deadline_ = std::min(probe_deadline_, std::max(timeout_since_ + settings_.user_timeout, now + kMillisecond));
+  if (restart) {
+    timeout_deadline_ = now + rtt_.Backoff(backoff_);
+    if (settings_.user_timeout > 0 && backoff_ > 0) {
+      timeout_deadline_ =
+          std::min(timeout_deadline_, std::max(timeout_since_ + settings_.user_timeout, now + kMillisecond));
+    }
   }
+  probe_ = Probe::kTimeout;
+  probe_deadline_ = timeout_deadline_;
   // RFC 8985 section 7.2.
   if (use_sack_ && recovery_ == Recovery::kOpen && board_.sacked() == 0 && !tlp_outstanding_ && rtt_.has_sample() &&
       backoff_ == 0) {
@@ -121,7 +125,7 @@ void Connection::OnRetransmissionTimeout(Time now) {
     Finish(soft_error_ != 0 ? soft_error_ : ETIMEDOUT);
     return;
   }
-  uint32_t in_flight = board_.in_flight();
+  uint32_t in_flight = snd_nxt_ - snd_una_;
   bool first = recovery_ != Recovery::kLoss || backoff_ == 0;
   recovery_ = Recovery::kLoss;
   recovery_end_ = snd_nxt_;
@@ -134,7 +138,7 @@ void Connection::OnRetransmissionTimeout(Time now) {
   backoff_++;
   probe_ = Probe::kNone;  // sending arms it, with the back-off
   Output(now);
-  if (probe_ == Probe::kNone) ArmRetransmission(now);
+  if (probe_ == Probe::kNone) ArmRetransmission(now, true);
 }
 
 // RFC 8985 section 7.3: new data if there is any, else the last again, to get an ACK that shows what is missing.
@@ -156,7 +160,7 @@ void Connection::OnTailLossProbe(Time now) {
     }
   }
   tlp_end_ = snd_nxt_;
-  ArmRetransmission(now);
+  ArmRetransmission(now, true);
 }
 
 void Connection::OnPersist(Time now) {

@@ -52,8 +52,8 @@ void RunTransfer(uint64_t seed) {
   if (rng() % 2 != 0) link.bytes_per_second = 20'000 + rng() % 2'000'000;
   auto a = std::make_unique<TestEnd>(RandomConfig(rng), RandomSettings(rng), rng());
   auto b = std::make_unique<TestEnd>(RandomConfig(rng), RandomSettings(rng), rng());
-  a->to_write = rng() % 200'000;
-  b->to_write = rng() % 2 != 0 ? rng() % 200'000 : 0;
+  a->to_write = rng() % 60'000;
+  b->to_write = rng() % 2 != 0 ? rng() % 60'000 : 0;
   size_t totals[2] = {a->to_write, b->to_write};
   Simulation sim(seed, std::move(a), std::move(b), link);
   sim.ends[0]->connection.Connect(sim.now, static_cast<Seq>(rng()), std::nullopt, Buffer());
@@ -102,7 +102,7 @@ void RunTransfer(uint64_t seed) {
 }
 
 TEST(Simulation, EveryTransferEnds) {
-  for (uint64_t seed = 0; seed < 1500; seed++) {
+  for (uint64_t seed = 0; seed < 3000; seed++) {
     RunTransfer(seed);
     if (HasFailure()) return;
   }
