@@ -102,6 +102,7 @@ Result<> Endpoint::Connect(const SocketAddress& peer, bool fast_open, Buffer dat
     if (port == 0) return Err(EADDRNOTAVAIL);
   }
   id_ = id;
+  bound_.interface_index = interface;
   inserted_ = true;
   SetRoute(std::move(route));
   connection_.reset(new Connection(MakeConfig(), settings_, *this));
@@ -132,7 +133,7 @@ uint32_t Endpoint::PathMtu() {
 void Endpoint::RefreshRoute() {
   if (route_.IsStale()) {
     Result<Route> route = protocol_.stack().FindRoute(
-        {.remote = id_.remote, .local = id_.local, .interface_index = options_.bound_interface});
+        {.remote = id_.remote, .local = id_.local, .interface_index = bound_.interface_index});
     // Without a route now there may be one later; until then the old one fails as the network would.
     if (route) SetRoute(*std::move(route));
   }
@@ -316,6 +317,7 @@ bool Endpoint::HandleSegment(Segment& segment) {
       protocol_.stats_.listen_overflows.fetch_add(1, std::memory_order_relaxed);
       return true;
     }
+    if (!fast_opened_ && segment.Has(kAck) && segment.length() == 0 && Now() < deferred_until_) return true;
   }
   if (connection_->OnSegment(Now(), segment) == Connection::Verdict::kDone) return true;
   connection_->Kill(0);

@@ -149,11 +149,11 @@ class Endpoint final : public RefCounted, private SegmentSink {
   bool HandleSegment(Segment& segment) EXCLUDES(mu_);
   void HandleIcmp(const TransportError& error, Seq seq) EXCLUDES(mu_);
   // listener.cc: a segment for a listener, of no connection.
-  void HandleListen(const FourTuple& id, Segment& segment, const Packet& packet) EXCLUDES(mu_);
-  void HandleSyn(const FourTuple& id, Segment& segment) EXCLUDES(mu_);
-  void HandleCookie(const FourTuple& id, Segment& segment) EXCLUDES(mu_);
+  void HandleListen(const FourTuple& id, Segment& segment, uint32_t interface_index) EXCLUDES(mu_);
+  void HandleSyn(const FourTuple& id, Segment& segment, uint32_t interface_index) EXCLUDES(mu_);
+  void HandleCookie(const FourTuple& id, Segment& segment, uint32_t interface_index) EXCLUDES(mu_);
   void SendSynCookie(const FourTuple& id, const Segment& syn, const Config& config);
-  RefPtr<Endpoint> MakeChild(const FourTuple& id) EXCLUDES(mu_);
+  RefPtr<Endpoint> MakeChild(const FourTuple& id, uint32_t interface_index) EXCLUDES(mu_);
   void ChildReady(RefPtr<Endpoint> child) EXCLUDES(mu_);
   // False if it did not listen.
   bool StopListening() EXCLUDES(mu_);
@@ -215,6 +215,7 @@ class Endpoint final : public RefCounted, private SegmentSink {
   // Of a child that nobody has accepted: its listener, until the handshake is complete.
   RefPtr<Endpoint> parent_ GUARDED_BY(mu_);
   bool fast_opened_ GUARDED_BY(mu_) = false;
+  Time deferred_until_ GUARDED_BY(mu_) = 0;  // TCP_DEFER_ACCEPT: until then an ACK without data counts for nothing
 };
 
 }  // namespace redoubt::netstack::tcp

@@ -237,6 +237,21 @@ TEST_F(EndpointTest, BacklogBoundsTheAcceptQueue) {
   EXPECT_EQ(host.tcp->Endpoints().size(), 0u);
 }
 
+TEST_F(EndpointTest, DeferredAcceptWaitsForData) {
+  RefPtr<Endpoint> listener = host.Listener(80);
+  EndpointOptions o = listener->options();
+  o.defer_accept = 5 * kSecond;
+  listener->SetOptions(o);
+  RefPtr<Endpoint> client = host.New();
+  EXPECT_EQ(Errno_(client->Connect(Local(80))), EINPROGRESS);
+  EXPECT_EQ(client->state(), State::kEstablished);
+  EXPECT_EQ(listener->Accept().error(), Errno(EAGAIN));
+  ASSERT_TRUE(client->Write(Bytes("question")));
+  RefPtr<Endpoint> server = *listener->Accept();
+  EXPECT_EQ(ReadText(*server), "question");
+  client->Close(), server->Close(), listener->Close();
+}
+
 TEST_F(EndpointTest, ReusePortSpreadsConnections) {
   std::vector<RefPtr<Endpoint>> listeners;
   for (int i = 0; i < 4; i++) {

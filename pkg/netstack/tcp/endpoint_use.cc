@@ -8,15 +8,27 @@ namespace redoubt::netstack::tcp {
 
 namespace {
 
-// One list of segments per thread goes round, so that neither sending allocates nor an idle endpoint holds a list.
-// Not used across anything that could park.
+// A few lists of segments per thread go round (one for each endpoint whose sending is nested), so that neither
+// sending allocates nor an idle endpoint holds a list. Not used across anything that could park.
 template <typename T>
-std::vector<T>& Spare() {
-  thread_local std::vector<T> spare;
-  return spare;
-}
+struct SpareLists {
+  static constexpr size_t kMax = 4;
+  static constexpr size_t kMaxCapacity = 256;
 
-constexpr size_t kMaxSpare = 256;
+  static SpareLists& Local() {
+    thread_local SpareLists spare;
+    return spare;
+  }
+  std::vector<T> Take() { return count == 0 ? std::vector<T>() : std::move(lists[--count]); }
+  void Give(std::vector<T>& list) {
+    if (list.capacity() == 0 || list.capacity() > kMaxCapacity || count == kMax) return;
+    list.clear();
+    lists[count++] = std::move(list);
+  }
+
+  std::vector<T> lists[kMax];
+  size_t count = 0;
+};
 
 }  // namespace
 
@@ -109,9 +121,7 @@ Endpoint::Use::~Use() {
     if (!send) e_.sending_ = false;
     e_.mu_.Unlock();
   }
-  if (batch_.capacity() > Spare<Outgoing>().capacity() && batch_.capacity() <= kMaxSpare) {
-    batch_.swap(Spare<Outgoing>());
-  }
+  SpareLists<Outgoing>::Local().Give(batch_);
   if (remove_) {
     e_.timer_.Cancel();
     e_.protocol_.Remove(id_, e_);
@@ -121,7 +131,7 @@ Endpoint::Use::~Use() {
 
 // From the connection, under the lock.
 void Endpoint::Emit(Segment& s) NO_THREAD_SAFETY_ANALYSIS {
-  if (out_.capacity() == 0) out_.swap(Spare<Outgoing>());
+  if (out_.capacity() == 0) out_ = SpareLists<Outgoing>::Local().Take();
   size_t payload = s.payload.size();
   Outgoing& o = out_.emplace_back();
   o.ecn = s.ecn;

@@ -86,17 +86,17 @@ void Endpoint::ChildReady(RefPtr<Endpoint> child) {
 }
 
 // A segment of no connection (RFC 9293 section 3.10.7.2).
-void Endpoint::HandleListen(const FourTuple& id, Segment& segment, const Packet& packet) {
+void Endpoint::HandleListen(const FourTuple& id, Segment& segment, uint32_t interface_index) {
   if (segment.Has(kRst)) return;
   if (segment.Has(kAck)) {
-    HandleCookie(id, segment);
+    HandleCookie(id, segment, interface_index);
   } else if (segment.Has(kSyn) && !segment.Has(kFin)) {
-    HandleSyn(id, segment);
+    HandleSyn(id, segment, interface_index);
   }
 }
 
 // With our options, not yet in any table.
-RefPtr<Endpoint> Endpoint::MakeChild(const FourTuple& id) {
+RefPtr<Endpoint> Endpoint::MakeChild(const FourTuple& id, uint32_t interface_index) {
   RefPtr<Endpoint> child = Create(protocol_, family_);
   EndpointOptions options;
   Settings settings;
@@ -106,18 +106,21 @@ RefPtr<Endpoint> Endpoint::MakeChild(const FourTuple& id) {
     options = options_;
     settings = settings_;
   }
-  Result<Route> route = protocol_.stack().FindRoute({.remote = id.remote, .local = id.local});
+  // A link-local address means something on its link only.
+  uint32_t interface = id.remote.IsLinkLocal() ? interface_index : options.bound_interface;
+  Result<Route> route =
+      protocol_.stack().FindRoute({.remote = id.remote, .local = id.local, .interface_index = interface});
   if (!route) return nullptr;
   sync::MutexLock lock(child->mu_);
   child->options_ = options;
   child->settings_ = settings;
   child->id_ = id;
-  child->bound_ = {FromWire(id.local), id.local_port, 0};
+  child->bound_ = {FromWire(id.local), id.local_port, interface};
   child->SetRoute(*std::move(route));
   return child;
 }
 
-void Endpoint::HandleSyn(const FourTuple& id, Segment& segment) {
+void Endpoint::HandleSyn(const FourTuple& id, Segment& segment, uint32_t interface_index) {
   TcpStats& stats = protocol_.stats_;
   uint32_t backlog = backlog_.load();
   // Linux counts so: a backlog of n lets n + 1 wait.
@@ -125,7 +128,7 @@ void Endpoint::HandleSyn(const FourTuple& id, Segment& segment) {
     stats.listen_overflows.fetch_add(1, std::memory_order_relaxed);
     return;
   }
-  RefPtr<Endpoint> child = MakeChild(id);
+  RefPtr<Endpoint> child = MakeChild(id, interface_index);
   if (!child) return;
   uint32_t limit = std::min(std::max(backlog, 8u), protocol_.sysctls_.max_syn_backlog.load());
   if (syn_count_.load() >= limit) {
@@ -160,6 +163,7 @@ void Endpoint::HandleSyn(const FourTuple& id, Segment& segment) {
     if (!protocol_.Insert(id, *child)) return;  // another thread was quicker
     child->inserted_ = true;
     child->parent_ = RefPtr(this);
+    child->deferred_until_ = Now() + child->options_.defer_accept;
     syn_count_.fetch_add(1);
     if (accept_data) {
       child->fast_opened_ = true;
@@ -199,7 +203,7 @@ void Endpoint::SendSynCookie(const FourTuple& id, const Segment& syn, const Conf
   protocol_.SendAlone(id, s);
 }
 
-void Endpoint::HandleCookie(const FourTuple& id, Segment& segment) {
+void Endpoint::HandleCookie(const FourTuple& id, Segment& segment, uint32_t interface_index) {
   TcpStats& stats = protocol_.stats_;
   Time sent = cookie_sent_.load();
   std::optional<uint16_t> mss;
@@ -215,7 +219,7 @@ void Endpoint::HandleCookie(const FourTuple& id, Segment& segment) {
     stats.listen_overflows.fetch_add(1, std::memory_order_relaxed);
     return;
   }
-  RefPtr<Endpoint> child = MakeChild(id);
+  RefPtr<Endpoint> child = MakeChild(id, interface_index);
   if (!child) return;
   stats.syn_cookies_received.fetch_add(1, std::memory_order_relaxed);
   Options options;

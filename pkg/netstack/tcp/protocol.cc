@@ -48,7 +48,7 @@ Disposition TcpProtocol::HandlePacket(Packet& packet, const FourTuple& id) {
     stats_.time_wait_reused.fetch_add(1, std::memory_order_relaxed);
   }
   if (RefPtr<Endpoint> listener = FindListener(id, packet.interface_index)) {
-    listener->HandleListen(id, *segment, packet);
+    listener->HandleListen(id, *segment, packet.interface_index);
   } else {
     SendReset(id, *segment);
   }
