@@ -86,6 +86,7 @@ inline constexpr uint32_t kEventWritable = 1 << 1;    // room after there was to
 inline constexpr uint32_t kEventConnected = 1 << 2;   // the handshake is complete
 inline constexpr uint32_t kEventPeerClosed = 1 << 3;  // FIN
 inline constexpr uint32_t kEventUrgent = 1 << 4;      // a new urgent mark: SIGURG
+inline constexpr uint32_t kEventUrgentByte = 1 << 7;  // the byte itself has come
 inline constexpr uint32_t kEventError = 1 << 5;       // error() is set
 inline constexpr uint32_t kEventClosed =
     1 << 6;  // the state is kClosed (or kTimeWait): the user has nothing more to wait for

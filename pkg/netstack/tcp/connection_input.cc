@@ -346,7 +346,7 @@ void Connection::TakeUrgentByte() {
   if (urgent_ != Urgent::kExpected || SeqLe(receive_.next(), rcv_up_)) return;
   receive_.readable().CopyOut(rcv_up_ - HeadSeq(), std::span(&urgent_byte_, 1));
   urgent_ = Urgent::kArrived;
-  events_ |= kEventUrgent;
+  events_ |= kEventUrgentByte;
 }
 
 void Connection::OnData(Time now, Segment& s) {

@@ -164,7 +164,8 @@ void Connection::OnTailLossProbe(Time now) {
 }
 
 void Connection::OnPersist(Time now) {
-  if (TimedOut(now, timeout_since_, keep_probes_)) {
+  // A peer may keep its window closed for as long as it answers, but not to a connection that nobody holds any more.
+  if (TimedOut(now, timeout_since_, orphan_ ? backoff_ : keep_probes_)) {
     Finish(soft_error_ != 0 ? soft_error_ : ETIMEDOUT);
     return;
   }

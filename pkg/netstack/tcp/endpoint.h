@@ -215,6 +215,7 @@ class Endpoint final : public RefCounted, private SegmentSink {
   // Of a child that nobody has accepted: its listener, until the handshake is complete.
   RefPtr<Endpoint> parent_ GUARDED_BY(mu_);
   bool fast_opened_ GUARDED_BY(mu_) = false;
+  bool in_time_wait_ GUARDED_BY(mu_) = false;
   Time deferred_until_ GUARDED_BY(mu_) = 0;  // TCP_DEFER_ACCEPT: until then an ACK without data counts for nothing
 };
 

@@ -54,13 +54,17 @@ void Endpoint::Use::NoteEvents() {
     if (events & kEventReadable) notify_ |= waiter::kIn | waiter::kRdNorm;
     if (events & kEventWritable) notify_ |= waiter::kOut | waiter::kWrNorm;
     if (events & kEventPeerClosed) notify_ |= waiter::kIn | waiter::kRdNorm | waiter::kRdHup;
-    if (events & kEventUrgent) {
-      e_.urgent_marks_.fetch_add(1);
-      notify_ |= waiter::kPri;
-    }
+    if (events & kEventUrgent) e_.urgent_marks_.fetch_add(1);
+    if (events & kEventUrgentByte) notify_ |= waiter::kPri;
     if (events & kEventError) notify_ |= waiter::kErr;
     if (events & kEventClosed) notify_ |= waiter::kHup | waiter::kRdHup | waiter::kIn | waiter::kOut;
+    if (c->state() == State::kTimeWait && !e_.in_time_wait_) {
+      // As Linux with tcp_max_tw_buckets: beyond the bound the wait is left out.
+      e_.in_time_wait_ = true;
+      if (e_.protocol_.time_wait_count_.fetch_add(1) >= e_.protocol_.sysctls_.max_time_wait) c->Kill(0);
+    }
     if (c->state() == State::kClosed) {
+      if (std::exchange(e_.in_time_wait_, false)) e_.protocol_.time_wait_count_.fetch_sub(1);
       if (e_.parent_) {
         parent_ = std::move(e_.parent_);
         parent_->syn_count_.fetch_sub(1);

@@ -35,6 +35,7 @@ struct Sysctls {
   std::atomic<uint8_t> ecn{2};        // 0 never, 1 always, 2 when asked
   std::atomic<uint8_t> fast_open{1};  // bits: 1 client, 2 server
   std::atomic<uint32_t> max_syn_backlog{1024};
+  std::atomic<uint32_t> max_time_wait{16384};                                 // tcp_max_tw_buckets
   std::atomic<uint32_t> receive_buffer{131072}, max_receive_buffer{6 << 20};  // tcp_rmem, of which half is window
   std::atomic<uint32_t> send_buffer{65536}, max_send_buffer{4 << 20};
   std::atomic<CongestionAlgorithm> congestion{CongestionAlgorithm::kCubic};
@@ -104,6 +105,7 @@ class TcpProtocol final : public TransportProtocol {
   Stack& stack_;
   TcpStats stats_;
   Sysctls sysctls_;
+  std::atomic<uint32_t> time_wait_count_{0};
   const HashKey hash_key_;
   const CookieJar cookies_;
   std::array<std::unique_ptr<Shard>, kShards> shards_;

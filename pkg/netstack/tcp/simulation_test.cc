@@ -102,7 +102,7 @@ void RunTransfer(uint64_t seed) {
 }
 
 TEST(Simulation, EveryTransferEnds) {
-  for (uint64_t seed = 0; seed < 3000; seed++) {
+  for (uint64_t seed = 0; seed < 2000; seed++) {
     RunTransfer(seed);
     if (HasFailure()) return;
   }
