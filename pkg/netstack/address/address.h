@@ -127,9 +127,7 @@ struct LinkAddress {
 
   constexpr bool IsUnspecified() const { return *this == LinkAddress{}; }
   constexpr bool IsMulticast() const { return (bytes[0] & 1) != 0; }  // broadcast too
-  constexpr bool IsBroadcast() const {
-    return *this == LinkAddress{{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}};
-  }
+  constexpr bool IsBroadcast() const { return *this == LinkAddress{{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}}; }
   std::string ToString() const;
   friend constexpr bool operator==(const LinkAddress&, const LinkAddress&) = default;
 };

@@ -8,7 +8,8 @@ namespace {
 Address A(std::string_view text) { return *Address::Parse(text); }
 
 TEST(Address, ParsesAndPrints) {
-  for (const char* text : {"0.0.0.0", "192.0.2.1", "255.255.255.255", "::", "::1", "2001:db8::1:0:0:1", "::ffff:1.2.3.4"}) {
+  for (const char* text :
+       {"0.0.0.0", "192.0.2.1", "255.255.255.255", "::", "::1", "2001:db8::1:0:0:1", "::ffff:1.2.3.4"}) {
     ASSERT_TRUE(Address::Parse(text)) << text;
     EXPECT_EQ(A(text).ToString(), text);
   }
@@ -34,13 +35,13 @@ struct ScopeCase {
 
 TEST(Address, ScopesOfRfc6724Section3) {
   const ScopeCase kCases[] = {
-      {"127.1.2.3", Scope::kLinkLocal, false, true, false},   {"169.254.9.9", Scope::kLinkLocal, false, false, true},
-      {"10.0.0.1", Scope::kGlobal, false, false, false},      {"192.168.0.1", Scope::kGlobal, false, false, false},
-      {"224.0.0.1", Scope::kLinkLocal, true, false, false},   {"239.1.2.3", Scope::kGlobal, true, false, false},
-      {"::1", Scope::kLinkLocal, false, true, false},         {"fe80::1", Scope::kLinkLocal, false, false, true},
-      {"fec0::1", Scope::kSiteLocal, false, false, false},    {"2001:db8::1", Scope::kGlobal, false, false, false},
-      {"fd00::1", Scope::kGlobal, false, false, false},       {"ff01::1", Scope::kInterfaceLocal, true, false, false},
-      {"ff02::1", Scope::kLinkLocal, true, false, false},     {"ff05::2", Scope::kSiteLocal, true, false, false},
+      {"127.1.2.3", Scope::kLinkLocal, false, true, false}, {"169.254.9.9", Scope::kLinkLocal, false, false, true},
+      {"10.0.0.1", Scope::kGlobal, false, false, false},    {"192.168.0.1", Scope::kGlobal, false, false, false},
+      {"224.0.0.1", Scope::kLinkLocal, true, false, false}, {"239.1.2.3", Scope::kGlobal, true, false, false},
+      {"::1", Scope::kLinkLocal, false, true, false},       {"fe80::1", Scope::kLinkLocal, false, false, true},
+      {"fec0::1", Scope::kSiteLocal, false, false, false},  {"2001:db8::1", Scope::kGlobal, false, false, false},
+      {"fd00::1", Scope::kGlobal, false, false, false},     {"ff01::1", Scope::kInterfaceLocal, true, false, false},
+      {"ff02::1", Scope::kLinkLocal, true, false, false},   {"ff05::2", Scope::kSiteLocal, true, false, false},
       {"ff0e::101", Scope::kGlobal, true, false, false},
   };
   for (const ScopeCase& c : kCases) {
@@ -81,7 +82,8 @@ TEST(Address, MappedAndDerived) {
   EXPECT_EQ(MulticastLinkAddress(A("224.129.2.3")), (LinkAddress{{1, 0, 0x5e, 1, 2, 3}}));
   EXPECT_EQ(MulticastLinkAddress(A("ff02::1:ff0e:8c6c")), (LinkAddress{{0x33, 0x33, 0xff, 0x0e, 0x8c, 0x6c}}));
   // RFC 4291 appendix A: 34-56-78-9A-BC-DE becomes 3656:78ff:fe9a:bcde.
-  EXPECT_EQ(Eui64Address(A("fe80::"), LinkAddress{{0x34, 0x56, 0x78, 0x9a, 0xbc, 0xde}}), A("fe80::3656:78ff:fe9a:bcde"));
+  EXPECT_EQ(Eui64Address(A("fe80::"), LinkAddress{{0x34, 0x56, 0x78, 0x9a, 0xbc, 0xde}}),
+            A("fe80::3656:78ff:fe9a:bcde"));
 }
 
 TEST(LinkAddress, Kinds) {

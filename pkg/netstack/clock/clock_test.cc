@@ -1,10 +1,11 @@
+#include "pkg/netstack/clock/clock.h"
+
 #include <gtest/gtest.h>
 
 #include <atomic>
 #include <map>
 #include <thread>
 
-#include "pkg/netstack/clock/clock.h"
 #include "pkg/netstack/clock/random.h"
 #include "pkg/netstack/clock/timer.h"
 

@@ -11,7 +11,8 @@
 
 namespace redoubt::netstack {
 
-// Thread-safe. In production unpredictable to anybody on the network (ports, sequence numbers and cookies come from it).
+// Thread-safe. In production unpredictable to anybody on the network (ports, sequence numbers and cookies come from
+// it).
 class RandomSource {
  public:
   virtual ~RandomSource() = default;
@@ -34,7 +35,8 @@ class SeededRandom final : public RandomSource {
   uint64_t state_ GUARDED_BY(mu_);
 };
 
-// SipHash-2-4 (Aumasson and Bernstein, 2012): hashes of what strangers choose, keyed so that they cannot choose collisions.
+// SipHash-2-4 (Aumasson and Bernstein, 2012): hashes of what strangers choose, keyed so that they cannot choose
+// collisions.
 using HashKey = std::array<uint64_t, 2>;
 HashKey NewHashKey(RandomSource& random);
 uint64_t SipHash(const HashKey& key, std::span<const std::byte> data);

@@ -6,8 +6,8 @@ namespace redoubt::netstack {
 
 Timer::~Timer() { CHECK(index_ == kNotQueued, "a queued timer holds its owner"); }
 
-// The orders below are sequentially consistent: either Schedule sees that the queue has let go of the timer and inserts it
-// again, or the queue, which lets go first and looks at the deadline second, sees the new deadline.
+// The orders below are sequentially consistent: either Schedule sees that the queue has let go of the timer and inserts
+// it again, or the queue, which lets go first and looks at the deadline second, sees the new deadline.
 void Timer::Schedule(Time deadline) {
   deadline_.store(deadline);
   if (queued_deadline_.load() <= deadline) return;
@@ -55,7 +55,8 @@ bool TimerQueue::Remove(Timer& timer) {
 
 size_t TimerQueue::RunTimers(Time now, size_t limit) {
   size_t ran = 0;
-  // Looking is bounded as firing is: a timer that was only moved goes to its new place and cannot come back in this call.
+  // Looking is bounded as firing is: a timer that was only moved goes to its new place and cannot come back in this
+  // call.
   for (;;) {
     if (ran == limit || next_.load(std::memory_order_acquire) > now) return ran;
     Timer* fire = nullptr;

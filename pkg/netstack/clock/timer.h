@@ -34,8 +34,8 @@ class Timer final {
   // looks at it again when the earlier one comes. May be called under any lock of rank below kNetTimers, and from the
   // callback.
   void Schedule(Time deadline);
-  // Will not fire unless it is firing just now. Costs one atomic store; the queue's reference to the owner goes when the old
-  // deadline passes.
+  // Will not fire unless it is firing just now. Costs one atomic store; the queue's reference to the owner goes when
+  // the old deadline passes.
   void Disarm();
   // As Disarm, and gives the reference back at once. May destroy the owner, so not under its lock.
   void Cancel();

@@ -19,13 +19,13 @@
 
 namespace redoubt::netstack {
 
-// Thread-safe. A datagram of which two fragments overlap is dropped whole, and so is what still comes of it until its time is up (RFC
-// 5722); an exact duplicate of a fragment is ignored. When memory runs out the oldest datagram goes.
+// Thread-safe. A datagram of which two fragments overlap is dropped whole, and so is what still comes of it until its
+// time is up (RFC 5722); an exact duplicate of a fragment is ignored. When memory runs out the oldest datagram goes.
 class Reassembler final : public RefCounted {
  public:
-  static constexpr size_t kMaxMemory = 4 << 20;       // bytes of chunks held (net.ipv4.ipfrag_high_thresh)
+  static constexpr size_t kMaxMemory = 4 << 20;  // bytes of chunks held (net.ipv4.ipfrag_high_thresh)
   static constexpr size_t kMaxDatagrams = 4096;
-  static constexpr size_t kMaxFragments = 256;        // of one datagram: more are an attack or a tiny MTU
+  static constexpr size_t kMaxFragments = 256;       // of one datagram: more are an attack or a tiny MTU
   static constexpr size_t kMaxDatagramSize = 65535;  // payload
 
   struct Key {
@@ -46,7 +46,8 @@ class Reassembler final : public RefCounted {
     // kComplete: the first fragment with the payloads of all behind its headers. Its network header is as it came.
     PacketPtr packet;
   };
-  // `payload_at`: where in fragment->data the payload begins; `offset`: where that belongs in the datagram; `more`: not the last.
+  // `payload_at`: where in fragment->data the payload begins; `offset`: where that belongs in the datagram; `more`: not
+  // the last.
   Added Add(const Key& key, PacketPtr fragment, size_t payload_at, size_t offset, bool more) EXCLUDES(mu_);
   // Datagrams given up: time, overlap, bounds.
   uint64_t failures() const { return failures_.load(std::memory_order_relaxed); }

@@ -20,8 +20,8 @@ struct ReassemblerTest : testing::Test {
     return NewPacket(std::move(b));
   }
   Reassembler::Added Add(size_t offset, size_t length, bool more, uint32_t id = 1) {
-    return r->Add({Address::Ipv4(1, 2, 3, 4), Address::Ipv4(5, 6, 7, 8), id, 17}, Fragment(offset, length), kHeader, offset,
-                  more);
+    return r->Add({Address::Ipv4(1, 2, 3, 4), Address::Ipv4(5, 6, 7, 8), id, 17}, Fragment(offset, length), kHeader,
+                  offset, more);
   }
   void Check(const Packet& p, size_t size) {
     ASSERT_EQ(p.data.size(), kHeader + size);
@@ -48,11 +48,14 @@ struct Case {
 
 TEST_F(ReassemblerTest, Table) {
   const Case kCases[] = {
-      {"in order", {{0, 16, true, Outcome::kWaiting}, {16, 8, true, Outcome::kWaiting}, {24, 5, false, Outcome::kComplete}}},
-      {"backwards", {{24, 5, false, Outcome::kWaiting}, {16, 8, true, Outcome::kWaiting}, {0, 16, true, Outcome::kComplete}}},
+      {"in order",
+       {{0, 16, true, Outcome::kWaiting}, {16, 8, true, Outcome::kWaiting}, {24, 5, false, Outcome::kComplete}}},
+      {"backwards",
+       {{24, 5, false, Outcome::kWaiting}, {16, 8, true, Outcome::kWaiting}, {0, 16, true, Outcome::kComplete}}},
       {"duplicates are ignored",
        {{0, 16, true, Outcome::kWaiting}, {0, 16, true, Outcome::kWaiting}, {16, 13, false, Outcome::kComplete}}},
-      {"overlap at the start kills", {{0, 16, true, Outcome::kWaiting}, {8, 21, false, Outcome::kDropped}, {16, 13, false, Outcome::kDropped}}},
+      {"overlap at the start kills",
+       {{0, 16, true, Outcome::kWaiting}, {8, 21, false, Outcome::kDropped}, {16, 13, false, Outcome::kDropped}}},
       {"overlap at the end kills", {{16, 13, false, Outcome::kWaiting}, {0, 24, true, Outcome::kDropped}}},
       {"overlap within kills", {{0, 32, true, Outcome::kWaiting}, {8, 8, true, Outcome::kDropped}}},
       {"overlap around kills", {{8, 8, true, Outcome::kWaiting}, {0, 32, true, Outcome::kDropped}}},

@@ -1,5 +1,5 @@
-// The host's part of multicast membership: when to report what, for IGMPv1-3 (RFC 1112, 2236, 3376) and MLDv1-2 (RFC 2710, 3810), which
-// differ in their messages only. Messages are the delegate's.
+// The host's part of multicast membership: when to report what, for IGMPv1-3 (RFC 1112, 2236, 3376) and MLDv1-2 (RFC
+// 2710, 3810), which differ in their messages only. Messages are the delegate's.
 #ifndef REDOUBT_PKG_NETSTACK_GROUPS_GROUP_REPORTER_H_
 #define REDOUBT_PKG_NETSTACK_GROUPS_GROUP_REPORTER_H_
 

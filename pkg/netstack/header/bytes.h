@@ -1,5 +1,5 @@
-// Big-endian fields in packets. Offsets are the caller's to check; std::span asserts nothing, so every parser compares sizes
-// first, once, and its fuzz test runs under the address sanitizer.
+// Big-endian fields in packets. Offsets are the caller's to check; std::span asserts nothing, so every parser compares
+// sizes first, once, and its fuzz test runs under the address sanitizer.
 #ifndef REDOUBT_PKG_NETSTACK_HEADER_BYTES_H_
 #define REDOUBT_PKG_NETSTACK_HEADER_BYTES_H_
 

@@ -63,8 +63,15 @@ TEST(Arp, RoundTripAndRejects) {
 }
 
 Vec Ipv4Packet() {
-  Ipv4 h{.traffic_class = 0x10, .total_length = 28, .id = 0x1234, .dont_fragment = true, .ttl = 64, .protocol = 17,
-         .checksum = 0xabcd, .source = A("192.0.2.1"), .destination = A("198.51.100.2")};
+  Ipv4 h{.traffic_class = 0x10,
+         .total_length = 28,
+         .id = 0x1234,
+         .dont_fragment = true,
+         .ttl = 64,
+         .protocol = 17,
+         .checksum = 0xabcd,
+         .source = A("192.0.2.1"),
+         .destination = A("198.51.100.2")};
   Vec b(28);
   h.Write(b);
   return b;
@@ -86,8 +93,11 @@ TEST(Ipv4, RoundTripAndRejects) {
     size_t at;
     int value;
     const char* why;
-  } bad[] = {{0, 0x65, "version"}, {0, 0x44, "header too short"}, {0, 0x4f, "header beyond the packet"},
-             {3, 19, "total below header"}, {3, 29, "total beyond the packet"}};
+  } bad[] = {{0, 0x65, "version"},
+             {0, 0x44, "header too short"},
+             {0, 0x4f, "header beyond the packet"},
+             {3, 19, "total below header"},
+             {3, 29, "total beyond the packet"}};
   for (auto& c : bad) {
     Vec d = b;
     d[c.at] = static_cast<std::byte>(c.value);
@@ -148,8 +158,13 @@ TEST(Ipv4Options, OnlyCopiedOnesGoIntoLaterFragments) {
 }
 
 Vec Ipv6Packet(int next, const Vec& payload) {
-  Ipv6 h{.traffic_class = 0xb8, .flow_label = 0x12345, .payload_length = static_cast<uint16_t>(payload.size()),
-         .next_header = static_cast<uint8_t>(next), .hop_limit = 255, .source = A("fe80::1"), .destination = A("ff02::1")};
+  Ipv6 h{.traffic_class = 0xb8,
+         .flow_label = 0x12345,
+         .payload_length = static_cast<uint16_t>(payload.size()),
+         .next_header = static_cast<uint8_t>(next),
+         .hop_limit = 255,
+         .source = A("fe80::1"),
+         .destination = A("ff02::1")};
   Vec b(Ipv6::kSize);
   h.Write(b);
   return b + payload;
@@ -171,9 +186,9 @@ TEST(Ipv6, RoundTripAndRejects) {
 
 TEST(Ipv6Extensions, Table) {
   using Verdict = Ipv6Extensions::Verdict;
-  const Vec kHop = V({58, 0, 5, 2, 0, 0, 1, 0});        // router alert, PadN
-  const Vec kRouting0 = V({58, 0, 0, 0, 0, 0, 0, 0});   // none left
-  const Vec kRouting1 = V({58, 0, 0, 1, 0, 0, 0, 0});   // one left
+  const Vec kHop = V({58, 0, 5, 2, 0, 0, 1, 0});       // router alert, PadN
+  const Vec kRouting0 = V({58, 0, 0, 0, 0, 0, 0, 0});  // none left
+  const Vec kRouting1 = V({58, 0, 0, 1, 0, 0, 0, 0});  // one left
   struct {
     const char* name;
     int first;
@@ -188,15 +203,16 @@ TEST(Ipv6Extensions, Table) {
       {"no next header", 59, {}, Verdict::kAccept, 0, 0, 59, 40},
       {"hop by hop", 0, kHop + Zeros(8), Verdict::kAccept, 0, 0, 58, 48},
       {"hop by hop twice", 0, V({0, 0, 1, 4, 0, 0, 0, 0}) + kHop, Verdict::kParameterProblem, 1, 40, 0, 0},
-      {"hop by hop behind destination options", 60, V({0, 0, 1, 4, 0, 0, 0, 0}) + kHop, Verdict::kParameterProblem, 1, 40,
-       0, 0},
+      {"hop by hop behind destination options", 60, V({0, 0, 1, 4, 0, 0, 0, 0}) + kHop, Verdict::kParameterProblem, 1,
+       40, 0, 0},
       {"cut off in the middle", 0, V({58, 1, 1, 4, 0, 0, 0, 0}), Verdict::kMalformed, 0, 0, 0, 0},
       {"cut off at the start", 60, V({58, 0, 1, 4}), Verdict::kMalformed, 0, 0, 0, 0},
       {"option beyond its header", 60, V({58, 0, 1, 5, 0, 0, 0, 0}) + Zeros(8), Verdict::kMalformed, 0, 0, 0, 0},
       {"option to skip", 60, V({58, 0, 0x1e, 4, 0, 0, 0, 0}), Verdict::kAccept, 0, 0, 58, 48},
       {"option to discard", 60, V({58, 0, 0x5e, 4, 0, 0, 0, 0}), Verdict::kDiscard, 2, 42, 0, 0},
       {"option to answer", 60, V({58, 0, 0x9e, 4, 0, 0, 0, 0}), Verdict::kParameterProblem, 2, 42, 0, 0},
-      {"option to answer unless multicast", 60, V({58, 0, 0xde, 4, 0, 0, 0, 0}), Verdict::kParameterProblem, 2, 42, 0, 0},
+      {"option to answer unless multicast", 60, V({58, 0, 0xde, 4, 0, 0, 0, 0}), Verdict::kParameterProblem, 2, 42, 0,
+       0},
       {"routing, none left", 43, kRouting0, Verdict::kAccept, 0, 0, 58, 48},
       {"routing, one left", 43, kRouting1, Verdict::kParameterProblem, 0, 42, 0, 0},
       {"fragment", 44, V({17, 0, 0x05, 0xa9, 0, 0, 0, 9}), Verdict::kAccept, 0, 0, 44, 48},
@@ -315,8 +331,8 @@ TEST(Ndp, RouterAdvertisement) {
   EXPECT_TRUE(p->options.source_link);
 }
 
-// Mutated packets, each in a block of exactly its size so that the address sanitizer sees every byte read beyond it; and
-// what a parser accepts must keep its promises.
+// Mutated packets, each in a block of exactly its size so that the address sanitizer sees every byte read beyond it;
+// and what a parser accepts must keep its promises.
 TEST(Fuzz, ParsersStayInsideAndKeepTheirPromises) {
   std::mt19937_64 random(12345);
   std::vector<Vec> seeds = {

@@ -21,10 +21,8 @@ bool IsIcmpV4Error(uint8_t type) {
 
 std::optional<Udp> Udp::Parse(Bytes b, size_t datagram_size) {
   if (b.size() < kSize) return std::nullopt;
-  Udp h{.source_port = Load16(b, 0),
-        .destination_port = Load16(b, 2),
-        .length = Load16(b, 4),
-        .checksum = Load16(b, 6)};
+  Udp h{
+      .source_port = Load16(b, 0), .destination_port = Load16(b, 2), .length = Load16(b, 4), .checksum = Load16(b, 6)};
   if (h.length < kSize || h.length > datagram_size) return std::nullopt;
   return h;
 }

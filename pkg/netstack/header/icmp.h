@@ -1,5 +1,5 @@
-// ICMP (RFC 792, RFC 1191) and ICMPv6 (RFC 4443) headers; UDP's (RFC 768); IGMP (RFC 2236, 3376) and MLD (RFC 2710, 3810).
-// Checksums are the callers' (pkg/netstack/checksum).
+// ICMP (RFC 792, RFC 1191) and ICMPv6 (RFC 4443) headers; UDP's (RFC 768); IGMP (RFC 2236, 3376) and MLD (RFC 2710,
+// 3810). Checksums are the callers' (pkg/netstack/checksum).
 #ifndef REDOUBT_PKG_NETSTACK_HEADER_ICMP_H_
 #define REDOUBT_PKG_NETSTACK_HEADER_ICMP_H_
 

@@ -28,8 +28,8 @@ struct Ipv4 {
 
   bool is_fragment() const { return more_fragments || fragment_offset != 0; }
 
-  // `b` begins at the header and may go on behind the packet (padding). nullopt if the version is not 4, or the header or the
-  // packet is longer than `packet_size`, or lengths contradict each other. Does not verify the checksum.
+  // `b` begins at the header and may go on behind the packet (padding). nullopt if the version is not 4, or the header
+  // or the packet is longer than `packet_size`, or lengths contradict each other. Does not verify the checksum.
   static std::optional<Ipv4> Parse(Bytes b, size_t packet_size);
   // The fixed 20 bytes with the checksum field as it stands here.
   void Write(MutableBytes out) const;
@@ -37,17 +37,17 @@ struct Ipv4 {
 
 // What the options of one packet ask for. Offsets are from the start of the options.
 struct Ipv4Options {
-  bool router_alert = false;     // RFC 2113
-  bool source_route = false;     // RFC 791; packets with it are dropped (RFC 7126 sections 4.3, 4.4)
-  int record_route_at = -1;      // RFC 791; -1: none
+  bool router_alert = false;  // RFC 2113
+  bool source_route = false;  // RFC 791; packets with it are dropped (RFC 7126 sections 4.3, 4.4)
+  int record_route_at = -1;   // RFC 791; -1: none
   int timestamp_at = -1;
 
   // nullopt if malformed, and then `error_at` is where a parameter problem points to.
   static std::optional<Ipv4Options> Parse(Bytes options, size_t& error_at);
 };
 
-// Options as they go into all fragments but the first: those with the copied flag (RFC 791 section 3.1), padded with zeros to
-// a multiple of 4. Returns how many bytes of `out` (40 suffice) are used.
+// Options as they go into all fragments but the first: those with the copied flag (RFC 791 section 3.1), padded with
+// zeros to a multiple of 4. Returns how many bytes of `out` (40 suffice) are used.
 size_t CopiedOptions(Bytes options, MutableBytes out);
 
 }  // namespace redoubt::netstack::header

@@ -78,9 +78,10 @@ size_t NdpNeighbour::Write(MutableBytes out, const std::optional<LinkAddress>& l
   Store8(out, 0, type);
   Store8(out, 1, 0);
   Store16(out, 2, 0);
-  Store32(out, 4, type == kAdvertisement
-                      ? (router ? 0x80000000u : 0) | (solicited ? 0x40000000u : 0) | (override ? 0x20000000u : 0)
-                      : 0);
+  Store32(out, 4,
+          type == kAdvertisement
+              ? (router ? 0x80000000u : 0) | (solicited ? 0x40000000u : 0) | (override ? 0x20000000u : 0)
+              : 0);
   StoreAddress(out, 8, target);
   size_t size = kSize;
   if (link) {

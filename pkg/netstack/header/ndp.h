@@ -41,8 +41,8 @@ struct NdpNeighbour {
   NdpOptions options;
 
   static std::optional<NdpNeighbour> Parse(Bytes message);
-  // Writes it with a link address option if `link` is set (source for solicitations, target for advertisements), checksum
-  // 0, and a nonce (RFC 7527) if `nonce` is. Returns the length, at most 40. `out` has 40 bytes.
+  // Writes it with a link address option if `link` is set (source for solicitations, target for advertisements),
+  // checksum 0, and a nonce (RFC 7527) if `nonce` is. Returns the length, at most 40. `out` has 40 bytes.
   size_t Write(MutableBytes out, const std::optional<LinkAddress>& link,
                const std::optional<std::array<uint8_t, 6>>& nonce = {}) const;
 };
@@ -50,7 +50,7 @@ struct NdpNeighbour {
 // Router advertisement (134): 16 bytes, then options.
 struct NdpRouterAdvertisement {
   static constexpr size_t kSize = 16;
-  uint8_t hop_limit = 0;          // 0: unspecified
+  uint8_t hop_limit = 0;  // 0: unspecified
   bool managed = false, other = false;
   uint16_t lifetime = 0;          // seconds; 0: no default router
   uint32_t reachable_time = 0;    // milliseconds; 0: unspecified

@@ -41,9 +41,11 @@ struct StackTest : ::testing::Test {
 
 TEST_F(StackTest, Interfaces) {
   auto add = [&](const char* name) {
-    return a.stack.AddInterface({.name = name, .link = std::make_unique<Channel>(Channel::Options{.address = Mac(50)})});
+    return a.stack.AddInterface(
+        {.name = name, .link = std::make_unique<Channel>(Channel::Options{.address = Mac(50)})});
   };
-  for (const char* bad : {"", "eth0/1", "a b", "..", "sixteencharacter", "x:1"}) EXPECT_EQ(add(bad).error().value(), EINVAL) << bad;
+  for (const char* bad : {"", "eth0/1", "a b", "..", "sixteencharacter", "x:1"})
+    EXPECT_EQ(add(bad).error().value(), EINVAL) << bad;
   EXPECT_EQ(add("eth0").error().value(), EEXIST);
   auto eth1 = add("eth1");
   ASSERT_TRUE(eth1);
@@ -90,12 +92,14 @@ TEST_F(StackTest, Addresses) {
   EXPECT_EQ(a.eth0->SetMtu(67).error().value(), EINVAL);
   EXPECT_EQ(a.eth0->SetMtu(1000).error().value(), EINVAL);  // it has IPv6 addresses
   EXPECT_TRUE(a.eth0->SetMtu(1400));
-  for (int i = 0; i < 300; i++) (void)a.eth0->AddAddress({.prefix = {Address::Ipv4(0x0a100000u + static_cast<uint32_t>(i)), 32}});
+  for (int i = 0; i < 300; i++)
+    (void)a.eth0->AddAddress({.prefix = {Address::Ipv4(0x0a100000u + static_cast<uint32_t>(i)), 32}});
   EXPECT_EQ(a.eth0->Addresses().size(), Interface::kMaxAddresses);
 }
 
 TEST_F(StackTest, RouteLookUps) {
-  ASSERT_TRUE(a.stack.routes().Add({.destination = {A("0.0.0.0"), 0}, .gateway = A("10.0.0.254"), .interface_index = a.eth0->index()}));
+  ASSERT_TRUE(a.stack.routes().Add(
+      {.destination = {A("0.0.0.0"), 0}, .gateway = A("10.0.0.254"), .interface_index = a.eth0->index()}));
   ASSERT_TRUE(a.stack.routes().Add({.destination = {A("10.66.0.0"), 16}, .type = RouteType::kUnreachable}));
   struct {
     RouteRequest request;

@@ -15,7 +15,8 @@ class ArpProtocol final : public PacketHandler, public NeighbourResolver {
   explicit ArpProtocol(Stack& stack) : stack_(stack) {}
 
   uint16_t ethertype() const override { return header::kEtherTypeArp; }
-  // Answers for all addresses of this host (Linux's arp_ignore=0) and reports another station that uses one of this interface.
+  // Answers for all addresses of this host (Linux's arp_ignore=0) and reports another station that uses one of this
+  // interface.
   void HandlePacket(Interface& interface, PacketPtr packet) override;
   void Solicit(Interface& interface, const Address& target, const LinkAddress* link) override;
   void ProbeDuplicate(Interface& interface, const Address& target) override;

@@ -1,10 +1,11 @@
 // ICMP (RFC 792; RFC 1122 section 3.2.2; RFC 1191).
+#include "pkg/netstack/header/icmp.h"
+
 #include <netinet/in.h>
 
 #include <algorithm>
 
 #include "pkg/netstack/checksum/checksum.h"
-#include "pkg/netstack/header/icmp.h"
 #include "pkg/netstack/ipv4/ipv4.h"
 
 namespace redoubt::netstack {
@@ -86,7 +87,8 @@ void Ipv4Protocol::HandleIcmp(Interface& interface, PacketPtr packet) {
     case ICMP_ECHOREPLY:
       Count(icmp_stats_.in_echo_replies);
       if (TransportProtocol* ping = stack_.transport(IPPROTO_ICMP)) {
-        (void)ping->HandlePacket(*packet, {.local = packet->destination, .remote = packet->source, .local_port = icmp->echo_id()});
+        (void)ping->HandlePacket(
+            *packet, {.local = packet->destination, .remote = packet->source, .local_port = icmp->echo_id()});
       }
       break;
     case ICMP_DEST_UNREACH:
@@ -132,7 +134,8 @@ void Ipv4Protocol::HandleIcmpError(Interface& interface, const Packet& packet) {
     Count(icmp_stats_.in_errors);
     return;
   }
-  TransportError error{.type = icmp.type, .code = icmp.code, .offender = packet.source, .interface_index = interface.index()};
+  TransportError error{
+      .type = icmp.type, .code = icmp.code, .offender = packet.source, .interface_index = interface.index()};
   if (icmp.type == ICMP_DEST_UNREACH) {
     Meaning meaning = Unreachable(icmp.code);
     error.error = Errno(meaning.error);
@@ -142,7 +145,8 @@ void Ipv4Protocol::HandleIcmpError(Interface& interface, const Packet& packet) {
       if (mtu == 0) mtu = Plateau(ip->total_length);
       // Nothing is too big for a router that is not bigger than what it says fits.
       if (mtu >= ip->total_length) return;
-      Result<Route> route = stack_.FindRoute({.remote = ip->destination, .broadcast_allowed = true, .forwarding = true});
+      Result<Route> route =
+          stack_.FindRoute({.remote = ip->destination, .broadcast_allowed = true, .forwarding = true});
       if (!route || route->is_loopback()) return;
       error.mtu = stack_.path_mtu().Lower(ip->destination, mtu, route->interface_mtu(), stack_.Now());
     }
@@ -161,8 +165,8 @@ void Ipv4Protocol::SendError(Interface& interface, const Packet& offending, Fail
 }
 
 void Ipv4Protocol::SendIcmp(Interface& interface, const Packet& offending, uint8_t type, uint8_t code, uint32_t rest) {
-  // RFC 1122 section 3.2.2: about no error message, no broadcast or multicast (of link or network), no fragment but the first, nobody
-  // in particular.
+  // RFC 1122 section 3.2.2: about no error message, no broadcast or multicast (of link or network), no fragment but the
+  // first, nobody in particular.
   const Address& source = offending.source;
   if (offending.type != PacketType::kHost || offending.destination.IsMulticast() ||
       interface.IsBroadcast(offending.destination) || source.IsUnspecified() || source.IsMulticast() ||
@@ -174,7 +178,8 @@ void Ipv4Protocol::SendIcmp(Interface& interface, const Packet& offending, uint8
   if ((header::Load16(fragment, 0) & 0x1fff) != 0) return;
   if (offending.protocol == IPPROTO_ICMP) {
     std::array<std::byte, 1> its_type{};
-    if (offending.data.CopyOut(offending.transport_offset, its_type) != 1 || header::IsIcmpV4Error(header::Load8(its_type, 0))) {
+    if (offending.data.CopyOut(offending.transport_offset, its_type) != 1 ||
+        header::IsIcmpV4Error(header::Load8(its_type, 0))) {
       return;
     }
   }

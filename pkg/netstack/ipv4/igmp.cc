@@ -55,7 +55,8 @@ void Ipv4Protocol::SendReport(uint32_t interface_index, GroupReporter::Version v
     return;
   }
   std::array<std::byte, Igmp::kSize> message;
-  Igmp{.type = version == GroupReporter::Version::k1 ? Igmp::kReportV1 : Igmp::kReportV2, .group = group}.Write(message);
+  Igmp{.type = version == GroupReporter::Version::k1 ? Igmp::kReportV1 : Igmp::kReportV2, .group = group}.Write(
+      message);
   header::Store16(message, 2, static_cast<uint16_t>(~Sum(message)));
   WriteIgmp(interface_index, group, message);
 }
@@ -70,8 +71,9 @@ void Ipv4Protocol::SendLeave(uint32_t interface_index, const Address& group) {
 void Ipv4Protocol::WriteIgmp(uint32_t interface_index, const Address& to, std::span<const std::byte> message) {
   Result<Route> route = stack_.FindRoute({.remote = to, .interface_index = interface_index});
   if (!route || route->interface().is_loopback()) return;
-  (void)route->Write(Buffer::CopyOf(message, route->headroom() + 4),
-                     {.protocol = IPPROTO_IGMP, .ttl = 1, .traffic_class = 0xc0, .router_alert = true, .multicast_loop = false});
+  (void)route->Write(
+      Buffer::CopyOf(message, route->headroom() + 4),
+      {.protocol = IPPROTO_IGMP, .ttl = 1, .traffic_class = 0xc0, .router_alert = true, .multicast_loop = false});
 }
 
 }  // namespace redoubt::netstack

@@ -62,7 +62,8 @@ Ipv4Protocol::Ipv4Protocol(Stack& stack, ArpProtocol& arp)
                                             SendIcmp(*interface, *first, ICMP_TIME_EXCEEDED, ICMP_EXC_FRAGTIME, 0);
                                           }
                                         })),
-      groups_(MakeRef<GroupReporter>(stack.clock(), stack.random(), stack.timers(), static_cast<GroupReporter::Delegate&>(*this))) {}
+      groups_(MakeRef<GroupReporter>(stack.clock(), stack.random(), stack.timers(),
+                                     static_cast<GroupReporter::Delegate&>(*this))) {}
 
 Ipv4Protocol::~Ipv4Protocol() {
   reassembler_->Close();
@@ -102,8 +103,8 @@ void Ipv4Protocol::HandlePacket(Interface& interface, PacketPtr packet) {
   const Address& source = ip->source;
   const Address& destination = ip->destination;
   bool martian = source.IsMulticast() || interface.IsBroadcast(source) || destination.IsUnspecified() ||
-                 (!interface.is_loopback() &&
-                  (source.IsLoopback() || destination.IsLoopback() || (!source.IsUnspecified() && stack_.IsLocal(source))));
+                 (!interface.is_loopback() && (source.IsLoopback() || destination.IsLoopback() ||
+                                               (!source.IsUnspecified() && stack_.IsLocal(source))));
   bool broadcast = interface.IsBroadcast(destination);
   bool multicast = destination.IsMulticast();
   if (source.IsUnspecified() && !broadcast && !multicast) martian = true;
@@ -121,7 +122,8 @@ void Ipv4Protocol::HandlePacket(Interface& interface, PacketPtr packet) {
   }
   if (broadcast) packet->type = PacketType::kBroadcast;
   if (multicast) packet->type = PacketType::kMulticast;
-  if (!broadcast && !(multicast ? interface.IsMember(destination) || interface.is_loopback() : stack_.IsLocal(destination))) {
+  if (!broadcast &&
+      !(multicast ? interface.IsMember(destination) || interface.is_loopback() : stack_.IsLocal(destination))) {
     if (!multicast && stack_.forwarding(Family::kIpv4)) {
       Forward(interface, std::move(packet), *ip);
     } else {
@@ -189,8 +191,8 @@ void Ipv4Protocol::Forward(Interface& interface, PacketPtr packet, Ipv4 ip) {
   Result<Route> route = stack_.FindRoute({.remote = ip.destination, .forwarding = true});
   if (!route) {
     Count(stats_.out_no_routes);
-    SendIcmp(interface, *packet, ICMP_DEST_UNREACH, route.error().value() == EHOSTUNREACH ? ICMP_HOST_UNREACH : ICMP_NET_UNREACH,
-             0);
+    SendIcmp(interface, *packet, ICMP_DEST_UNREACH,
+             route.error().value() == EHOSTUNREACH ? ICMP_HOST_UNREACH : ICMP_NET_UNREACH, 0);
     return;
   }
   uint32_t mtu = route->interface_mtu();
@@ -281,7 +283,8 @@ Result<> Ipv4Protocol::Transmit(const Route& route, PacketPtr packet, const Ipv4
     Count(stats_.out_discards);
     return Err(EPERM);
   }
-  if (!out.is_loopback() && (route.is_broadcast() || (route.is_multicast() && multicast_loop && out.IsMember(ip.destination)))) {
+  if (!out.is_loopback() &&
+      (route.is_broadcast() || (route.is_multicast() && multicast_loop && out.IsMember(ip.destination)))) {
     // Members on this host hear it too, as if it had come from the wire; it was checked when it was made.
     PacketPtr copy = ClonePacket(*packet);
     copy->interface = &out;
@@ -313,8 +316,8 @@ Result<> Ipv4Protocol::SendFragments(const Route& route, PacketPtr packet, const
   size_t offset = ip.fragment_offset;
   Result<> result;
   for (bool first = true; !payload.empty(); first = false) {
-    header::Bytes options = first ? header::Bytes(first_options).first(options_length)
-                                  : header::Bytes(later_options).first(later_length);
+    header::Bytes options =
+        first ? header::Bytes(first_options).first(options_length) : header::Bytes(later_options).first(later_length);
     part.header_length = static_cast<uint8_t>(Ipv4::kMinSize + options.size());
     size_t room = (mtu - part.header_length) / 8 * 8;
     bool last = payload.size() <= mtu - part.header_length;
@@ -335,7 +338,8 @@ Result<> Ipv4Protocol::SendFragments(const Route& route, PacketPtr packet, const
   return result;
 }
 
-// RFC 6864 asks for uniqueness among packets that may be fragmented; RFC 7739 for ids that do not tell one peer about another's.
+// RFC 6864 asks for uniqueness among packets that may be fragmented; RFC 7739 for ids that do not tell one peer about
+// another's.
 uint16_t Ipv4Protocol::NextId(const Address& source, const Address& destination) {
   std::array<std::byte, 8> pair;
   std::memcpy(pair.data(), source.bytes().data(), 4);

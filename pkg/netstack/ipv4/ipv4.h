@@ -17,12 +17,13 @@ namespace redoubt::netstack {
 
 // Counters of ICMP, as in /proc/net/snmp.
 struct IcmpStats {
-  std::atomic<uint64_t> in_messages{0}, in_errors{0}, in_checksum_errors{0}, in_echos{0}, in_echo_replies{0}, out_messages{0},
-      out_rate_limited{0};
+  std::atomic<uint64_t> in_messages{0}, in_errors{0}, in_checksum_errors{0}, in_echos{0}, in_echo_replies{0},
+      out_messages{0}, out_rate_limited{0};
 };
 
-// As a host: source routes are refused, redirects ignored, broadcast pings not answered (Linux's defaults). As a router: record route and
-// timestamp options pass unchanged. Registered with Stack::RegisterNetwork; its ARP with RegisterHandler.
+// As a host: source routes are refused, redirects ignored, broadcast pings not answered (Linux's defaults). As a
+// router: record route and timestamp options pass unchanged. Registered with Stack::RegisterNetwork; its ARP with
+// RegisterHandler.
 class Ipv4Protocol final : public NetworkProtocol, private GroupReporter::Delegate {
  public:
   static constexpr Time kReassemblyTimeout = 30 * kSecond;  // net.ipv4.ipfrag_time

@@ -41,7 +41,8 @@ struct Ipv4Test : ::testing::Test {
     net.Run(20 * kSecond);
     frames.clear();
   }
-  void Inject(Buffer packet, uint16_t ethertype = header::kEtherTypeIpv4, LinkAddress to = Mac(1), LinkAddress from = kPeerMac) {
+  void Inject(Buffer packet, uint16_t ethertype = header::kEtherTypeIpv4, LinkAddress to = Mac(1),
+              LinkAddress from = kPeerMac) {
     Ethernet{.destination = to, .source = from, .ethertype = ethertype}.Write({packet.Prepend(14), 14});
     host.channel->Inject(NewPacket(std::move(packet)));
     net.Run(kMillisecond);
@@ -107,19 +108,75 @@ TEST_F(Ipv4Test, MalformedAndMartianPacketsAreCountedAndDropped) {
   } cases[] = {
       {"empty", [&] { return Buffer(); }},
       {"short", [&] { return Buffer::CopyOf(Vec(19)); }},
-      {"version 5", [&] { Buffer b = Ipv4Packet(Header(), Echo()); b.MakeWritable(1)[0] = std::byte{0x55}; return b; }},
-      {"checksum", [&] { Buffer b = Ipv4Packet(Header(), Echo()); b.MakeWritable(20)[8] = std::byte{9}; return b; }},
-      {"cut off", [&] { Buffer b = Ipv4Packet(Header(), Echo()); b.CapLength(30); return b; }},
-      {"multicast source", [&] { Ipv4 h = Header(); h.source = A("224.0.0.1"); return Ipv4Packet(h, Echo()); }},
-      {"broadcast source", [&] { Ipv4 h = Header(); h.source = A("10.0.0.255"); return Ipv4Packet(h, Echo()); }},
-      {"loopback source", [&] { Ipv4 h = Header(); h.source = A("127.0.0.1"); return Ipv4Packet(h, Echo()); }},
-      {"loopback destination", [&] { Ipv4 h = Header(); h.destination = A("127.0.0.1"); return Ipv4Packet(h, Echo()); }},
-      {"our own source", [&] { Ipv4 h = Header(); h.source = kUs; return Ipv4Packet(h, Echo()); }},
-      {"no source", [&] { Ipv4 h = Header(); h.source = A("0.0.0.0"); return Ipv4Packet(h, Echo()); }},
-      {"not for us", [&] { Ipv4 h = Header(); h.destination = A("10.0.0.77"); return Ipv4Packet(h, Echo()); }},
+      {"version 5",
+       [&] {
+         Buffer b = Ipv4Packet(Header(), Echo());
+         b.MakeWritable(1)[0] = std::byte{0x55};
+         return b;
+       }},
+      {"checksum",
+       [&] {
+         Buffer b = Ipv4Packet(Header(), Echo());
+         b.MakeWritable(20)[8] = std::byte{9};
+         return b;
+       }},
+      {"cut off",
+       [&] {
+         Buffer b = Ipv4Packet(Header(), Echo());
+         b.CapLength(30);
+         return b;
+       }},
+      {"multicast source",
+       [&] {
+         Ipv4 h = Header();
+         h.source = A("224.0.0.1");
+         return Ipv4Packet(h, Echo());
+       }},
+      {"broadcast source",
+       [&] {
+         Ipv4 h = Header();
+         h.source = A("10.0.0.255");
+         return Ipv4Packet(h, Echo());
+       }},
+      {"loopback source",
+       [&] {
+         Ipv4 h = Header();
+         h.source = A("127.0.0.1");
+         return Ipv4Packet(h, Echo());
+       }},
+      {"loopback destination",
+       [&] {
+         Ipv4 h = Header();
+         h.destination = A("127.0.0.1");
+         return Ipv4Packet(h, Echo());
+       }},
+      {"our own source",
+       [&] {
+         Ipv4 h = Header();
+         h.source = kUs;
+         return Ipv4Packet(h, Echo());
+       }},
+      {"no source",
+       [&] {
+         Ipv4 h = Header();
+         h.source = A("0.0.0.0");
+         return Ipv4Packet(h, Echo());
+       }},
+      {"not for us",
+       [&] {
+         Ipv4 h = Header();
+         h.destination = A("10.0.0.77");
+         return Ipv4Packet(h, Echo());
+       }},
       {"unicast in a link broadcast", [&] { return Ipv4Packet(Header(), Echo()); }, kBroadcastLinkAddress},
-      {"group we are not in", [&] { Ipv4 h = Header(); h.destination = A("239.9.9.9"); return Ipv4Packet(h, Echo()); }},
-      {"source route", [&] { return Ipv4Packet(Header(), Echo(), Vec{std::byte{131}, std::byte{3}, std::byte{4}, std::byte{0}}); }},
+      {"group we are not in",
+       [&] {
+         Ipv4 h = Header();
+         h.destination = A("239.9.9.9");
+         return Ipv4Packet(h, Echo());
+       }},
+      {"source route",
+       [&] { return Ipv4Packet(Header(), Echo(), Vec{std::byte{131}, std::byte{3}, std::byte{4}, std::byte{0}}); }},
   };
   for (auto& c : cases) {
     frames.clear();
@@ -142,7 +199,8 @@ TEST_F(Ipv4Test, BroadcastPingsAndBadChecksumsAreNotAnswered) {
 }
 
 TEST_F(Ipv4Test, IcmpErrors) {
-  const Vec udp{std::byte{0}, std::byte{7}, std::byte{0}, std::byte{9}, std::byte{0}, std::byte{8}, std::byte{0}, std::byte{0}};
+  const Vec udp{std::byte{0}, std::byte{7}, std::byte{0}, std::byte{9},
+                std::byte{0}, std::byte{8}, std::byte{0}, std::byte{0}};
   struct {
     const char* name;
     Buffer packet;
@@ -151,7 +209,8 @@ TEST_F(Ipv4Test, IcmpErrors) {
   } cases[] = {
       {"port unreachable", Ipv4Packet(Header(IPPROTO_UDP), udp), ICMP_DEST_UNREACH, ICMP_PORT_UNREACH},
       {"protocol unreachable", Ipv4Packet(Header(200), udp), ICMP_DEST_UNREACH, ICMP_PROT_UNREACH},
-      {"bad option", Ipv4Packet(Header(), Echo(), Vec{std::byte{130}, std::byte{0}, std::byte{0}, std::byte{0}}), ICMP_PARAMETERPROB, 0, 21u << 24},
+      {"bad option", Ipv4Packet(Header(), Echo(), Vec{std::byte{130}, std::byte{0}, std::byte{0}, std::byte{0}}),
+       ICMP_PARAMETERPROB, 0, 21u << 24},
       {"about an error",
        [&] {
          Vec e(16);
@@ -160,7 +219,12 @@ TEST_F(Ipv4Test, IcmpErrors) {
        }(),
        -1, 0},
       {"about a later fragment",
-       [&] { Ipv4 h = Header(200); h.fragment_offset = 8; h.more_fragments = true; return Ipv4Packet(h, udp, Vec{std::byte{130}, std::byte{0}, std::byte{0}, std::byte{0}}); }(),
+       [&] {
+         Ipv4 h = Header(200);
+         h.fragment_offset = 8;
+         h.more_fragments = true;
+         return Ipv4Packet(h, udp, Vec{std::byte{130}, std::byte{0}, std::byte{0}, std::byte{0}});
+       }(),
        -1, 0},
   };
   for (auto& c : cases) {
@@ -266,7 +330,8 @@ TEST_F(Ipv4Test, FragmentationNeededLowersThePathMtu) {
 TEST_F(Ipv4Test, ForwardsIfToldTo) {
   auto link = std::make_unique<Channel>(Channel::Options{.mtu = 600, .address = Mac(100)});
   Channel* out = link.get();
-  RefPtr<Interface> eth1 = *host.stack.AddInterface({.name = "eth1", .link = std::move(link), .autoconfigure = false, .duplicate_probes = 0});
+  RefPtr<Interface> eth1 = *host.stack.AddInterface(
+      {.name = "eth1", .link = std::move(link), .autoconfigure = false, .duplicate_probes = 0});
   ASSERT_TRUE(eth1->AddAddress({.prefix = {A("10.1.0.1"), 24}}));
   eth1->SetUp(true);
   ASSERT_TRUE(eth1->neighbours(Family::kIpv4).AddPermanent(A("10.1.0.5"), Mac(5)));
@@ -308,7 +373,8 @@ TEST_F(Ipv4Test, HooksSeeAndDrop) {
   Inet inet = RegisterInet(stack);
   std::vector<HookPlace> places;
   bool drop = false;
-  for (HookPlace p : {HookPlace::kPrerouting, HookPlace::kInput, HookPlace::kForward, HookPlace::kOutput, HookPlace::kPostrouting}) {
+  for (HookPlace p :
+       {HookPlace::kPrerouting, HookPlace::kInput, HookPlace::kForward, HookPlace::kOutput, HookPlace::kPostrouting}) {
     stack.hooks().Register(p, 0, [&](HookPlace place, Packet& packet, const Interface*, const Interface*) {
       places.push_back(place);
       EXPECT_EQ(packet.destination, A("127.0.0.1"));
@@ -319,7 +385,8 @@ TEST_F(Ipv4Test, HooksSeeAndDrop) {
   auto e = UdpEndpoint::Create(*inet.udp, Family::kIpv4);
   ASSERT_TRUE(e->Bind({A("127.0.0.1"), 5}));
   ASSERT_TRUE(e->Send(Text("x"), SocketAddress{A("127.0.0.1"), 5}));
-  EXPECT_EQ(places, (std::vector{HookPlace::kOutput, HookPlace::kPostrouting, HookPlace::kPrerouting, HookPlace::kInput}));
+  EXPECT_EQ(places,
+            (std::vector{HookPlace::kOutput, HookPlace::kPostrouting, HookPlace::kPrerouting, HookPlace::kInput}));
   EXPECT_TRUE(e->Receive());
   drop = true;
   EXPECT_EQ(e->Send(Text("x"), SocketAddress{A("127.0.0.1"), 5}).error().value(), EPERM);
@@ -390,13 +457,16 @@ TEST_F(Ipv4Test, SurvivesMutatedPackets) {
   std::vector<Buffer> seeds;
   seeds.push_back(Ipv4Packet(Header(), Echo(40)));
   seeds.push_back(Ipv4Packet(Header(IPPROTO_UDP), udp));
-  seeds.push_back(Ipv4Packet(Header(), Echo(40), Vec{std::byte{7}, std::byte{7}, std::byte{4}, std::byte{0}, std::byte{0}, std::byte{0}, std::byte{0}, std::byte{0}}));
+  seeds.push_back(Ipv4Packet(Header(), Echo(40),
+                             Vec{std::byte{7}, std::byte{7}, std::byte{4}, std::byte{0}, std::byte{0}, std::byte{0},
+                                 std::byte{0}, std::byte{0}}));
   Ipv4 f = Header();
   f.more_fragments = true;
   seeds.push_back(Ipv4Packet(f, Echo(40)));
   Vec error(36);
   Icmp{.type = ICMP_DEST_UNREACH, .code = 4, .rest = 600}.Write(error);
-  Ipv4{.total_length = 28, .ttl = 1, .protocol = IPPROTO_UDP, .source = kUs, .destination = kPeer}.Write(std::span(error).subspan(8));
+  Ipv4{.total_length = 28, .ttl = 1, .protocol = IPPROTO_UDP, .source = kUs, .destination = kPeer}.Write(
+      std::span(error).subspan(8));
   seeds.push_back(Ipv4Packet(Header(), error));
   seeds.push_back(Ipv4Packet(Header(IPPROTO_IGMP), Vec(12)));
   host.stack.SetForwarding(Family::kIpv4, true);
@@ -423,7 +493,9 @@ TEST_F(Ipv4Test, SurvivesMutatedPackets) {
         }
       }
       Buffer packet = Buffer::CopyOf(b, 14);
-      Ethernet{.destination = Mac(1), .source = kPeerMac, .ethertype = static_cast<uint16_t>(rng() % 8 ? 0x0800 : 0x0806)}.Write({packet.Prepend(14), 14});
+      Ethernet{
+          .destination = Mac(1), .source = kPeerMac, .ethertype = static_cast<uint16_t>(rng() % 8 ? 0x0800 : 0x0806)}
+          .Write({packet.Prepend(14), 14});
       host.channel->Inject(NewPacket(std::move(packet)));
       n++;
     }

@@ -40,8 +40,8 @@ void Ipv6Protocol::HandleIcmp(Interface& interface, PacketPtr packet) {
   Icmp icmp = *Icmp::Parse(bytes);
   if (packet->offload.checksum == ChecksumState::kComplete &&
       Sum(packet->data, packet->transport_offset,
-          PseudoHeaderSum(packet->source.bytes(), packet->destination.bytes(), IPPROTO_ICMPV6, static_cast<uint32_t>(length))) !=
-          0xffff) {
+          PseudoHeaderSum(packet->source.bytes(), packet->destination.bytes(), IPPROTO_ICMPV6,
+                          static_cast<uint32_t>(length))) != 0xffff) {
     Count(icmp_stats_.in_checksum_errors);
     Count(icmp_stats_.in_errors);
     return;
@@ -54,7 +54,8 @@ void Ipv6Protocol::HandleIcmp(Interface& interface, PacketPtr packet) {
     case ICMP6_ECHO_REPLY:
       Count(icmp_stats_.in_echo_replies);
       if (TransportProtocol* ping = stack_.transport(IPPROTO_ICMPV6)) {
-        (void)ping->HandlePacket(*packet, {.local = packet->destination, .remote = packet->source, .local_port = icmp.echo_id()});
+        (void)ping->HandlePacket(
+            *packet, {.local = packet->destination, .remote = packet->source, .local_port = icmp.echo_id()});
       }
       break;
     case ICMP6_DST_UNREACH:
@@ -101,8 +102,8 @@ void Ipv6Protocol::Echo(Interface& interface, PacketPtr packet) {
   if (multicast || packet->offload.checksum == ChecksumState::kPartial) {
     header::Store16(head, 2, 0);
     checksum = static_cast<uint16_t>(~Sum(reply, 0,
-                                          PseudoHeaderSum(route->local().bytes(), route->remote().bytes(), IPPROTO_ICMPV6,
-                                                          static_cast<uint32_t>(reply.size()))));
+                                          PseudoHeaderSum(route->local().bytes(), route->remote().bytes(),
+                                                          IPPROTO_ICMPV6, static_cast<uint32_t>(reply.size()))));
   }
   header::Store16(head, 2, checksum);
   Count(icmp_stats_.out_messages);
@@ -160,7 +161,9 @@ void Ipv6Protocol::HandleIcmpError(Interface& interface, const Packet& packet) {
     case ICMP6_PACKET_TOO_BIG: {
       error.error = Errno(EMSGSIZE);
       if (icmp.rest >= ip->payload_length + Ipv6::kSize) return;
-      Result<Route> route = stack_.FindRoute({.remote = ip->destination, .interface_index = ip->destination.IsLinkLocal() ? interface.index() : 0, .forwarding = true});
+      Result<Route> route = stack_.FindRoute({.remote = ip->destination,
+                                              .interface_index = ip->destination.IsLinkLocal() ? interface.index() : 0,
+                                              .forwarding = true});
       if (!route || route->is_loopback()) return;
       error.mtu = stack_.path_mtu().Lower(ip->destination, icmp.rest, route->interface_mtu(), stack_.Now());
       break;
@@ -189,7 +192,8 @@ void Ipv6Protocol::SendError(Interface& interface, const Packet& offending, Fail
       size_t n = offending.data.CopyOut(0, copy);
       header::Bytes front = header::Bytes(copy).first(n);
       header::Ipv6Extensions e = header::Ipv6Extensions::Walk(front, header::Load8(front, 6), 6, Ipv6::kSize);
-      SendIcmp(interface, offending, ICMP6_PARAM_PROB, ICMP6_PARAMPROB_NEXTHEADER, static_cast<uint32_t>(e.next_header_at));
+      SendIcmp(interface, offending, ICMP6_PARAM_PROB, ICMP6_PARAMPROB_NEXTHEADER,
+               static_cast<uint32_t>(e.next_header_at));
       break;
     }
   }
@@ -215,7 +219,8 @@ void Ipv6Protocol::SendIcmp(Interface& interface, const Packet& offending, uint8
     return;
   }
   bool scoped = source.IsLinkLocal() && !interface.is_loopback();
-  Address local = !offending.destination.IsMulticast() && stack_.IsLocal(offending.destination) ? offending.destination : Address{};
+  Address local =
+      !offending.destination.IsMulticast() && stack_.IsLocal(offending.destination) ? offending.destination : Address{};
   Result<Route> route =
       stack_.FindRoute({.remote = source, .local = local, .interface_index = scoped ? interface.index() : 0});
   if (!route) return;
@@ -230,7 +235,8 @@ void Ipv6Protocol::SendIcmp(Interface& interface, const Packet& offending, uint8
 }
 
 void Ipv6Protocol::WriteIcmp(Interface& interface, const Address& source, const Address& destination,
-                             std::span<std::byte> message, uint8_t hop_limit, bool router_alert, const LinkAddress* link) {
+                             std::span<std::byte> message, uint8_t hop_limit, bool router_alert,
+                             const LinkAddress* link) {
   header::Store16(message, 2, 0);
   header::Store16(message, 2, Checksum(source, destination, message));
   size_t extension = router_alert ? 8 : 0;
@@ -245,8 +251,14 @@ void Ipv6Protocol::WriteIcmp(Interface& interface, const Address& source, const 
       .Write(out);
   if (router_alert) {
     // RFC 2711: option 5, value 0 (MLD), padded by a PadN.
-    constexpr std::byte kHopByHop[] = {std::byte{IPPROTO_ICMPV6}, std::byte{0}, std::byte{5}, std::byte{2},
-                                       std::byte{0},              std::byte{0}, std::byte{1}, std::byte{0}};
+    constexpr std::byte kHopByHop[] = {std::byte{IPPROTO_ICMPV6},
+                                       std::byte{0},
+                                       std::byte{5},
+                                       std::byte{2},
+                                       std::byte{0},
+                                       std::byte{0},
+                                       std::byte{1},
+                                       std::byte{0}};
     std::ranges::copy(kHopByHop, out.begin() + Ipv6::kSize);
   }
   std::ranges::copy(message, out.begin() + static_cast<long>(headers));
@@ -293,7 +305,8 @@ void Ipv6Protocol::SendReport(uint32_t interface_index, GroupReporter::Version v
   if (interface == nullptr || interface->is_loopback()) return;
   Address source = LinkLocalOf(*interface);
   if (version == GroupReporter::Version::k3) {
-    // RFC 3810 section 5.2: one record without sources. The unspecified source is right while there is no other (5.2.13).
+    // RFC 3810 section 5.2: one record without sources. The unspecified source is right while there is no other
+    // (5.2.13).
     std::array<std::byte, 28> message{};
     header::Store8(message, 0, kMldV2Report);
     header::Store16(message, 6, 1);

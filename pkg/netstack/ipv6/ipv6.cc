@@ -49,7 +49,8 @@ Ipv6Protocol::Ipv6Protocol(Stack& stack)
                                         [this](PacketPtr first) {
                                           RefPtr<Interface> interface = stack_.FindInterface(first->interface_index);
                                           if (interface != nullptr) {
-                                            SendIcmp(*interface, *first, ICMP6_TIME_EXCEEDED, ICMP6_TIME_EXCEED_REASSEMBLY, 0);
+                                            SendIcmp(*interface, *first, ICMP6_TIME_EXCEEDED,
+                                                     ICMP6_TIME_EXCEED_REASSEMBLY, 0);
                                           }
                                         })),
       groups_(MakeRef<GroupReporter>(stack.clock(), stack.random(), stack.timers(),
@@ -114,11 +115,12 @@ void Ipv6Protocol::HandlePacket(Interface& interface, PacketPtr packet) {
   const Address& source = ip->source;
   const Address& destination = ip->destination;
   bool multicast = destination.IsMulticast();
-  bool martian = source.IsMulticast() || destination.IsUnspecified() ||
-                 (!interface.is_loopback() && (source.IsLoopback() || destination.IsLoopback() || stack_.IsLocal(source))) ||
-                 source.IsV4Mapped() || destination.IsV4Mapped() ||
-                 (multicast && (destination[1] & 0xf) <= 1 && !interface.is_loopback()) ||
-                 (!multicast && (packet->type == PacketType::kBroadcast || packet->type == PacketType::kMulticast));
+  bool martian =
+      source.IsMulticast() || destination.IsUnspecified() ||
+      (!interface.is_loopback() && (source.IsLoopback() || destination.IsLoopback() || stack_.IsLocal(source))) ||
+      source.IsV4Mapped() || destination.IsV4Mapped() ||
+      (multicast && (destination[1] & 0xf) <= 1 && !interface.is_loopback()) ||
+      (!multicast && (packet->type == PacketType::kBroadcast || packet->type == PacketType::kMulticast));
   if (martian) {
     Count(stats_.in_address_errors);
     return;
@@ -129,9 +131,9 @@ void Ipv6Protocol::HandlePacket(Interface& interface, PacketPtr packet) {
   }
   if (multicast) packet->type = PacketType::kMulticast;
   // A link-local address is ours on its own link only.
-  bool local = multicast                     ? interface.IsMember(destination) || interface.is_loopback()
+  bool local = multicast ? interface.IsMember(destination) || interface.is_loopback()
                : destination.IsLinkLocal() && !interface.is_loopback() ? interface.FindAddress(destination).has_value()
-                                                                        : stack_.IsLocal(destination);
+                                                                       : stack_.IsLocal(destination);
   if (!local) {
     if (!multicast && stack_.forwarding(Family::kIpv6)) {
       Forward(interface, std::move(packet), *ip);
@@ -156,7 +158,8 @@ void Ipv6Protocol::HandlePacket(Interface& interface, PacketPtr packet) {
     size_t first_at = extensions.next_header_at;
     size_t fragment_at = extensions.fragment_at;
     if (f.offset != 0 || f.more) {
-      Reassembler::Added added = reassembler_->Add({source, destination, f.id, 0}, std::move(packet), extensions.offset, f.offset, f.more);
+      Reassembler::Added added =
+          reassembler_->Add({source, destination, f.id, 0}, std::move(packet), extensions.offset, f.offset, f.more);
       if (added.outcome == Reassembler::Outcome::kDropped) Count(stats_.reassembly_fails);
       if (added.outcome != Reassembler::Outcome::kComplete) return;
       packet = std::move(added.packet);

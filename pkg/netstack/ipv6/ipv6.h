@@ -20,8 +20,8 @@ namespace redoubt::netstack {
 
 // Counters of ICMPv6, as in /proc/net/snmp6.
 struct Icmp6Stats {
-  std::atomic<uint64_t> in_messages{0}, in_errors{0}, in_checksum_errors{0}, in_echos{0}, in_echo_replies{0}, out_messages{0},
-      out_rate_limited{0}, in_neighbour_messages{0}, in_malformed_neighbour_messages{0};
+  std::atomic<uint64_t> in_messages{0}, in_errors{0}, in_checksum_errors{0}, in_echos{0}, in_echo_replies{0},
+      out_messages{0}, out_rate_limited{0}, in_neighbour_messages{0}, in_malformed_neighbour_messages{0};
 };
 
 // Registered with Stack::RegisterNetwork.
@@ -56,8 +56,8 @@ class Ipv6Protocol final : public NetworkProtocol, public NeighbourResolver, pri
   // Input. `extensions` says where the transport begins.
   void Deliver(Interface& interface, PacketPtr packet);
   void Forward(Interface& interface, PacketPtr packet, const header::Ipv6& ip);
-  bool WalkExtensions(Interface& interface, Packet& packet, header::Ipv6Extensions& extensions, uint8_t first, size_t first_at,
-                      size_t offset);
+  bool WalkExtensions(Interface& interface, Packet& packet, header::Ipv6Extensions& extensions, uint8_t first,
+                      size_t first_at, size_t offset);
   void HandleIcmp(Interface& interface, PacketPtr packet);
   void HandleIcmpError(Interface& interface, const Packet& packet);
   void Echo(Interface& interface, PacketPtr packet);

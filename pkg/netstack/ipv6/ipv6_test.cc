@@ -61,7 +61,8 @@ struct Station : ::testing::Test {
     return m;
   }
   Buffer IcmpPacket(Vec m, Address from = kPeer, Address to = kUs, uint8_t hop_limit = 64) {
-    return Ipv6Packet({.next_header = IPPROTO_ICMPV6, .hop_limit = hop_limit, .source = from, .destination = to}, Sealed(std::move(m), from, to));
+    return Ipv6Packet({.next_header = IPPROTO_ICMPV6, .hop_limit = hop_limit, .source = from, .destination = to},
+                      Sealed(std::move(m), from, to));
   }
   static Vec Echo(size_t payload = 8) {
     Vec m(Icmp::kSize + payload, std::byte{0x5a});
@@ -110,7 +111,8 @@ TEST_F(Ipv6Test, EchoIsAnsweredAlsoBehindExtensionHeaders) {
   EXPECT_EQ(Messages()[0].type, ICMP6_ECHO_REPLY);
   EXPECT_EQ(Messages()[0].ip.source, kUs);
   frames.clear();
-  Vec chain = V({60, 0, 1, 4, 0, 0, 0, 0}) + V({43, 0, 1, 4, 0, 0, 0, 0}) + V({58, 0, 0, 0, 0, 0, 0, 0}) + Sealed(Echo(), kPeer, kUs);
+  Vec chain = V({60, 0, 1, 4, 0, 0, 0, 0}) + V({43, 0, 1, 4, 0, 0, 0, 0}) + V({58, 0, 0, 0, 0, 0, 0, 0}) +
+              Sealed(Echo(), kPeer, kUs);
   Inject(Ipv6Packet({.next_header = 0, .hop_limit = 64, .source = kPeer, .destination = kUs}, chain));
   ASSERT_EQ(Messages().size(), 1u);
   EXPECT_EQ(Messages()[0].type, ICMP6_ECHO_REPLY);
@@ -130,17 +132,22 @@ TEST_F(Ipv6Test, ParameterProblemsPointAtTheTrouble) {
     uint32_t pointer;
   } cases[] = {
       {"unknown next header", 200, Vec(8), ICMP6_PARAMPROB_NEXTHEADER, 6},
-      {"unknown next header behind options", 60, V({200, 0, 1, 4, 0, 0, 0, 0}) + Vec(8), ICMP6_PARAMPROB_NEXTHEADER, 40},
+      {"unknown next header behind options", 60, V({200, 0, 1, 4, 0, 0, 0, 0}) + Vec(8), ICMP6_PARAMPROB_NEXTHEADER,
+       40},
       {"option to answer", 60, V({58, 0, 0x9e, 4, 0, 0, 0, 0}), ICMP6_PARAMPROB_OPTION, 42},
       {"option to discard", 60, V({58, 0, 0x5e, 4, 0, 0, 0, 0}), -1, 0},
       {"routing with segments left", 43, V({58, 0, 0, 1, 0, 0, 0, 0}), ICMP6_PARAMPROB_HEADER, 42},
-      {"hop by hop in the wrong place", 60, V({0, 0, 1, 4, 0, 0, 0, 0}) + V({58, 0, 1, 4, 0, 0, 0, 0}), ICMP6_PARAMPROB_NEXTHEADER, 40},
-      {"fragment of a length that is no multiple of 8", 44, V({58, 0, 0, 1, 0, 0, 0, 1}) + Vec(9), ICMP6_PARAMPROB_HEADER, 4},
+      {"hop by hop in the wrong place", 60, V({0, 0, 1, 4, 0, 0, 0, 0}) + V({58, 0, 1, 4, 0, 0, 0, 0}),
+       ICMP6_PARAMPROB_NEXTHEADER, 40},
+      {"fragment of a length that is no multiple of 8", 44, V({58, 0, 0, 1, 0, 0, 0, 1}) + Vec(9),
+       ICMP6_PARAMPROB_HEADER, 4},
       {"cut off", 60, V({58, 9, 1, 4}), -1, 0},
   };
   for (auto& c : cases) {
     frames.clear();
-    Inject(Ipv6Packet({.next_header = static_cast<uint8_t>(c.first), .hop_limit = 64, .source = kPeer, .destination = kUs}, c.payload));
+    Inject(
+        Ipv6Packet({.next_header = static_cast<uint8_t>(c.first), .hop_limit = 64, .source = kPeer, .destination = kUs},
+                   c.payload));
     auto m = Messages();
     if (c.code < 0) {
       EXPECT_TRUE(m.empty()) << c.name;
@@ -157,8 +164,8 @@ TEST_F(Ipv6Test, MartiansAreCountedAndDropped) {
   IpStats& stats = host.stack.ip_stats(Family::kIpv6);
   struct {
     const char *source, *destination;
-  } cases[] = {{"ff02::1", "2001:db8::1"}, {"::1", "2001:db8::1"},         {"2001:db8::9", "::1"},
-               {"2001:db8::9", "::"},      {"2001:db8::1", "2001:db8::1"}, {"::ffff:1.2.3.4", "2001:db8::1"},
+  } cases[] = {{"ff02::1", "2001:db8::1"}, {"::1", "2001:db8::1"},          {"2001:db8::9", "::1"},
+               {"2001:db8::9", "::"},      {"2001:db8::1", "2001:db8::1"},  {"::ffff:1.2.3.4", "2001:db8::1"},
                {"2001:db8::9", "ff01::1"}, {"2001:db8::9", "2001:db8::77"}, {"2001:db8::9", "ff02::77"}};
   for (auto& c : cases) {
     uint64_t before = stats.in_address_errors;
@@ -177,7 +184,8 @@ TEST_F(Ipv6Test, FragmentsComeTogetherAndTimeOut) {
   Vec echo = Sealed(Echo(2400), kPeer, kUs);
   auto part = [&](size_t at, size_t n, bool more, uint32_t id) {
     Vec h(8);
-    header::Ipv6Fragment{.next_header = IPPROTO_ICMPV6, .offset = static_cast<uint16_t>(at), .more = more, .id = id}.Write(h);
+    header::Ipv6Fragment{.next_header = IPPROTO_ICMPV6, .offset = static_cast<uint16_t>(at), .more = more, .id = id}
+        .Write(h);
     return Ipv6Packet({.next_header = 44, .hop_limit = 64, .source = kPeer, .destination = kUs},
                       h + Vec(echo.begin() + static_cast<long>(at), echo.begin() + static_cast<long>(at + n)));
   };
@@ -263,10 +271,13 @@ TEST_F(Ipv6Test, MldReportsAndAnswers) {
   Vec query(24);
   header::Mld{.type = MLD_LISTENER_QUERY, .max_response = 1000, .group = A("::")}.Write(query);
   query = Sealed(query, kRouter, kAllNodesV6);
-  Inject(Ipv6Packet({.next_header = IPPROTO_ICMPV6, .hop_limit = 1, .source = kRouter, .destination = kAllNodesV6}, query), MulticastLinkAddress(kAllNodesV6));
+  Inject(
+      Ipv6Packet({.next_header = IPPROTO_ICMPV6, .hop_limit = 1, .source = kRouter, .destination = kAllNodesV6}, query),
+      MulticastLinkAddress(kAllNodesV6));
   net.Run(2 * kSecond);
   EXPECT_TRUE(Messages(true).empty());
-  Inject(Ipv6Packet({.next_header = 0, .hop_limit = 1, .source = kRouter, .destination = kAllNodesV6}, V({58, 0, 5, 2, 0, 0, 1, 0}) + query),
+  Inject(Ipv6Packet({.next_header = 0, .hop_limit = 1, .source = kRouter, .destination = kAllNodesV6},
+                    V({58, 0, 5, 2, 0, 0, 1, 0}) + query),
          MulticastLinkAddress(kAllNodesV6));
   net.Run(2 * kSecond);
   bool reported = false;
@@ -282,7 +293,8 @@ TEST_F(Ipv6Test, MldReportsAndAnswers) {
 TEST_F(Ipv6Test, ForwardsIfToldTo) {
   auto link = std::make_unique<Channel>(Channel::Options{.mtu = 1280, .address = Mac(100)});
   Channel* out = link.get();
-  RefPtr<Interface> eth1 = *host.stack.AddInterface({.name = "eth1", .link = std::move(link), .autoconfigure = false, .duplicate_probes = 0});
+  RefPtr<Interface> eth1 = *host.stack.AddInterface(
+      {.name = "eth1", .link = std::move(link), .autoconfigure = false, .duplicate_probes = 0});
   ASSERT_TRUE(eth1->AddAddress({.prefix = {A("2001:db8:1::1"), 64}}));
   eth1->SetUp(true);
   ASSERT_TRUE(eth1->neighbours(Family::kIpv6).AddPermanent(A("2001:db8:1::5"), Mac(5)));
@@ -332,8 +344,10 @@ struct SlaacTest : Station {
     header::StoreLink(m, 50, kPeerMac);
     return m;
   }
-  void Advertise(uint16_t router_lifetime, uint32_t valid, uint32_t preferred, uint8_t hop_limit = 255, Address from = kRouter) {
-    Inject(IcmpPacket(Advertisement(router_lifetime, valid, preferred), from, kAllNodesV6, hop_limit), MulticastLinkAddress(kAllNodesV6));
+  void Advertise(uint16_t router_lifetime, uint32_t valid, uint32_t preferred, uint8_t hop_limit = 255,
+                 Address from = kRouter) {
+    Inject(IcmpPacket(Advertisement(router_lifetime, valid, preferred), from, kAllNodesV6, hop_limit),
+           MulticastLinkAddress(kAllNodesV6));
   }
   bool HasRoute(const Prefix& p) {
     auto e = host.stack.routes().Entries();
@@ -411,7 +425,8 @@ TEST_F(SlaacTest, AdvertisementsThatAreNotFromThisLinkAreRefused) {
 TEST_F(SlaacTest, RoutersAreBounded) {
   net.Run(2 * kSecond);
   for (int i = 0; i < 100; i++) {
-    Advertise(1800, 0, 0, 255, Address::Ipv6({0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9, static_cast<uint8_t>(i)}));
+    Advertise(1800, 0, 0, 255,
+              Address::Ipv6({0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9, static_cast<uint8_t>(i)}));
   }
   size_t n = 0;
   for (const RouteEntry& e : host.stack.routes().Entries()) n += e.destination == kDefault;
@@ -422,7 +437,8 @@ TEST_F(SlaacTest, ADuplicateIsGivenUp) {
   // Another probes for the same address (its nonce is not ours) ...
   Vec m(40);
   m.resize(NdpNeighbour{.type = ND_NEIGHBOR_SOLICIT, .target = link_local}.Write(m, std::nullopt));
-  Inject(IcmpPacket(m, A("::"), SolicitedNodeAddress(link_local), 255), MulticastLinkAddress(SolicitedNodeAddress(link_local)));
+  Inject(IcmpPacket(m, A("::"), SolicitedNodeAddress(link_local), 255),
+         MulticastLinkAddress(SolicitedNodeAddress(link_local)));
   EXPECT_EQ(host.eth0->FindAddress(link_local)->state, AddressState::kDuplicate);
   net.Run(10 * kSecond);
   EXPECT_FALSE(host.stack.IsLocal(link_local));
@@ -463,15 +479,18 @@ TEST_F(Ipv6Test, SurvivesMutatedPackets) {
   header::Store8(ra, 49, 1);
   Vec error(56);
   Icmp{.type = ICMP6_PACKET_TOO_BIG, .rest = 1300}.Write(error);
-  Ipv6{.payload_length = 1400, .next_header = IPPROTO_UDP, .hop_limit = 9, .source = kUs, .destination = kPeer}.Write(std::span(error).subspan(8));
+  Ipv6{.payload_length = 1400, .next_header = IPPROTO_UDP, .hop_limit = 9, .source = kUs, .destination = kPeer}.Write(
+      std::span(error).subspan(8));
   std::vector<Buffer> seeds;
   seeds.push_back(IcmpPacket(Echo(40)));
   seeds.push_back(IcmpPacket(ns, kPeer, kUs, 255));
   seeds.push_back(IcmpPacket(ra, kRouter, kAllNodesV6, 255));
   seeds.push_back(IcmpPacket(error));
   seeds.push_back(Ipv6Packet({.next_header = 17, .hop_limit = 64, .source = kPeer, .destination = kUs}, udp));
-  seeds.push_back(Ipv6Packet({.next_header = 0, .hop_limit = 1, .source = kRouter, .destination = kAllNodesV6}, V({58, 0, 5, 2, 0, 0, 1, 0}) + V({130, 0, 0, 0}) + Vec(24)));
-  seeds.push_back(Ipv6Packet({.next_header = 60, .hop_limit = 64, .source = kPeer, .destination = kUs}, V({44, 0, 1, 4, 0, 0, 0, 0}) + V({58, 0, 0, 1, 0, 0, 0, 9}) + Vec(16)));
+  seeds.push_back(Ipv6Packet({.next_header = 0, .hop_limit = 1, .source = kRouter, .destination = kAllNodesV6},
+                             V({58, 0, 5, 2, 0, 0, 1, 0}) + V({130, 0, 0, 0}) + Vec(24)));
+  seeds.push_back(Ipv6Packet({.next_header = 60, .hop_limit = 64, .source = kPeer, .destination = kUs},
+                             V({44, 0, 1, 4, 0, 0, 0, 0}) + V({58, 0, 0, 1, 0, 0, 0, 9}) + Vec(16)));
   host.stack.SetForwarding(Family::kIpv6, true);
   auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds(1500);
   size_t n = 0;
@@ -490,7 +509,8 @@ TEST_F(Ipv6Test, SurvivesMutatedPackets) {
       }
       Buffer packet = Buffer::CopyOf(b, 14);
       LinkAddress to = rng() % 2 != 0 ? Mac(1) : MulticastLinkAddress(kAllNodesV6);
-      Ethernet{.destination = to, .source = kPeerMac, .ethertype = header::kEtherTypeIpv6}.Write({packet.Prepend(14), 14});
+      Ethernet{.destination = to, .source = kPeerMac, .ethertype = header::kEtherTypeIpv6}.Write(
+          {packet.Prepend(14), 14});
       host.channel->Inject(NewPacket(std::move(packet)));
       n++;
     }

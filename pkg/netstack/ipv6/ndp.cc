@@ -57,7 +57,8 @@ void Ipv6Protocol::HandleSolicitation(Interface& interface, const Packet& packet
   bool detection = packet.source.IsUnspecified();
   if (own->state == AddressState::kTentative) {
     // Somebody else wants it too, unless it is our own probe, come back (RFC 7527).
-    bool ours = (message.options.has_nonce && message.options.nonce == nonce_) || packet.link_source == interface.link_address();
+    bool ours = (message.options.has_nonce && message.options.nonce == nonce_) ||
+                packet.link_source == interface.link_address();
     if (detection && !ours) interface.ReportDuplicate(message.target, packet.link_source);
     return;
   }
@@ -71,7 +72,8 @@ void Ipv6Protocol::HandleSolicitation(Interface& interface, const Packet& packet
                      .target = message.target};
   std::array<std::byte, 40> out;
   size_t size = reply.Write(out, interface.link_address());
-  WriteIcmp(interface, message.target, detection ? kAllNodesV6 : packet.source, std::span(out).first(size), 255, false, nullptr);
+  WriteIcmp(interface, message.target, detection ? kAllNodesV6 : packet.source, std::span(out).first(size), 255, false,
+            nullptr);
 }
 
 void Ipv6Protocol::HandleAdvertisement(Interface& interface, const Packet& packet, const NdpNeighbour& message) {
@@ -80,7 +82,8 @@ void Ipv6Protocol::HandleAdvertisement(Interface& interface, const Packet& packe
     return;
   }
   interface.neighbours(Family::kIpv6)
-      .HandleAdvertisement(message.target, message.options.target_link, message.solicited, message.override, message.router);
+      .HandleAdvertisement(message.target, message.options.target_link, message.solicited, message.override,
+                           message.router);
 }
 
 void Ipv6Protocol::Solicit(Interface& interface, const Address& target, const LinkAddress* link) {
@@ -98,19 +101,21 @@ void Ipv6Protocol::Solicit(Interface& interface, const Address& target, const Li
   if (source.IsUnspecified()) return;  // nothing to be answered at
   std::array<std::byte, 40> out;
   size_t size = NdpNeighbour{.type = ND_NEIGHBOR_SOLICIT, .target = target}.Write(out, interface.link_address());
-  WriteIcmp(interface, source, link != nullptr ? target : SolicitedNodeAddress(target), std::span(out).first(size), 255, false,
-            link);
+  WriteIcmp(interface, source, link != nullptr ? target : SolicitedNodeAddress(target), std::span(out).first(size), 255,
+            false, link);
 }
 
 void Ipv6Protocol::ProbeDuplicate(Interface& interface, const Address& target) {
   std::array<std::byte, 40> out;
   size_t size = NdpNeighbour{.type = ND_NEIGHBOR_SOLICIT, .target = target}.Write(out, std::nullopt, nonce_);
-  WriteIcmp(interface, Address::Any(Family::kIpv6), SolicitedNodeAddress(target), std::span(out).first(size), 255, false, nullptr);
+  WriteIcmp(interface, Address::Any(Family::kIpv6), SolicitedNodeAddress(target), std::span(out).first(size), 255,
+            false, nullptr);
 }
 
 void Ipv6Protocol::Announce(Interface& interface, const Address& address) {
   std::array<std::byte, 40> out;
-  size_t size = NdpNeighbour{.type = ND_NEIGHBOR_ADVERT, .override = true, .target = address}.Write(out, interface.link_address());
+  size_t size = NdpNeighbour{.type = ND_NEIGHBOR_ADVERT, .override = true, .target = address}.Write(
+      out, interface.link_address());
   WriteIcmp(interface, address, kAllNodesV6, std::span(out).first(size), 255, false, nullptr);
 }
 

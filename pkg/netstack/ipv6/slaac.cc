@@ -91,8 +91,8 @@ void Slaac::SetRoute(const Key& key, uint32_t lifetime_seconds) {
     sync::MutexLock lock(mu_);
     auto it = routes_.find(key);
     if (it == routes_.end()) {
-      size_t same_kind =
-          static_cast<size_t>(std::ranges::count_if(routes_, [&](const auto& r) { return r.first.gateway.empty() == key.gateway.empty(); }));
+      size_t same_kind = static_cast<size_t>(std::ranges::count_if(
+          routes_, [&](const auto& r) { return r.first.gateway.empty() == key.gateway.empty(); }));
       if (same_kind >= (key.gateway.empty() ? kMaxPrefixes : kMaxRouters)) return;
       it = routes_.emplace(key, 0).first;
       added = true;
@@ -119,17 +119,16 @@ void Slaac::HandlePrefix(Interface& interface, const header::NdpPrefix& p) {
     size_t made = static_cast<size_t>(std::ranges::count_if(
         interface.Addresses(), [](const InterfaceAddress& a) { return a.origin == AddressOrigin::kSlaac; }));
     if (made >= kMaxPrefixes) return;
-    (void)interface.AddAddress({.prefix = {address, 64},
-                                .origin = AddressOrigin::kSlaac,
-                                .preferred_until = preferred,
-                                .valid_until = valid});
+    (void)interface.AddAddress(
+        {.prefix = {address, 64}, .origin = AddressOrigin::kSlaac, .preferred_until = preferred, .valid_until = valid});
     return;
   }
   if (known->origin != AddressOrigin::kSlaac) return;
   // (e): nobody on the link may cut a life to less than two hours.
   Time remaining = known->valid_until == kNever ? kNever : known->valid_until - now;
   Time offered = valid == kNever ? kNever : valid - now;
-  if (offered <= kTwoHours && offered <= remaining) valid = remaining <= kTwoHours ? known->valid_until : now + kTwoHours;
+  if (offered <= kTwoHours && offered <= remaining)
+    valid = remaining <= kTwoHours ? known->valid_until : now + kTwoHours;
   (void)interface.SetLifetimes(address, preferred, valid);
 }
 

@@ -19,10 +19,10 @@ class Slaac final : public RefCounted {
  public:
   static constexpr int kMaxSolicitations = 3;  // RFC 4861 section 10
   static constexpr Time kSolicitationInterval = 4 * kSecond;
-  static constexpr size_t kMaxRouters = 16;            // default routers of all interfaces
-  static constexpr size_t kMaxPrefixes = 64;           // on-link prefixes and addresses made, of all interfaces
-  static constexpr Time kTwoHours = 7200 * kSecond;    // RFC 4862 section 5.5.3 (e)
-  static constexpr uint32_t kRouteMetric = 1024;       // as Linux's routes of router advertisements
+  static constexpr size_t kMaxRouters = 16;          // default routers of all interfaces
+  static constexpr size_t kMaxPrefixes = 64;         // on-link prefixes and addresses made, of all interfaces
+  static constexpr Time kTwoHours = 7200 * kSecond;  // RFC 4862 section 5.5.3 (e)
+  static constexpr uint32_t kRouteMetric = 1024;     // as Linux's routes of router advertisements
 
   // `solicit` sends a router solicitation; called with no lock held.
   Slaac(Stack& stack, std::function<void(Interface&)> solicit);

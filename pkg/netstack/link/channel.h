@@ -1,4 +1,5 @@
-// A link for tests and for embedders that move packets themselves: frames sent are kept until read, frames received are injected.
+// A link for tests and for embedders that move packets themselves: frames sent are kept until read, frames received are
+// injected.
 #ifndef REDOUBT_PKG_NETSTACK_LINK_CHANNEL_H_
 #define REDOUBT_PKG_NETSTACK_LINK_CHANNEL_H_
 

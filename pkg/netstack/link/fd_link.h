@@ -21,7 +21,8 @@ class FdLink final : public LinkEndpoint {
     Kind kind = Kind::kTap;
     uint32_t mtu = 1500;
     LinkAddress address;
-    // Frames begin with a struct virtio_net_hdr (IFF_VNET_HDR, PACKET_VNET_HDR): checksums and segmentation are left to the other side.
+    // Frames begin with a struct virtio_net_hdr (IFF_VNET_HDR, PACKET_VNET_HDR): checksums and segmentation are left to
+    // the other side.
     bool virtio_header = false;
   };
   // Host calls made and frames moved, so that a test can count calls per frame.
@@ -43,8 +44,8 @@ class FdLink final : public LinkEndpoint {
   void Attach(LinkDispatcher* dispatcher) override;
   size_t Write(PacketList frames) override;
 
-  // The descriptor is readable: receives and delivers at most kMaxPerDispatch frames. True if there may be more. Called by one thread at
-  // a time.
+  // The descriptor is readable: receives and delivers at most kMaxPerDispatch frames. True if there may be more. Called
+  // by one thread at a time.
   bool DispatchReady() EXCLUDES(receive_mu_);
   const Stats& stats() const { return stats_; }
 

@@ -12,8 +12,8 @@ namespace redoubt::netstack {
 
 namespace {
 
-// virtio 1.2 section 5.1.6: struct virtio_net_hdr without num_buffers (linux/virtio_net.h is no C++). Host byte order, as tun has it by
-// default on little-endian machines.
+// virtio 1.2 section 5.1.6: struct virtio_net_hdr without num_buffers (linux/virtio_net.h is no C++). Host byte order,
+// as tun has it by default on little-endian machines.
 struct VirtioHeader {
   uint8_t flags;
   uint8_t gso_type;
@@ -51,7 +51,8 @@ VirtioHeader ToVirtio(const Packet& frame) {
   return h;
 }
 
-// Nothing in the header is trusted beyond saying that checksums need not be verified: offsets are found again by parsing.
+// Nothing in the header is trusted beyond saying that checksums need not be verified: offsets are found again by
+// parsing.
 Offload FromVirtio(const VirtioHeader& h) {
   Offload o;
   if ((h.flags & kNeedsChecksum) != 0) {
@@ -77,8 +78,8 @@ Offload FromVirtio(const VirtioHeader& h) {
 
 }  // namespace
 
-// Room for a batch of frames. Each goes into a chunk of a frame's size first, and what is longer into a large chunk that is used again if
-// it stayed empty, so that small packets do not hold large chunks.
+// Room for a batch of frames. Each goes into a chunk of a frame's size first, and what is longer into a large chunk
+// that is used again if it stayed empty, so that small packets do not hold large chunks.
 struct FdLink::Slots {
   struct Slot {
     Buffer head;
@@ -186,9 +187,7 @@ size_t FdLink::Receive(PacketList& into) {
   return static_cast<size_t>(r);
 }
 
-size_t FdLink::Write(PacketList frames) {
-  return options_.kind == Kind::kTap ? WriteTap(frames) : WriteSocket(frames);
-}
+size_t FdLink::Write(PacketList frames) { return options_.kind == Kind::kTap ? WriteTap(frames) : WriteSocket(frames); }
 
 size_t FdLink::WriteTap(PacketList& frames) {
   size_t sent = 0;
@@ -197,7 +196,8 @@ size_t FdLink::WriteTap(PacketList& frames) {
     std::array<iovec, kMaxIov> iov;
     size_t first = 0;
     if (options_.virtio_header) iov[first++] = {&virtio, sizeof(virtio)};
-    if (frame->data.view_count() > kMaxIov - first) (void)frame->data.PullUp(std::min(frame->data.size(), Buffer::kMaxContiguous));
+    if (frame->data.view_count() > kMaxIov - first)
+      (void)frame->data.PullUp(std::min(frame->data.size(), Buffer::kMaxContiguous));
     size_t n = first + frame->data.ToIovec(0, std::span(iov).subspan(first));
     // SAFETY: the iovecs name bytes that the packet holds references to.
     ssize_t r = writev(options_.fd, iov.data(), static_cast<int>(n));

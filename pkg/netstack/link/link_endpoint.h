@@ -37,8 +37,8 @@ class LinkEndpoint {
   // ARPHRD_* (linux/if_arp.h).
   virtual uint16_t hardware_type() const = 0;
 
-  // Where received frames go from now on. nullptr detaches: none is delivered that comes in after it has returned. A delivery that
-  // runs on another thread may still be finishing: whoever calls into a link keeps its interface alive.
+  // Where received frames go from now on. nullptr detaches: none is delivered that comes in after it has returned. A
+  // delivery that runs on another thread may still be finishing: whoever calls into a link keeps its interface alive.
   virtual void Attach(LinkDispatcher* dispatcher) = 0;
   // Sends frames in order; those that do not fit into the link's queue are dropped. Returns how many were taken. Called
   // with no lock held.

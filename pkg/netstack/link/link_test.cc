@@ -135,8 +135,10 @@ struct FdLinkTest : ::testing::TestWithParam<bool> {
     for (int i = 0; i < 2; i++) {
       int size = 4 << 20;
       setsockopt(fds[i], SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof(size));
-      links[i] = std::make_unique<FdLink>(FdLink::Options{
-          .fd = fds[i], .kind = FdLink::Kind::kSocket, .address = Mac(static_cast<uint8_t>(i + 1)), .virtio_header = GetParam()});
+      links[i] = std::make_unique<FdLink>(FdLink::Options{.fd = fds[i],
+                                                          .kind = FdLink::Kind::kSocket,
+                                                          .address = Mac(static_cast<uint8_t>(i + 1)),
+                                                          .virtio_header = GetParam()});
       links[i]->Attach(&sinks[i]);
     }
   }
@@ -148,7 +150,8 @@ struct FdLinkTest : ::testing::TestWithParam<bool> {
   std::unique_ptr<FdLink> links[2];
   Sink sinks[2];
 };
-INSTANTIATE_TEST_SUITE_P(Headers, FdLinkTest, ::testing::Bool(), [](const auto& p) { return p.param ? "Virtio" : "Plain"; });
+INSTANTIATE_TEST_SUITE_P(Headers, FdLinkTest, ::testing::Bool(),
+                         [](const auto& p) { return p.param ? "Virtio" : "Plain"; });
 
 TEST_P(FdLinkTest, MovesFramesInBatches) {
   PacketList frames;
@@ -186,7 +189,12 @@ TEST_P(FdLinkTest, SizesUpToTheMtuAndTruncation) {
 TEST_P(FdLinkTest, OffloadsTravelInTheVirtioHeader) {
   PacketPtr p = NewPacket(Buffer::Allocate(5000));
   p->transport_offset = 20;
-  p->offload = {.checksum = ChecksumState::kPartial, .checksum_offset = 16, .gso = GsoKind::kTcpV4, .segment_size = 1448, .transport_header_length = 32, .ecn = true};
+  p->offload = {.checksum = ChecksumState::kPartial,
+                .checksum_offset = 16,
+                .gso = GsoKind::kTcpV4,
+                .segment_size = 1448,
+                .transport_header_length = 32,
+                .ecn = true};
   PacketList l;
   l.PushBack(std::move(p));
   links[0]->Write(std::move(l));
@@ -232,7 +240,8 @@ TEST(Sniffer, StopsAtItsBoundAndCutsFrames) {
   VirtualClock clock;
   auto channel = std::make_unique<Channel>(Channel::Options{.address = Mac(1)});
   Channel* below = channel.get();
-  Sniffer sniffer(std::move(channel), clock, {.fd = fileno(f), .epoch = 1000 * kSecond, .snap_length = 50, .max_bytes = 24 + 2 * 66});
+  Sniffer sniffer(std::move(channel), clock,
+                  {.fd = fileno(f), .epoch = 1000 * kSecond, .snap_length = 50, .max_bytes = 24 + 2 * 66});
   Sink sink;
   sniffer.Attach(&sink);
   EXPECT_EQ(sniffer.header_size(), 14u);

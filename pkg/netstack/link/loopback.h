@@ -11,9 +11,10 @@
 
 namespace redoubt::netstack {
 
-// Super-segments pass whole and checksums are not made. Write queues, and the outermost caller delivers: a packet that is sent while one
-// is being delivered waits its turn, so the stack's depth is bounded whatever the protocols answer, and packets keep their order
-// among all threads. A caller delivers at most kMaxPerCall packets; a timer goes on with the rest.
+// Super-segments pass whole and checksums are not made. Write queues, and the outermost caller delivers: a packet that
+// is sent while one is being delivered waits its turn, so the stack's depth is bounded whatever the protocols answer,
+// and packets keep their order among all threads. A caller delivers at most kMaxPerCall packets; a timer goes on with
+// the rest.
 class Loopback final : public LinkEndpoint {
  public:
   static constexpr uint32_t kMtu = 65536;

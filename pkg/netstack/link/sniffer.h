@@ -10,13 +10,13 @@
 
 namespace redoubt::netstack {
 
-// For debugging: each frame costs one host call, which may block on a slow disk. Checksums left to the link are captured as the sum of
-// the pseudo header, as by tcpdump on Linux.
+// For debugging: each frame costs one host call, which may block on a slow disk. Checksums left to the link are
+// captured as the sum of the pseudo header, as by tcpdump on Linux.
 class Sniffer final : public LinkEndpoint, private LinkDispatcher {
  public:
   struct Options {
-    int fd = -1;               // borrowed; the file header is written at once
-    Time epoch = 0;            // nanoseconds since 1970 when the clock was 0
+    int fd = -1;                    // borrowed; the file header is written at once
+    Time epoch = 0;                 // nanoseconds since 1970 when the clock was 0
     uint32_t snap_length = 262144;  // bytes kept of each frame
     uint64_t max_bytes = 1 << 30;   // of the file; then it captures no more
   };

@@ -30,9 +30,11 @@ struct RecordHeader {
 
 Sniffer::Sniffer(std::unique_ptr<LinkEndpoint> below, Clock& clock, const Options& options)
     : below_(std::move(below)), clock_(clock), options_(options) {
-  FileHeader h{.snap_length = options.snap_length, .link_type = below_->header_size() != 0 ? kLinkTypeEthernet : kLinkTypeRaw};
+  FileHeader h{.snap_length = options.snap_length,
+               .link_type = below_->header_size() != 0 ? kLinkTypeEthernet : kLinkTypeRaw};
   // SAFETY: a struct without padding, written whole.
-  if (write(options_.fd, &h, sizeof(h)) != static_cast<ssize_t>(sizeof(h))) LOG_WARNING("netstack: cannot write the capture file");
+  if (write(options_.fd, &h, sizeof(h)) != static_cast<ssize_t>(sizeof(h)))
+    LOG_WARNING("netstack: cannot write the capture file");
   written_ = sizeof(h);
 }
 
@@ -59,7 +61,8 @@ void Sniffer::DeliverFrame(PacketPtr frame) {
 void Sniffer::Record(const Packet& frame) {
   size_t size = frame.data.size();
   size_t kept = std::min<size_t>(size, options_.snap_length);
-  if (written_.fetch_add(sizeof(RecordHeader) + kept, std::memory_order_relaxed) + sizeof(RecordHeader) + kept > options_.max_bytes) {
+  if (written_.fetch_add(sizeof(RecordHeader) + kept, std::memory_order_relaxed) + sizeof(RecordHeader) + kept >
+      options_.max_bytes) {
     return;
   }
   Time now = options_.epoch + clock_.Now();

@@ -53,7 +53,10 @@ class TapTest : public ::testing::TestWithParam<bool> {
     if (GetParam()) {
       ASSERT_EQ(ioctl(tap_, TUNSETOFFLOAD, TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6), 0);
     }
-    ASSERT_EQ(system("ip addr add 192.0.2.1/24 dev tap0 && ip -6 addr add 2001:db8::1/64 dev tap0 nodad && ip link set tap0 up"), 0);
+    ASSERT_EQ(
+        system(
+            "ip addr add 192.0.2.1/24 dev tap0 && ip -6 addr add 2001:db8::1/64 dev tap0 nodad && ip link set tap0 up"),
+        0);
     pcap_path_ = ::testing::TempDir() + "/tap_test.pcap";
     pcap_ = open(pcap_path_.c_str(), O_CREAT | O_TRUNC | O_RDWR | O_CLOEXEC, 0600);
     ASSERT_GE(pcap_, 0);
@@ -63,8 +66,9 @@ class TapTest : public ::testing::TestWithParam<bool> {
     ASSERT_TRUE(AddLoopback(stack_));
     timespec wall;
     clock_gettime(CLOCK_REALTIME, &wall);
-    auto sniffer = std::make_unique<Sniffer>(std::move(link), clock_,
-                                             Sniffer::Options{.fd = pcap_, .epoch = wall.tv_sec * kSecond + wall.tv_nsec - clock_.Now()});
+    auto sniffer = std::make_unique<Sniffer>(
+        std::move(link), clock_,
+        Sniffer::Options{.fd = pcap_, .epoch = wall.tv_sec * kSecond + wall.tv_nsec - clock_.Now()});
     eth0_ = *stack_.AddInterface({.name = "eth0", .link = std::move(sniffer)});
     ASSERT_TRUE(eth0_->AddAddress({.prefix = {A("192.0.2.2"), 24}}));
     ASSERT_TRUE(eth0_->AddAddress({.prefix = {A("2001:db8::2"), 64}}));
@@ -96,11 +100,13 @@ class TapTest : public ::testing::TestWithParam<bool> {
   // Linux pings us: `size` bytes of payload. True if the answer is right.
   bool Ping(int family, size_t size, uint16_t sequence) {
     bool v4 = family == AF_INET;
-    int s = socket(family, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC, v4 ? static_cast<int>(IPPROTO_ICMP) : static_cast<int>(IPPROTO_ICMPV6));
+    int s = socket(family, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC,
+                   v4 ? static_cast<int>(IPPROTO_ICMP) : static_cast<int>(IPPROTO_ICMPV6));
     EXPECT_GE(s, 0);
     std::vector<std::byte> m(8 + size);
     for (size_t i = 0; i < size; i++) m[8 + i] = static_cast<std::byte>(i);
-    header::Icmp{.type = static_cast<uint8_t>(v4 ? ICMP_ECHO : ICMP6_ECHO_REQUEST), .rest = 0x77770000u | sequence}.Write(m);
+    header::Icmp{.type = static_cast<uint8_t>(v4 ? ICMP_ECHO : ICMP6_ECHO_REQUEST), .rest = 0x77770000u | sequence}
+        .Write(m);
     if (v4) header::Store16(m, 2, static_cast<uint16_t>(~Sum(m)));
     sockaddr_in a4{.sin_family = AF_INET, .sin_port = 0, .sin_addr = {}, .sin_zero = {}};
     inet_pton(AF_INET, "192.0.2.2", &a4.sin_addr);
@@ -119,7 +125,9 @@ class TapTest : public ::testing::TestWithParam<bool> {
           size_t skip = v4 ? 20 : 0;
           if (static_cast<size_t>(n) != skip + m.size()) return false;
           uint8_t type = header::Load8(got, skip);
-          if (type != (v4 ? ICMP_ECHOREPLY : ICMP6_ECHO_REPLY) || header::Load32(got, skip + 4) != (0x77770000u | sequence)) return false;
+          if (type != (v4 ? ICMP_ECHOREPLY : ICMP6_ECHO_REPLY) ||
+              header::Load32(got, skip + 4) != (0x77770000u | sequence))
+            return false;
           right = std::equal(m.begin() + 8, m.end(), got.begin() + static_cast<long>(skip) + 8);
           return right;
         },
@@ -174,7 +182,8 @@ class TapTest : public ::testing::TestWithParam<bool> {
   FdLink* link_ = nullptr;
   RefPtr<Interface> eth0_;
 };
-INSTANTIATE_TEST_SUITE_P(Headers, TapTest, ::testing::Bool(), [](const auto& p) { return p.param ? "Virtio" : "Plain"; });
+INSTANTIATE_TEST_SUITE_P(Headers, TapTest, ::testing::Bool(),
+                         [](const auto& p) { return p.param ? "Virtio" : "Plain"; });
 
 TEST_P(TapTest, LinuxPingsUs) {
   for (uint16_t i = 0; i < 3; i++) {
@@ -207,7 +216,9 @@ TEST_P(TapTest, UdpBothWaysWithLinux) {
     a4.sin_port = a6.sin6_port = htons(7);
     inet_pton(AF_INET, us, &a4.sin_addr);
     inet_pton(AF_INET6, us, &a6.sin6_addr);
-    ASSERT_EQ(v4 ? connect(s, reinterpret_cast<sockaddr*>(&a4), sizeof(a4)) : connect(s, reinterpret_cast<sockaddr*>(&a6), sizeof(a6)), 0);
+    ASSERT_EQ(v4 ? connect(s, reinterpret_cast<sockaddr*>(&a4), sizeof(a4))
+                 : connect(s, reinterpret_cast<sockaddr*>(&a6), sizeof(a6)),
+              0);
     for (size_t size : {1u, 1000u, 1472u, 9000u, 60000u}) {
       std::string text(size, 'u');
       ASSERT_EQ(send(s, text.data(), size, 0), static_cast<ssize_t>(size)) << strerror(errno);
@@ -227,7 +238,9 @@ TEST_P(TapTest, UdpBothWaysWithLinux) {
     }
     // A port where nobody is: Linux hears our ICMP error.
     a4.sin_port = a6.sin6_port = htons(8);
-    ASSERT_EQ(v4 ? connect(s, reinterpret_cast<sockaddr*>(&a4), sizeof(a4)) : connect(s, reinterpret_cast<sockaddr*>(&a6), sizeof(a6)), 0);
+    ASSERT_EQ(v4 ? connect(s, reinterpret_cast<sockaddr*>(&a4), sizeof(a4))
+                 : connect(s, reinterpret_cast<sockaddr*>(&a6), sizeof(a6)),
+              0);
     ASSERT_EQ(send(s, "x", 1, 0), 1);
     int error = 0;
     RunUntil(

@@ -91,8 +91,8 @@ void NeighbourTable::HandleSolicitation(const Address& from, const LinkAddress& 
   Run(actions);
 }
 
-void NeighbourTable::HandleAdvertisement(const Address& from, std::optional<LinkAddress> link, bool solicited, bool override,
-                                         bool router) {
+void NeighbourTable::HandleAdvertisement(const Address& from, std::optional<LinkAddress> link, bool solicited,
+                                         bool override, bool router) {
   Time now = clock_.Now();
   Actions actions;
   {
@@ -223,9 +223,8 @@ void NeighbourTable::OnTimer(Time now) {
         } else if (entry.solicitations < kMaxSolicitations) {
           entry.solicitations++;
           entry.deadline = now + retransmit_time_;
-          actions.solicitations.push_back({address, info.state == NeighbourState::kProbe
-                                                        ? std::optional<LinkAddress>(info.link)
-                                                        : std::nullopt});
+          actions.solicitations.push_back(
+              {address, info.state == NeighbourState::kProbe ? std::optional<LinkAddress>(info.link) : std::nullopt});
         } else {
           SetStateLocked(entry, NeighbourState::kFailed, now);
           info.link = {};

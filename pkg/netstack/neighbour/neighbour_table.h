@@ -1,5 +1,5 @@
-// Neighbours of one interface and IP version: who has which link address, and who is still there. RFC 4861 section 7, used for
-// ARP too. Linux's neighbour tables.
+// Neighbours of one interface and IP version: who has which link address, and who is still there. RFC 4861 section 7,
+// used for ARP too. Linux's neighbour tables.
 #ifndef REDOUBT_PKG_NETSTACK_NEIGHBOUR_NEIGHBOUR_TABLE_H_
 #define REDOUBT_PKG_NETSTACK_NEIGHBOUR_NEIGHBOUR_TABLE_H_
 
@@ -39,7 +39,7 @@ class NeighbourTable final {
   // How long a failure is remembered before the next packet asks again.
   static constexpr Time kFailedTime = 3 * kSecond;
   static constexpr size_t kMaxEntries = 1024;
-  static constexpr size_t kMaxQueuedPackets = 64;            // per entry; the oldest goes first
+  static constexpr size_t kMaxQueuedPackets = 64;        // per entry; the oldest goes first
   static constexpr size_t kMaxQueuedBytes = 256 * 1024;  // of all entries
 
   // Called with no lock held.
@@ -58,12 +58,12 @@ class NeighbourTable final {
   NeighbourTable(const NeighbourTable&) = delete;
   NeighbourTable& operator=(const NeighbourTable&) = delete;
 
-  // Sends through the delegate at once if the neighbour is known, else queues and asks. Dropped silently if the table is full of
-  // entries that are being resolved.
+  // Sends through the delegate at once if the neighbour is known, else queues and asks. Dropped silently if the table
+  // is full of entries that are being resolved.
   void Send(const Address& next_hop, PacketPtr packet) EXCLUDES(mu_);
 
-  // What a neighbour said of itself when it asked for us (RFC 4861 section 7.2.3, RFC 826): its link address. `create`: we
-  // were asked, and so will soon have to answer.
+  // What a neighbour said of itself when it asked for us (RFC 4861 section 7.2.3, RFC 826): its link address. `create`:
+  // we were asked, and so will soon have to answer.
   void HandleSolicitation(const Address& from, const LinkAddress& link, bool create) EXCLUDES(mu_);
   // Section 7.2.5. For ARP: `solicited` if the reply was to us, `override` true.
   void HandleAdvertisement(const Address& from, std::optional<LinkAddress> link, bool solicited, bool override,

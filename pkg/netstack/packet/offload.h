@@ -1,4 +1,5 @@
-// What the link does for the transport: checksums and segmentation, as virtio-net describes them (virtio 1.2 section 5.1.6).
+// What the link does for the transport: checksums and segmentation, as virtio-net describes them (virtio 1.2
+// section 5.1.6).
 #ifndef REDOUBT_PKG_NETSTACK_PACKET_OFFLOAD_H_
 #define REDOUBT_PKG_NETSTACK_PACKET_OFFLOAD_H_
 
@@ -11,7 +12,8 @@ enum class ChecksumState : uint8_t {
   kComplete,
   // Received: the link vouches for it (or it never left this machine); the transport need not look.
   kVerified,
-  // Sent: the checksum field, `checksum_offset` bytes into the transport header, holds the sum of the pseudo header (not
+  // Sent: the checksum field, `checksum_offset` bytes into the transport header, holds the sum of the pseudo header
+  // (not
   // complemented); the link, or the stack if the link cannot, completes it. Received: as sent by another guest of the
   // same host; counts as verified.
   kPartial,

@@ -6,8 +6,8 @@ namespace redoubt::netstack {
 
 namespace {
 
-// One list for all stacks of the process: a packet is made on one thread and freed on another, so lists of threads would only
-// fill and run dry.
+// One list for all stacks of the process: a packet is made on one thread and freed on another, so lists of threads
+// would only fill and run dry.
 class Pool {
  public:
   static constexpr size_t kMaxCached = 4096;

@@ -20,9 +20,9 @@ class Interface;
 enum class PacketType : uint8_t { kHost = 0, kBroadcast = 1, kMulticast = 2, kOtherHost = 3, kOutgoing = 4 };
 
 // One frame or datagram: bytes, and what each layer has learned of them. Owned by whoever is working on it, through a
-// PacketPtr; never shared (Buffer::Clone shares the bytes). `data` begins at the link header while a link endpoint has it, and at
-// the network header once the interface has taken the link header off; it stays there, and the offsets below say where
-// the rest begins. No bytes but those named by a parser are checked.
+// PacketPtr; never shared (Buffer::Clone shares the bytes). `data` begins at the link header while a link endpoint has
+// it, and at the network header once the interface has taken the link header off; it stays there, and the offsets below
+// say where the rest begins. No bytes but those named by a parser are checked.
 struct Packet : boost::intrusive::slist_base_hook<> {
   Buffer data;
 

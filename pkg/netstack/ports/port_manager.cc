@@ -19,7 +19,8 @@ bool Overlap(const PortRequest& a, const PortRequest& b) {
   Address ba = b.address.FromV4Mapped();
   if (aa == ba) return true;
   if (a.address.IsUnspecified() && b.address.IsUnspecified()) {
-    return CoversAll(a, Family::kIpv4) == CoversAll(b, Family::kIpv4) || CoversAll(a, Family::kIpv6) == CoversAll(b, Family::kIpv6);
+    return CoversAll(a, Family::kIpv4) == CoversAll(b, Family::kIpv4) ||
+           CoversAll(a, Family::kIpv6) == CoversAll(b, Family::kIpv6);
   }
   return CoversAll(a, ba.family()) || CoversAll(b, aa.family());
 }

@@ -14,9 +14,9 @@
 namespace redoubt::netstack {
 
 struct PortRequest {
-  uint8_t protocol = 0;  // IPPROTO_TCP or IPPROTO_UDP
-  Address address;       // unspecified of a family: all addresses of it; of IPv6: of IPv4 too, unless v6_only
-  uint16_t port = 0;     // 0: an ephemeral one
+  uint8_t protocol = 0;          // IPPROTO_TCP or IPPROTO_UDP
+  Address address;               // unspecified of a family: all addresses of it; of IPv6: of IPv4 too, unless v6_only
+  uint16_t port = 0;             // 0: an ephemeral one
   uint32_t interface_index = 0;  // SO_BINDTODEVICE; 0: all
   bool v6_only = false;
   bool reuse_address = false;  // SO_REUSEADDR
@@ -24,8 +24,8 @@ struct PortRequest {
   uint32_t owner = 0;          // effective user id: SO_REUSEPORT shares only among the same
 };
 
-// Thread-safe. Two claims conflict if protocol and port are equal and addresses and interfaces overlap, unless both set reuse_port and
-// have one owner, or both set reuse_address and (TCP) neither listens (man 7 socket, man 7 ip).
+// Thread-safe. Two claims conflict if protocol and port are equal and addresses and interfaces overlap, unless both set
+// reuse_port and have one owner, or both set reuse_address and (TCP) neither listens (man 7 socket, man 7 ip).
 class PortManager final {
  public:
   // net.ipv4.ip_local_port_range's default.
@@ -55,10 +55,11 @@ class PortManager final {
 
   // EADDRINUSE, for port 0 too when none is free.
   Result<Claim> Reserve(const PortRequest& request) EXCLUDES(mu_);
-  // TCP: the claim's owner listens from now on. EADDRINUSE if another does where they overlap (and not both reuse_port).
+  // TCP: the claim's owner listens from now on. EADDRINUSE if another does where they overlap (and not both
+  // reuse_port).
   Result<> SetListening(const Claim& claim, bool listening) EXCLUDES(mu_);
-  // An ephemeral port for which `usable(port)` is true, tried from a random one on (RFC 6056 section 3.3.1 with all ports tried once):
-  // for connections, which share ports as long as the four-tuple differs. 0 if there is none.
+  // An ephemeral port for which `usable(port)` is true, tried from a random one on (RFC 6056 section 3.3.1 with all
+  // ports tried once): for connections, which share ports as long as the four-tuple differs. 0 if there is none.
   template <typename Usable>
   uint16_t PickEphemeral(Usable usable) {
     constexpr uint32_t kCount = kLastEphemeral - kFirstEphemeral + 1;

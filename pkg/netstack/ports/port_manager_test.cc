@@ -24,11 +24,16 @@ TEST_F(PortManagerTest, OverlapTable) {
     const char *a, *b;
     bool v6_only_a, conflict;
   } cases[] = {
-      {"10.0.0.1", "10.0.0.1", false, true}, {"10.0.0.1", "10.0.0.2", false, false},
-      {"0.0.0.0", "10.0.0.1", false, true},  {"::", "10.0.0.1", false, true},
-      {"::", "10.0.0.1", true, false},       {"::", "0.0.0.0", false, true},
-      {"::", "0.0.0.0", true, false},        {"::", "::1", true, true},
-      {"0.0.0.0", "::1", false, false},      {"::ffff:10.0.0.1", "10.0.0.1", false, true},
+      {"10.0.0.1", "10.0.0.1", false, true},
+      {"10.0.0.1", "10.0.0.2", false, false},
+      {"0.0.0.0", "10.0.0.1", false, true},
+      {"::", "10.0.0.1", false, true},
+      {"::", "10.0.0.1", true, false},
+      {"::", "0.0.0.0", false, true},
+      {"::", "0.0.0.0", true, false},
+      {"::", "::1", true, true},
+      {"0.0.0.0", "::1", false, false},
+      {"::ffff:10.0.0.1", "10.0.0.1", false, true},
       {"::", "::", true, true},
   };
   for (auto& c : cases) {

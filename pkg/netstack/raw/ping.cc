@@ -12,7 +12,9 @@ namespace redoubt::netstack {
 
 using header::Icmp;
 
-uint8_t PingProtocol::number() const { return family_ == Family::kIpv4 ? uint8_t{IPPROTO_ICMP} : uint8_t{IPPROTO_ICMPV6}; }
+uint8_t PingProtocol::number() const {
+  return family_ == Family::kIpv4 ? uint8_t{IPPROTO_ICMP} : uint8_t{IPPROTO_ICMPV6};
+}
 
 Disposition PingProtocol::HandlePacket(Packet& packet, const FourTuple& id) {
   if (packet.destination.family() != family_) return Disposition::kMalformed;
@@ -118,7 +120,9 @@ Result<size_t> PingEndpoint::Send(Buffer message, const std::optional<SocketAddr
   }
   header::Store16(head, 2, 0);
   header::Store16(head, 4, id);
-  uint16_t sum = v4 ? 0 : PseudoHeaderSum(route.local().bytes(), route.remote().bytes(), IPPROTO_ICMPV6, static_cast<uint32_t>(size));
+  uint16_t sum =
+      v4 ? 0
+         : PseudoHeaderSum(route.local().bytes(), route.remote().bytes(), IPPROTO_ICMPV6, static_cast<uint32_t>(size));
   header::Store16(head, 2, static_cast<uint16_t>(~Sum(message, 0, sum)));
   TRY(route.Write(std::move(message), options));
   return size;

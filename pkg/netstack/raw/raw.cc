@@ -102,7 +102,8 @@ Result<size_t> RawEndpoint::Send(Buffer data, const std::optional<SocketAddress>
     if (size < 4) return Err(EINVAL);
     std::span<std::byte> head = data.MakeWritable(4);
     header::Store16(head, 2, 0);
-    uint16_t sum = PseudoHeaderSum(route.local().bytes(), route.remote().bytes(), IPPROTO_ICMPV6, static_cast<uint32_t>(size));
+    uint16_t sum =
+        PseudoHeaderSum(route.local().bytes(), route.remote().bytes(), IPPROTO_ICMPV6, static_cast<uint32_t>(size));
     header::Store16(head, 2, static_cast<uint16_t>(~Sum(data, 0, sum)));
   }
   TRY(route.Write(std::move(data), options));
@@ -164,12 +165,14 @@ void PacketEndpoint::Handle(const Packet& packet) {
     copy->data.TrimFront(header);
   } else if (header == 0) {
     // Linux's loopback has Ethernet headers of zeros.
-    header::Ethernet{.ethertype = packet.ethertype}.Write({copy->data.Prepend(header::Ethernet::kSize), header::Ethernet::kSize});
+    header::Ethernet{.ethertype = packet.ethertype}.Write(
+        {copy->data.Prepend(header::Ethernet::kSize), header::Ethernet::kSize});
   }
   (void)Enqueue(std::move(copy));
 }
 
-Result<size_t> PacketEndpoint::Send(Buffer data, uint32_t interface_index, const LinkAddress& link, uint16_t ethertype) {
+Result<size_t> PacketEndpoint::Send(Buffer data, uint32_t interface_index, const LinkAddress& link,
+                                    uint16_t ethertype) {
   RefPtr<Interface> interface = stack_.FindInterface(interface_index);
   if (interface == nullptr) return Err(ENXIO);
   size_t size = data.size();

@@ -1,4 +1,5 @@
-// Endpoints below the transports: SOCK_RAW (man 7 raw), AF_PACKET (man 7 packet) and ICMP datagrams ("ping sockets", man 7 icmp).
+// Endpoints below the transports: SOCK_RAW (man 7 raw), AF_PACKET (man 7 packet) and ICMP datagrams ("ping sockets",
+// man 7 icmp).
 #ifndef REDOUBT_PKG_NETSTACK_RAW_RAW_H_
 #define REDOUBT_PKG_NETSTACK_RAW_RAW_H_
 
@@ -13,8 +14,9 @@
 
 namespace redoubt::netstack {
 
-// One IP protocol, all packets of it. Who may make one (CAP_NET_RAW) is the embedder's business. Received data begins with the IPv4 header,
-// or with the transport header for IPv6. Reads by stack.h's raw tap, so transports get the same packets.
+// One IP protocol, all packets of it. Who may make one (CAP_NET_RAW) is the embedder's business. Received data begins
+// with the IPv4 header, or with the transport header for IPv6. Reads by stack.h's raw tap, so transports get the same
+// packets.
 class RawEndpoint final : public DatagramEndpoint {
  public:
   // Protocol IPPROTO_RAW only sends, with the header included.
@@ -28,8 +30,8 @@ class RawEndpoint final : public DatagramEndpoint {
   void SetHeaderIncluded(bool on) EXCLUDES(mu_);
   // ICMP_FILTER and ICMP6_FILTER: a set bit keeps messages of that type out.
   void SetFilter(const std::array<uint32_t, 8>& blocked) EXCLUDES(mu_);
-  // One packet's payload, or the whole packet with the header included. For IPPROTO_ICMPV6 the checksum is filled in (RFC 3542
-  // section 3.1). EDESTADDRREQ, EMSGSIZE, EINVAL, ...
+  // One packet's payload, or the whole packet with the header included. For IPPROTO_ICMPV6 the checksum is filled in
+  // (RFC 3542 section 3.1). EDESTADDRREQ, EMSGSIZE, EINVAL, ...
   Result<size_t> Send(Buffer data, const std::optional<SocketAddress>& to = {}) EXCLUDES(mu_);
   void Close() EXCLUDES(mu_);
 
@@ -49,7 +51,8 @@ class RawEndpoint final : public DatagramEndpoint {
   std::array<uint32_t, 8> blocked_ GUARDED_BY(mu_){};
 };
 
-// Frames. Received packets keep link addresses, type (PACKET_HOST, ...), EtherType and interface index in their fields: sockaddr_ll.
+// Frames. Received packets keep link addresses, type (PACKET_HOST, ...), EtherType and interface index in their fields:
+// sockaddr_ll.
 class PacketEndpoint final : public DatagramEndpoint {
  public:
   enum class Kind : uint8_t { kRaw, kCooked };  // SOCK_RAW: with the link header; SOCK_DGRAM: without
@@ -57,7 +60,8 @@ class PacketEndpoint final : public DatagramEndpoint {
 
   // From now on frames of one EtherType (ETH_P_ALL: all, 0: none) of one interface (0: all). ENODEV.
   Result<> Bind(uint16_t ethertype, uint32_t interface_index) EXCLUDES(mu_);
-  // kRaw: a whole frame. kCooked: a network packet to `link` with `ethertype`. ENXIO (no such interface), ENETDOWN, EMSGSIZE, EINVAL.
+  // kRaw: a whole frame. kCooked: a network packet to `link` with `ethertype`. ENXIO (no such interface), ENETDOWN,
+  // EMSGSIZE, EINVAL.
   Result<size_t> Send(Buffer data, uint32_t interface_index, const LinkAddress& link = {}, uint16_t ethertype = 0);
   void Close() EXCLUDES(mu_);
 

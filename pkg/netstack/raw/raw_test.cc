@@ -110,7 +110,8 @@ TEST_F(RawTest, PingByRawSocketsWithFilter) {
 TEST_F(RawTest, HeaderIncludedIsCompletedAndChecked) {
   auto raw = RawEndpoint::Create(a.stack, Family::kIpv4, IPPROTO_RAW);
   auto reader = RawEndpoint::Create(b.stack, Family::kIpv4, 201);
-  Buffer packet = testing::Ipv4Packet({.ttl = 9, .protocol = 201, .source = A("0.0.0.0"), .destination = A("10.0.0.2")}, Vec(10));
+  Buffer packet =
+      testing::Ipv4Packet({.ttl = 9, .protocol = 201, .source = A("0.0.0.0"), .destination = A("10.0.0.2")}, Vec(10));
   header::Store16(packet.MakeWritable(20), 2, 7);   // total length, wrong
   header::Store16(packet.MakeWritable(20), 10, 7);  // checksum, wrong
   ASSERT_TRUE(raw->Send(std::move(packet), SocketAddress{A("10.0.0.2")}));
@@ -121,7 +122,8 @@ TEST_F(RawTest, HeaderIncludedIsCompletedAndChecked) {
   EXPECT_EQ((*got)->source, A("10.0.0.1"));
   EXPECT_EQ((*got)->data.size(), 30u);
   EXPECT_EQ(raw->Send(Text("short"), SocketAddress{A("10.0.0.2")}).error().value(), EINVAL);
-  Buffer big = testing::Ipv4Packet({.ttl = 9, .protocol = 201, .source = A("0.0.0.0"), .destination = A("10.0.0.2")}, Vec(2000));
+  Buffer big =
+      testing::Ipv4Packet({.ttl = 9, .protocol = 201, .source = A("0.0.0.0"), .destination = A("10.0.0.2")}, Vec(2000));
   EXPECT_EQ(raw->Send(std::move(big), SocketAddress{A("10.0.0.2")}).error().value(), EMSGSIZE);
   raw->Close();
   reader->Close();

@@ -53,8 +53,8 @@ uint8_t PolicyLabel(const Address& address) {
 
 namespace {
 
-// True if `a` is better than `b` by the first rule that tells them apart. Rules 4, 5.5, 6a and 7 (home addresses, advertising routers,
-// temporary addresses) have nothing to compare here.
+// True if `a` is better than `b` by the first rule that tells them apart. Rules 4, 5.5, 6a and 7 (home addresses,
+// advertising routers, temporary addresses) have nothing to compare here.
 bool Better(const Address& remote, const SourceCandidate& a, const SourceCandidate& b) {
   // Rule 1: the same address.
   if ((a.prefix.address == remote) != (b.prefix.address == remote)) return a.prefix.address == remote;

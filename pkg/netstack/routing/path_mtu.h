@@ -18,7 +18,8 @@ class PathMtuCache final {
  public:
   static constexpr size_t kMaxEntries = 4096;
   static constexpr Time kLifetime = 600 * kSecond;  // RFC 1191 section 6.3, net.ipv4.route.mtu_expires
-  // Smaller values are raised to this: net.ipv4.route.min_pmtu; RFC 8201 section 4. Below it forged messages would only cost.
+  // Smaller values are raised to this: net.ipv4.route.min_pmtu; RFC 8201 section 4. Below it forged messages would only
+  // cost.
   static constexpr uint32_t kMinIpv4 = 552;
   static constexpr uint32_t kMinIpv6 = 1280;
 

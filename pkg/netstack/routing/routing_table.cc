@@ -17,8 +17,8 @@ Result<> RoutingTable::Add(RouteEntry entry) {
     sync::MutexLock lock(mu_);
     if (entries_.size() >= kMaxRoutes) return Err(ENOSPC);
     for (const RouteEntry& e : entries_) {
-      if (e.destination == entry.destination && e.metric == entry.metric && e.interface_index == entry.interface_index &&
-          e.gateway == entry.gateway) {
+      if (e.destination == entry.destination && e.metric == entry.metric &&
+          e.interface_index == entry.interface_index && e.gateway == entry.gateway) {
         return Err(EEXIST);
       }
     }

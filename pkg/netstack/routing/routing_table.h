@@ -29,8 +29,8 @@ struct RouteEntry {
   friend bool operator==(const RouteEntry&, const RouteEntry&) = default;
 };
 
-// Thread-safe. Ordered by prefix length and metric, so the first match is the best one; look-ups are linear, which is quick
-// for the tens of routes a sandbox has and bounded by kMaxRoutes.
+// Thread-safe. Ordered by prefix length and metric, so the first match is the best one; look-ups are linear, which is
+// quick for the tens of routes a sandbox has and bounded by kMaxRoutes.
 class RoutingTable final {
  public:
   static constexpr size_t kMaxRoutes = 4096;
@@ -39,11 +39,13 @@ class RoutingTable final {
 
   // EEXIST if there is one with the same destination, metric, interface and gateway; EINVAL; ENOSPC.
   Result<> Add(RouteEntry entry) EXCLUDES(mu_);
-  // Removes the first that matches in destination and in each of gateway, interface and metric that is set in `like`. ESRCH.
+  // Removes the first that matches in destination and in each of gateway, interface and metric that is set in `like`.
+  // ESRCH.
   Result<> Remove(const RouteEntry& like) EXCLUDES(mu_);
   // All of one interface, or those through `gateway` if it is not none.
   void RemoveInterface(uint32_t interface_index, const Address& gateway = {}) EXCLUDES(mu_);
-  // The best route for which `usable` is true (an interface that is up; the one asked for). It is called with the table's lock held.
+  // The best route for which `usable` is true (an interface that is up; the one asked for). It is called with the
+  // table's lock held.
   template <typename Usable>
   std::optional<RouteEntry> Find(const Address& destination, Usable usable) const EXCLUDES(mu_) {
     sync::MutexLock lock(mu_);

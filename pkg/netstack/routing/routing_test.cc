@@ -30,7 +30,8 @@ TEST(RoutingTable, RejectsNonsenseAndDuplicates) {
   EXPECT_EQ(t.Add({.destination = P("10.0.0.0", 33), .interface_index = 1}).error().value(), EINVAL);
   EXPECT_EQ(t.Add({.destination = P("10.0.0.1", 8), .interface_index = 1}).error().value(), EINVAL);
   EXPECT_EQ(t.Add({.destination = P("10.0.0.0", 8)}).error().value(), EINVAL);
-  EXPECT_EQ(t.Add({.destination = P("10.0.0.0", 8), .gateway = A("fe80::1"), .interface_index = 1}).error().value(), EINVAL);
+  EXPECT_EQ(t.Add({.destination = P("10.0.0.0", 8), .gateway = A("fe80::1"), .interface_index = 1}).error().value(),
+            EINVAL);
   EXPECT_EQ(t.Add({.destination = {}, .interface_index = 1}).error().value(), EINVAL);
   EXPECT_TRUE(t.Add({.destination = P("10.0.0.0", 8), .type = RouteType::kUnreachable}));
   EXPECT_TRUE(t.Add({.destination = P("10.0.0.0", 8), .interface_index = 1}));
@@ -70,7 +71,9 @@ TEST(RoutingTable, AgreesWithTheDefinition) {
     for (int i = 0; i < 60; i++) {
       Prefix p{Address::Ipv4(random() & 0xff0000ff), static_cast<uint8_t>(random() % 33)};
       p.address = p.Network();
-      (void)t.Add({.destination = p, .interface_index = static_cast<uint32_t>(1 + random() % 3), .metric = static_cast<uint32_t>(random() % 4)});
+      (void)t.Add({.destination = p,
+                   .interface_index = static_cast<uint32_t>(1 + random() % 3),
+                   .metric = static_cast<uint32_t>(random() % 4)});
     }
     for (int i = 0; i < 100; i++) {
       Address to = Address::Ipv4(random() & 0xff0000ff);
@@ -95,17 +98,31 @@ TEST(SelectSource, Table) {
     std::vector<SourceCandidate> candidates;
     const char* chosen;
   } cases[] = {
-      {"10.1: prefer appropriate scope", "2001:db8:1::1", {{P("2001:db8:3::1", 64)}, {P("fe80::1", 64)}}, "2001:db8:3::1"},
+      {"10.1: prefer appropriate scope",
+       "2001:db8:1::1",
+       {{P("2001:db8:3::1", 64)}, {P("fe80::1", 64)}},
+       "2001:db8:3::1"},
       {"10.1: prefer appropriate scope", "ff05::1", {{P("2001:db8:3::1", 64)}, {P("fe80::1", 64)}}, "2001:db8:3::1"},
-      {"10.1: prefer the same address", "2001:db8:1::1", {{P("2001:db8:1::1", 64), true}, {P("2001:db8:2::1", 64)}},
+      {"10.1: prefer the same address",
+       "2001:db8:1::1",
+       {{P("2001:db8:1::1", 64), true}, {P("2001:db8:2::1", 64)}},
        "2001:db8:1::1"},
       {"10.1: prefer appropriate scope", "fe80::1", {{P("fe80::2", 64), true}, {P("2001:db8:1::1", 64)}}, "fe80::2"},
-      {"10.1: longest matching prefix", "2001:db8:1::1", {{P("2001:db8:1::2", 64)}, {P("2001:db8:3::2", 64)}},
+      {"10.1: longest matching prefix",
+       "2001:db8:1::1",
+       {{P("2001:db8:1::2", 64)}, {P("2001:db8:3::2", 64)}},
        "2001:db8:1::2"},
-      {"10.1: matching label", "2002:c633:6401::1", {{P("2002:c633:6401::d5e3:7953:13eb:22e8", 64)}, {P("2001:db8:1::2", 64)}},
+      {"10.1: matching label",
+       "2002:c633:6401::1",
+       {{P("2002:c633:6401::d5e3:7953:13eb:22e8", 64)}, {P("2001:db8:1::2", 64)}},
        "2002:c633:6401::d5e3:7953:13eb:22e8"},
-      {"avoid deprecated", "2001:db8:1::9", {{P("2001:db8:1::2", 64), true}, {P("2001:db8:9::2", 64)}}, "2001:db8:9::2"},
-      {"outgoing interface", "10.0.0.9", {{P("10.0.0.1", 24), false, false}, {P("192.168.0.1", 24), false, true}},
+      {"avoid deprecated",
+       "2001:db8:1::9",
+       {{P("2001:db8:1::2", 64), true}, {P("2001:db8:9::2", 64)}},
+       "2001:db8:9::2"},
+      {"outgoing interface",
+       "10.0.0.9",
+       {{P("10.0.0.1", 24), false, false}, {P("192.168.0.1", 24), false, true}},
        "192.168.0.1"},
       {"longest match in IPv4", "10.0.0.9", {{P("192.168.0.1", 24)}, {P("10.0.0.1", 24)}}, "10.0.0.1"},
       {"only the own family", "10.0.0.9", {{P("2001:db8::1", 64)}, {P("10.0.0.1", 24)}}, "10.0.0.1"},

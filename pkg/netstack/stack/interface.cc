@@ -236,8 +236,8 @@ void Interface::ReportDuplicate(const Address& address, const LinkAddress& by) {
 void Interface::RescheduleLocked() {
   Time next = kNever;
   for (const InterfaceAddress& a : addresses_) {
-    next = std::min({next, a.next_probe, a.valid_until,
-                     a.state == AddressState::kPreferred ? a.preferred_until : kNever});
+    next =
+        std::min({next, a.next_probe, a.valid_until, a.state == AddressState::kPreferred ? a.preferred_until : kNever});
   }
   if (next != kNever && up()) address_timer_.Schedule(next);
 }
@@ -408,8 +408,7 @@ void Interface::DeliverFrame(PacketPtr frame) {
   frame->received = stack_.Now();
   size_t link_header = link_->header_size();
   if (link_header != 0) {
-    std::optional<header::Ethernet> ethernet =
-        header::Ethernet::Parse(frame->data.PullUp(header::Ethernet::kSize));
+    std::optional<header::Ethernet> ethernet = header::Ethernet::Parse(frame->data.PullUp(header::Ethernet::kSize));
     if (!ethernet || ethernet->source.IsMulticast()) {
       Count(stats_.rx_errors);
       return;

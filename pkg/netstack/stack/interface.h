@@ -58,10 +58,10 @@ struct InterfaceStats {
 struct InterfaceConfig {
   std::string name;  // 1-15 bytes, none of '/', ':' or space
   std::unique_ptr<LinkEndpoint> link;
-  uint32_t mtu = 0;          // 0: the link's; at most that
+  uint32_t mtu = 0;           // 0: the link's; at most that
   bool autoconfigure = true;  // IPv6: link-local address, router solicitation, SLAAC
-  // Probes of duplicate address detection for each new address (RFC 4862 DupAddrDetectTransmits); 0: none. An IPv4 address is in
-  // use at once, as in Linux, and its probes only find conflicts to report (RFC 5227 section 2.4).
+  // Probes of duplicate address detection for each new address (RFC 4862 DupAddrDetectTransmits); 0: none. An IPv4
+  // address is in use at once, as in Linux, and its probes only find conflicts to report (RFC 5227 section 2.4).
   uint8_t duplicate_probes = 1;
 };
 
@@ -102,7 +102,8 @@ class Interface final : public RefCounted, private LinkDispatcher, private Neigh
   bool IsBroadcast(const Address& address) const EXCLUDES(mu_);
   // Changes lifetimes of an address (SLAAC, RTM_NEWADDR with NLM_F_REPLACE). EADDRNOTAVAIL.
   Result<> SetLifetimes(const Address& address, Time preferred_until, Time valid_until) EXCLUDES(mu_);
-  // Another station uses `address`: a tentative one is given up (RFC 4862 section 5.4.3); reported in one line of the log.
+  // Another station uses `address`: a tentative one is given up (RFC 4862 section 5.4.3); reported in one line of the
+  // log.
   void ReportDuplicate(const Address& address, const LinkAddress& by) EXCLUDES(mu_);
 
   // Groups, counted: each join needs one leave. ENOBUFS at the bound, EADDRNOTAVAIL for a leave without a join.

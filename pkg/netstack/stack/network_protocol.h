@@ -42,7 +42,8 @@ class NetworkProtocol : public PacketHandler {
 
   // Puts the network header in front of a transport header with payload and sends it; see Route::Write.
   virtual Result<> Output(const Route& route, PacketPtr packet, const WriteOptions& options) = 0;
-  // Sends a whole packet, made by a raw socket with IP_HDRINCL (man 7 raw) or forwarded; the header is checked and completed.
+  // Sends a whole packet, made by a raw socket with IP_HDRINCL (man 7 raw) or forwarded; the header is checked and
+  // completed.
   virtual Result<> OutputRaw(const Route& route, PacketPtr packet) = 0;
 
   enum class Failure : uint8_t { kPortUnreachable, kProtocolUnreachable, kHostUnreachable };

@@ -17,12 +17,12 @@ class Interface;
 enum class HookPlace : uint8_t { kPrerouting = 0, kInput = 1, kForward = 2, kOutput = 3, kPostrouting = 4 };
 enum class HookVerdict : uint8_t { kAccept, kDrop };
 
-// Filters registered while the stack is composed, before the first interface is added, and called in order of priority. A filter
-// whose rules change guards them itself.
+// Filters registered while the stack is composed, before the first interface is added, and called in order of priority.
+// A filter whose rules change guards them itself.
 class PacketHooks final {
  public:
-  // `packet.data` begins at the network header, whose fields are checked and set in the packet; a filter may rewrite the bytes
-  // and fields. `in` or `out` is null where there is none yet. Called with no lock held, on many threads.
+  // `packet.data` begins at the network header, whose fields are checked and set in the packet; a filter may rewrite
+  // the bytes and fields. `in` or `out` is null where there is none yet. Called with no lock held, on many threads.
   using Hook = std::function<HookVerdict(HookPlace, Packet& packet, const Interface* in, const Interface* out)>;
 
   // Lower priorities first (NF_IP_PRI_*).

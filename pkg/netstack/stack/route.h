@@ -31,9 +31,9 @@ struct WriteOptions {
   Offload offload;
 };
 
-// A value. Not thread-safe: each user has a copy of its own under its own lock. It stays usable when tables change (it then
-// sends where it used to), unless its interface goes away: Write answers ENETDOWN. IsStale says that Stack::FindRoute could now
-// answer otherwise; long-lived users ask before they send and look up again.
+// A value. Not thread-safe: each user has a copy of its own under its own lock. It stays usable when tables change (it
+// then sends where it used to), unless its interface goes away: Write answers ENETDOWN. IsStale says that
+// Stack::FindRoute could now answer otherwise; long-lived users ask before they send and look up again.
 class Route final {
  public:
   Route() = default;  // no route; Write answers ENETUNREACH
@@ -61,11 +61,11 @@ class Route final {
 
   bool IsStale() const;
 
-  // Sends one transport header with its payload; without headroom() bytes before it, a chunk is taken for the lower headers.
-  // Without GSO it may be larger than the MTU: it is fragmented, or EMSGSIZE if options.dont_fragment. Packets waiting for a
-  // neighbour are queued or dropped silently, as by a network. Takes locks of rank above kNetPorts only; on a loopback route the packet may be delivered before Write
-  // returns (or by another thread after), so the caller must hold no lock of an endpoint.
-  // ENETUNREACH, ENETDOWN, EMSGSIZE, ENOBUFS, EPERM (dropped by a filter).
+  // Sends one transport header with its payload; without headroom() bytes before it, a chunk is taken for the lower
+  // headers. Without GSO it may be larger than the MTU: it is fragmented, or EMSGSIZE if options.dont_fragment. Packets
+  // waiting for a neighbour are queued or dropped silently, as by a network. Takes locks of rank above kNetPorts only;
+  // on a loopback route the packet may be delivered before Write returns (or by another thread after), so the caller
+  // must hold no lock of an endpoint. ENETUNREACH, ENETDOWN, EMSGSIZE, ENOBUFS, EPERM (dropped by a filter).
   Result<> Write(Buffer transport, const WriteOptions& options) const;
 
  private:

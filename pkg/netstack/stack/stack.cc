@@ -175,7 +175,8 @@ Result<Route> Stack::FindRoute(const RouteRequest& request) {
   if (!request.local.empty() && request.local.family() != remote.family()) return Err(EINVAL);
   if (remote.IsUnspecified()) {
     // connect(2) to INADDR_ANY means this host.
-    remote = request.local.empty() || request.local.IsUnspecified() ? Address::Loopback(remote.family()) : request.local;
+    remote =
+        request.local.empty() || request.local.IsUnspecified() ? Address::Loopback(remote.family()) : request.local;
   }
   bool bound = !request.local.empty() && !request.local.IsUnspecified();
   if (bound && !request.local.IsMulticast() && !IsLocal(request.local)) return Err(EADDRNOTAVAIL);

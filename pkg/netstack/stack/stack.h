@@ -1,8 +1,8 @@
 // The stack: interfaces, addresses, routes, protocols. The counterpart of Linux's struct net (a network namespace).
 //
-// Model. Packets come in through LinkEndpoint -> Interface -> NetworkProtocol -> TransportProtocol, and go out through Route ->
-// NetworkProtocol -> Interface -> LinkEndpoint, all in the caller's thread: the stack has none. Time passes when the embedder calls
-// timers().RunTimers(). Any number of threads may call in at once.
+// Model. Packets come in through LinkEndpoint -> Interface -> NetworkProtocol -> TransportProtocol, and go out through
+// Route -> NetworkProtocol -> Interface -> LinkEndpoint, all in the caller's thread: the stack has none. Time passes
+// when the embedder calls timers().RunTimers(). Any number of threads may call in at once.
 //
 // Locks, outermost first (pkg/sync/ranks.h). None of them is held while a packet is handed to another layer, nor
 // while a callback runs, so each row is a lock of a few table operations:
@@ -48,8 +48,8 @@
 
 namespace redoubt::netstack {
 
-// Gets copies of whole packets: raw endpoints (one IP protocol) and packet endpoints (AF_PACKET). Thread-safe, called with no
-// lock held.
+// Gets copies of whole packets: raw endpoints (one IP protocol) and packet endpoints (AF_PACKET). Thread-safe, called
+// with no lock held.
 class PacketTap : public RefCounted {
  public:
   virtual void HandleTapped(const Packet& packet) = 0;
@@ -57,17 +57,18 @@ class PacketTap : public RefCounted {
 
 struct RouteRequest {
   Address remote;
-  Address local;                 // the source the caller is bound to; none or unspecified: choose
-  uint32_t interface_index = 0;  // SO_BINDTODEVICE, IP_MULTICAST_IF, sin6_scope_id; 0: any
+  Address local;                   // the source the caller is bound to; none or unspecified: choose
+  uint32_t interface_index = 0;    // SO_BINDTODEVICE, IP_MULTICAST_IF, sin6_scope_id; 0: any
   bool broadcast_allowed = false;  // SO_BROADCAST; without it a broadcast address is EACCES
   bool forwarding = false;         // for somebody else's packet: no source is chosen
 };
 
 // Of one IP version; names as in /proc/net/snmp (RFC 4293, RFC 2011).
 struct IpStats {
-  std::atomic<uint64_t> in_receives{0}, in_header_errors{0}, in_address_errors{0}, in_unknown_protocols{0}, in_discards{0},
-      in_delivers{0}, forwarded{0}, out_requests{0}, out_discards{0}, out_no_routes{0}, reassembly_required{0}, reassembly_ok{0},
-      reassembly_fails{0}, fragments_ok{0}, fragments_failed{0}, fragments_created{0}, in_transport_errors{0};
+  std::atomic<uint64_t> in_receives{0}, in_header_errors{0}, in_address_errors{0}, in_unknown_protocols{0},
+      in_discards{0}, in_delivers{0}, forwarded{0}, out_requests{0}, out_discards{0}, out_no_routes{0},
+      reassembly_required{0}, reassembly_ok{0}, reassembly_fails{0}, fragments_ok{0}, fragments_failed{0},
+      fragments_created{0}, in_transport_errors{0};
 };
 
 class Stack final {
@@ -110,7 +111,8 @@ class Stack final {
 
   // Is it an address of this host that is in use (on any interface: the weak model of RFC 1122 section 3.3.4.2)?
   bool IsLocal(const Address& address) const EXCLUDES(local_mu_);
-  // ENETUNREACH, EHOSTUNREACH (an unreachable route), EACCES, EADDRNOTAVAIL (request.local is not ours), ENODEV, EINVAL.
+  // ENETUNREACH, EHOSTUNREACH (an unreachable route), EACCES, EADDRNOTAVAIL (request.local is not ours), ENODEV,
+  // EINVAL.
   Result<Route> FindRoute(const RouteRequest& request);
 
   // Forwarding of packets for others (net.ipv4.ip_forward, net.ipv6.conf.all.forwarding); off at first.
@@ -120,8 +122,8 @@ class Stack final {
   uint8_t default_ttl() const { return default_ttl_.load(std::memory_order_relaxed); }
   void SetDefaultTtl(uint8_t ttl) { default_ttl_.store(ttl); }
 
-  // From a network protocol: a packet for this host. Copies go to the raw taps first; then to the transport, and an ICMP error goes
-  // back if there is none.
+  // From a network protocol: a packet for this host. Copies go to the raw taps first; then to the transport, and an
+  // ICMP error goes back if there is none.
   void DeliverTransport(Interface& interface, PacketPtr packet);
   // Gives a received packet's copies to the raw taps of its protocol; true if there was one.
   bool TapRaw(const Packet& packet) EXCLUDES(taps_mu_);
@@ -129,8 +131,8 @@ class Stack final {
   void DeliverError(uint8_t protocol, const Address& local, const Address& remote, const TransportError& error,
                     std::span<const std::byte> quoted);
 
-  // Taps: all received packets of one IP protocol (raw sockets), or all frames (packet sockets; ethertype ETH_P_ALL or one, interface
-  // index or 0).
+  // Taps: all received packets of one IP protocol (raw sockets), or all frames (packet sockets; ethertype ETH_P_ALL or
+  // one, interface index or 0).
   void AddRawTap(Family family, uint8_t protocol, RefPtr<PacketTap> tap) EXCLUDES(taps_mu_);
   void RemoveRawTap(const PacketTap& tap) EXCLUDES(taps_mu_);
   void AddFrameTap(uint16_t ethertype, uint32_t interface_index, RefPtr<PacketTap> tap) EXCLUDES(taps_mu_);

@@ -34,8 +34,8 @@ struct TransportError {
   Errno error{EHOSTUNREACH};
   // RFC 1122 section 4.2.3.9: aborts a connection that is being made (port or protocol unreachable, prohibited).
   bool hard = false;
-  // EMSGSIZE: the next hop's MTU, at least 68 or 1280; the stack has put it into the path MTU cache already, so Route::mtu
-  // shows it, if the path was accepted. 0 for other errors.
+  // EMSGSIZE: the next hop's MTU, at least 68 or 1280; the stack has put it into the path MTU cache already, so
+  // Route::mtu shows it, if the path was accepted. 0 for other errors.
   uint32_t mtu = 0;
   Address offender;  // who sent the error
   uint32_t interface_index = 0;
@@ -53,7 +53,7 @@ class TransportProtocol {
  public:
   virtual ~TransportProtocol() = default;
 
-  virtual uint8_t number() const = 0;             // IPPROTO_TCP, IPPROTO_UDP
+  virtual uint8_t number() const = 0;              // IPPROTO_TCP, IPPROTO_UDP
   virtual size_t minimum_header_size() const = 0;  // shorter packets are malformed and do not come here
 
   // A packet for this host (unicast, multicast or broadcast: packet.destination and packet.type tell), whole and
@@ -62,8 +62,9 @@ class TransportProtocol {
   // begins at packet.transport_offset; it need not be contiguous.
   virtual Disposition HandlePacket(Packet& packet, const FourTuple& id) = 0;
 
-  // An ICMP error about a packet with our source address that this host may have sent; `id` is {its source, its destination,
-  // ports}, `quoted` begins at its transport header and has at least 8 bytes. The protocol checks what it can (RFC 5927).
+  // An ICMP error about a packet with our source address that this host may have sent; `id` is {its source, its
+  // destination, ports}, `quoted` begins at its transport header and has at least 8 bytes. The protocol checks what it
+  // can (RFC 5927).
   virtual void HandleError(const FourTuple& id, const TransportError& error, std::span<const std::byte> quoted) = 0;
 
   // Stack::Close: abort and release all endpoints; no packet comes in any more.

@@ -48,10 +48,8 @@ Host::Host(Clock& clock, uint64_t seed, uint8_t number, uint32_t mtu, uint8_t du
   lo = *AddLoopback(stack);
   auto link = std::make_unique<Channel>(Channel::Options{.mtu = mtu, .address = mac});
   channel = link.get();
-  eth0 = *stack.AddInterface({.name = "eth0",
-                              .link = std::move(link),
-                              .autoconfigure = autoconfigure,
-                              .duplicate_probes = duplicate_probes});
+  eth0 = *stack.AddInterface(
+      {.name = "eth0", .link = std::move(link), .autoconfigure = autoconfigure, .duplicate_probes = duplicate_probes});
   (void)eth0->AddAddress({.prefix = {Address::Ipv4(10, 0, 0, number), 24}});
   if (!autoconfigure && mtu >= 1280) {
     (void)eth0->AddAddress({.prefix = {Eui64Address(A("fe80::"), mac), 64}});
@@ -83,8 +81,10 @@ void Network::Collect() {
           if (random.Below(1000) < conditions_.damage) {
             bytes[random.Below(static_cast<uint32_t>(bytes.size()))] ^= static_cast<std::byte>(1 << random.Below(8));
           }
-          Time at = clock.Now() + conditions_.delay +
-                    (conditions_.jitter != 0 ? static_cast<Time>(random.Below(static_cast<uint32_t>(conditions_.jitter))) : 0);
+          Time at =
+              clock.Now() + conditions_.delay +
+              (conditions_.jitter != 0 ? static_cast<Time>(random.Below(static_cast<uint32_t>(conditions_.jitter)))
+                                       : 0);
           air_.emplace(at, Flight{to.get(), NewPacket(Buffer::CopyOf(bytes))});
         }
       }

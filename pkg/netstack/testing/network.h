@@ -1,4 +1,5 @@
-// For tests: hosts on one Ethernet under virtual time, with loss, delay, reordering, duplication and damage from a seed.
+// For tests: hosts on one Ethernet under virtual time, with loss, delay, reordering, duplication and damage from a
+// seed.
 #ifndef REDOUBT_PKG_NETSTACK_TESTING_NETWORK_H_
 #define REDOUBT_PKG_NETSTACK_TESTING_NETWORK_H_
 
@@ -24,7 +25,8 @@ Buffer Ipv6Packet(header::Ipv6 ip, std::span<const std::byte> payload);
 
 // A stack of its own with lo and eth0.
 struct Host {
-  Host(Clock& clock, uint64_t seed, uint8_t number, uint32_t mtu = 1500, uint8_t duplicate_probes = 0, bool autoconfigure = false);
+  Host(Clock& clock, uint64_t seed, uint8_t number, uint32_t mtu = 1500, uint8_t duplicate_probes = 0,
+       bool autoconfigure = false);
   ~Host();
   SeededRandom random;
   Stack stack;

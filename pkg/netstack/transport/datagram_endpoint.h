@@ -40,8 +40,8 @@ struct DatagramOptions {
   bool v6_only = false;
   bool reuse_address = false;
   bool reuse_port = false;
-  uint32_t owner = 0;                  // user id, for reuse_port
-  size_t receive_buffer = 212992;      // SO_RCVBUF: bytes of memory held by the queue
+  uint32_t owner = 0;              // user id, for reuse_port
+  size_t receive_buffer = 212992;  // SO_RCVBUF: bytes of memory held by the queue
 };
 
 // One entry of the error queue (MSG_ERRQUEUE).
@@ -63,7 +63,8 @@ class DatagramEndpoint : public RefCounted {
   DatagramOptions options() const EXCLUDES(mu_);
   void SetOptions(const DatagramOptions& options) EXCLUDES(mu_);
 
-  // The next datagram; its data is what the reader gets. EAGAIN; a pending error once; null after Shutdown for reading (end of file).
+  // The next datagram; its data is what the reader gets. EAGAIN; a pending error once; null after Shutdown for reading
+  // (end of file).
   Result<PacketPtr> Receive(bool peek = false) EXCLUDES(mu_);
   // SO_ERROR: the pending error, cleared; 0 if none.
   int TakeError() EXCLUDES(mu_);

@@ -61,8 +61,8 @@ class UdpProtocol final : public TransportProtocol {
   std::unordered_map<uint16_t, std::vector<Binding>> bindings_ GUARDED_BY(mu_);
 };
 
-// A UDP socket without descriptor. IPv6 ones speak IPv4 through mapped addresses unless v6_only; addresses in and out of this interface are
-// then mapped.
+// A UDP socket without descriptor. IPv6 ones speak IPv4 through mapped addresses unless v6_only; addresses in and out
+// of this interface are then mapped.
 class UdpEndpoint final : public DatagramEndpoint {
  public:
   static RefPtr<UdpEndpoint> Create(UdpProtocol& protocol, Family family);
@@ -74,7 +74,8 @@ class UdpEndpoint final : public DatagramEndpoint {
   Result<> Connect(const SocketAddress& peer) EXCLUDES(mu_);
   // connect(2) to AF_UNSPEC.
   Result<> Disconnect() EXCLUDES(mu_);
-  // Sends one datagram to `to`, or to the peer. EDESTADDRREQ, EMSGSIZE, EPIPE, ...; a pending error once. Returns the payload's size.
+  // Sends one datagram to `to`, or to the peer. EDESTADDRREQ, EMSGSIZE, EPIPE, ...; a pending error once. Returns the
+  // payload's size.
   Result<size_t> Send(Buffer payload, const std::optional<SocketAddress>& to = {}) EXCLUDES(mu_);
   // shutdown(2); ENOTCONN.
   Result<> Shutdown(bool read, bool write) EXCLUDES(mu_);

@@ -121,7 +121,8 @@ Result<size_t> UdpEndpoint::Send(Buffer payload, const std::optional<SocketAddre
   }
   size_t length = size + header::Udp::kSize;
   header::Udp udp{.source_port = local_port, .destination_port = wire.port, .length = static_cast<uint16_t>(length)};
-  uint16_t sum = PseudoHeaderSum(route.local().bytes(), route.remote().bytes(), IPPROTO_UDP, static_cast<uint32_t>(length));
+  uint16_t sum =
+      PseudoHeaderSum(route.local().bytes(), route.remote().bytes(), IPPROTO_UDP, static_cast<uint32_t>(length));
   std::span<std::byte> head{payload.Prepend(header::Udp::kSize), header::Udp::kSize};
   if ((route.caps() & kCapTxChecksum) != 0 && length + 60 <= route.mtu()) {
     udp.checksum = sum;
