@@ -398,6 +398,16 @@ TEST_F(SlaacTest, AddressAndRouteFromARouterAndTheirLives) {
   EXPECT_FALSE(host.stack.IsLocal(global));
 }
 
+TEST_F(SlaacTest, TheOnLinkRouteIsThePrefixesNotTheAddresss) {
+  net.Run(2 * kSecond);
+  Advertise(1800, 7300, 3600);
+  ASSERT_TRUE(host.eth0->RemoveAddress(global));
+  EXPECT_TRUE(HasRoute({A("2001:db8:5::"), 64}));
+  host.eth0->SetUp(false);
+  EXPECT_FALSE(HasRoute({A("2001:db8:5::"), 64}));
+  EXPECT_FALSE(HasRoute(kDefault));
+}
+
 // RFC 4862 section 5.5.3 (e).
 TEST_F(SlaacTest, NobodyCutsALifeBelowTwoHours) {
   net.Run(2 * kSecond);

@@ -150,18 +150,24 @@ void Interface::AddressInUse(const InterfaceAddress& address) {
 void Interface::AddressGone(const InterfaceAddress& address) {
   const Prefix& p = address.prefix;
   stack_.RemoveLocal(p.address, *this);
-  // The connected route stays while another address of the same prefix needs it, with that one as source.
-  std::optional<InterfaceAddress> heir;
-  for (const InterfaceAddress& other : Addresses()) {
-    if (other.prefix.length == p.length && other.prefix.Network() == p.Network()) heir = other;
-  }
-  (void)stack_.routes().Remove({.destination = {p.Network(), p.length}, .interface_index = index_});
-  if (heir && heir->state != AddressState::kTentative && heir->state != AddressState::kDuplicate) {
-    (void)stack_.routes().Add({.destination = {p.Network(), p.length},
-                               .interface_index = index_,
-                               .metric = p.address.is_ipv6() ? 256u : 0u,
-                               .source = p.address.is_ipv4() ? heir->prefix.address : Address{},
-                               .protocol = 2});
+  if (address.origin != AddressOrigin::kSlaac && !is_loopback()) {
+    uint32_t metric = p.address.is_ipv6() ? 256 : 0;
+    Prefix network{p.Network(), p.length};
+    (void)stack_.routes().Remove({.destination = network, .interface_index = index_, .metric = metric});
+    // The connected route stays while another address of the same prefix needs it, with that one as source.
+    for (const InterfaceAddress& other : Addresses()) {
+      if (other.prefix.length != p.length || other.prefix.Network() != network.address ||
+          other.origin == AddressOrigin::kSlaac || other.state == AddressState::kTentative ||
+          other.state == AddressState::kDuplicate) {
+        continue;
+      }
+      (void)stack_.routes().Add({.destination = network,
+                                 .interface_index = index_,
+                                 .metric = metric,
+                                 .source = p.address.is_ipv4() ? other.prefix.address : Address{},
+                                 .protocol = 2});
+      break;
+    }
   }
   stack_.Changed(Stack::Change::kAddressRemoved, *this, &address);
 }
