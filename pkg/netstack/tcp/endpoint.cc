@@ -168,16 +168,14 @@ int Endpoint::TakeErrorLocked() {
   return connection_ ? connection_->TakeError() : 0;
 }
 
-Result<size_t> Endpoint::WriteRoom() {
+Result<size_t> Endpoint::WriteRoom(size_t wanted) {
   Use use(*this);
   if (int error = TakeErrorLocked()) return Err(error);
   if (!connection_ || connection_->write_shut()) return Err(EPIPE);
   State s = connection_->state();
   size_t room = s == State::kSynSent || (s == State::kSynReceived && !fast_opened_) ? 0 : connection_->SendRoom();
-  if (room == 0) {
-    connection_->WantRoom();
-    return Err(EAGAIN);
-  }
+  if (room < wanted) connection_->WantRoom();
+  if (room == 0) return Err(EAGAIN);
   return room;
 }
 
@@ -245,8 +243,18 @@ Result<> Endpoint::Shutdown(bool read, bool write) {
 }
 
 void Endpoint::Disconnect() {
-  Use use(*this);
-  if (connection_ && connection_->state() != State::kClosed) connection_->Abort(Now());
+  StopListening();
+  {
+    Use use(*this);
+    if (!connection_) return;
+    if (connection_->state() != State::kClosed) connection_->Abort(Now());
+  }
+  // Noted and out of the table: now it may go.
+  sync::MutexLock lock(mu_);
+  if (!connection_ || connection_->state() != State::kClosed) return;
+  connection_.reset();
+  id_ = {};
+  connecting_ = was_connected_ = read_shut_ = false;
 }
 
 void Endpoint::Close(bool abort) {

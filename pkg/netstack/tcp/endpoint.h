@@ -73,21 +73,22 @@ class Endpoint final : public RefCounted, private SegmentSink {
   // Stack::FindRoute, EADDRNOTAVAIL (no port left), EADDRINUSE, EAFNOSUPPORT, ECONNREFUSED, ETIMEDOUT, ... `data`
   // with fast open (MSG_FASTOPEN): the bytes are queued, and leave with the SYN if a cookie is known.
   Result<> Connect(const SocketAddress& peer, bool fast_open = false, Buffer data = {}) EXCLUDES(mu_);
-  // connect(2) to AF_UNSPEC: resets.
+  // connect(2) to AF_UNSPEC: resets, and the endpoint may connect again.
   void Disconnect() EXCLUDES(mu_);
   // Binds if need be. EINVAL (connected), EADDRINUSE. Again: changes the backlog.
   Result<> Listen(uint32_t backlog) EXCLUDES(mu_);
   // EAGAIN, EINVAL (not listening).
   Result<RefPtr<Endpoint>> Accept() EXCLUDES(mu_);
 
-  // Bytes that a Write may bring now, at least 1. EAGAIN, EPIPE, a pending error once.
-  Result<size_t> WriteRoom() EXCLUDES(mu_);
+  // Bytes that a Write may bring now, at least 1. EAGAIN, EPIPE, a pending error once. If there are fewer than
+  // `wanted` the waiters hear kOut when there is room again, as after a short write in Linux.
+  Result<size_t> WriteRoom(size_t wanted = 1) EXCLUDES(mu_);
   // Takes all; to be bounded by WriteRoom. Returns how many bytes.
   Result<size_t> Write(Buffer data, WriteFlags flags = {}) EXCLUDES(mu_);
   // Up to `n` bytes by `copy(std::span<std::byte>) -> Result<size_t>`, which is called without a lock held.
   template <typename Copy>
   Result<size_t> WriteFrom(size_t n, Copy&& copy, WriteFlags flags = {}) {
-    n = std::min(n, TRY(WriteRoom()));
+    n = std::min(n, TRY(WriteRoom(n)));
     Buffer data;
     TRY(data.AppendFrom(n, copy));
     return Write(std::move(data), flags);

@@ -173,6 +173,41 @@ TEST_F(EndpointTest, ReadBeforeResetErrorAfter) {
   Close(p);
 }
 
+TEST_F(EndpointTest, DisconnectResetsAndAllowsAnother) {
+  Pair p = Connected();
+  p.client->Disconnect();
+  EXPECT_EQ(ReadText(*p.server), "ECONNRESET");
+  EXPECT_EQ(p.client->Readiness(), kWritable | waiter::kHup);
+  EXPECT_EQ(Errno_(p.client->Connect(Local(80))), EINPROGRESS);
+  EXPECT_EQ(Errno_(p.client->Connect(Local(80))), 0);
+  RefPtr<Endpoint> again = *p.listener->Accept();
+  again->Close(true);
+  Close(p);
+}
+
+TEST_F(EndpointTest, AShortWriteIsFollowedByAnEdge) {
+  struct Seen final : waiter::Entry {
+    Seen() : Entry(waiter::kOut) {}
+    void Notify(waiter::EventMask) override { count++; }
+    int count = 0;
+  } seen;
+  Pair p = Connected();
+  p.client->waiters().Register(seen);
+  auto copy = [](std::span<std::byte> to) -> Result<size_t> { return to.size(); };
+  Result<size_t> wrote = p.client->WriteFrom(64 << 20, copy);
+  ASSERT_TRUE(wrote);
+  ASSERT_LT(*wrote, size_t{64} << 20);
+  size_t got = 0;
+  for (int i = 0; i < 1000 && got < *wrote; i++) {
+    if (p.server->Readable() > 0) got += p.server->Read(1 << 20)->size();
+    Pass(kMillisecond);
+  }
+  EXPECT_EQ(got, *wrote);
+  EXPECT_GT(seen.count, 0);
+  p.client->waiters().Unregister(seen);
+  Close(p);
+}
+
 TEST_F(EndpointTest, BindErrors) {
   RefPtr<Endpoint> a = host.Listener(80);
   RefPtr<Endpoint> b = host.New();

@@ -38,7 +38,7 @@ struct AckSummary {
 // kMaxRanges.
 class Scoreboard final {
  public:
-  static constexpr size_t kMaxRanges = 16384;
+  static constexpr size_t kMaxRanges = 4096;
 
   // Sequence numbers [end of the last range, end) leave now.
   void OnSent(Seq start, Seq end, Time now);
