@@ -27,7 +27,7 @@ constexpr int kUsage = 1;
 
 struct Flags {
   std::string root = "/run/runsc";
-  std::string platform = "systrap";
+  std::string platform = "auto";
   std::string network = "none";
   std::string debug_log;
   bool debug = false;
@@ -122,8 +122,10 @@ specutils::Expected<specutils::SandboxOptions> ToOptions(const Flags& flags) {
   o.cpus = flags.cpus > 0 ? flags.cpus : std::max(1, CPU_COUNT(&set));
   uint64_t physical = static_cast<uint64_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
   o.memory = flags.memory_mib > 0 ? flags.memory_mib << 20 : physical;
-  if (flags.platform != "systrap" && flags.platform != "ptrace") {
-    return std::unexpected(fmt::format("unknown platform \"{}\"; there are: systrap, ptrace", flags.platform));
+  if (flags.platform != "auto" && flags.platform != "systrap" && flags.platform != "ptrace" &&
+      flags.platform != "kvm") {
+    return std::unexpected(
+        fmt::format("unknown platform \"{}\"; there are: auto, systrap, ptrace, kvm", flags.platform));
   }
   if (flags.network != "none") {
     return std::unexpected(fmt::format("unknown network \"{}\"; there is: none", flags.network));
@@ -237,7 +239,8 @@ int Main(int argc, char** argv) {
   app.require_subcommand(0, 1);
   app.allow_extras();
   app.add_option("--root", flags.root, "directory for the state of containers")->capture_default_str();
-  app.add_option("--platform", flags.platform, "how guest code is run: systrap (fast) or ptrace (anywhere)")
+  app.add_option("--platform", flags.platform,
+                 "how guest code is run: systrap (fast), ptrace (anywhere), kvm, or auto (the fastest that works)")
       ->envname("RUNSC_PLATFORM")
       ->capture_default_str();
   app.add_option("--network", flags.network, "what network the guest has: none")->capture_default_str();

@@ -53,7 +53,7 @@ struct Spec {
 
 // How the sandbox is to be run, whatever the container is.
 struct SandboxOptions {
-  std::string platform = "systrap";
+  std::string platform = "auto";
   bool rewrite = true;  // hot system call instructions
   bool strace = false;
   int log_level = 2;  // log::Level

@@ -2,7 +2,7 @@
 
 load("//:copts.bzl", "redoubt_binary")
 
-PLATFORMS = ["ptrace", "systrap"]
+PLATFORMS = ["ptrace", "systrap", "kvm"]
 
 def syscall_test(name, srcs, deps = [], copts = [], timeout = "short", tags = []):
     """Makes <name>_native and one <name>_<platform> for each platform, all running one binary.
