@@ -38,7 +38,7 @@ struct Guest {
   Registers regs{};
 };
 
-Addr FaultAddress(const TrapInfo& info) { return reinterpret_cast<Addr>(info.signal.si_addr); }
+Addr FaultAddress(const TrapInfo& info) { return reinterpret_cast<Addr>(info.signal.addr); }
 
 TEST_P(PlatformConformance, SyscallTraps) {
   Addr code = AddCode(guest::SyscallLoop());
@@ -102,8 +102,8 @@ TEST_P(PlatformConformance, ReadOfUnmappedPageFaults) {
     g.regs.rdi = 0x10000120;
     TrapInfo t = g.Run();
     ASSERT_TRUE(t.is_page_fault());
-    EXPECT_EQ(t.signal.si_signo, SIGSEGV);
-    EXPECT_EQ(t.signal.si_code, SEGV_MAPERR);
+    EXPECT_EQ(t.signal.signo, SIGSEGV);
+    EXPECT_EQ(t.signal.code, SEGV_MAPERR);
     EXPECT_EQ(FaultAddress(t), 0x10000120u);
     EXPECT_TRUE(!t.access_known || t.access == kRead);
     EXPECT_EQ(g.regs.rip, load);
@@ -136,7 +136,7 @@ TEST_P(PlatformConformance, WriteOfReadOnlyPageFaultsAsWrite) {
     g.regs.rsi = 9;
     TrapInfo t = g.Run();
     ASSERT_TRUE(t.is_page_fault());
-    EXPECT_EQ(t.signal.si_code, SEGV_ACCERR);
+    EXPECT_EQ(t.signal.code, SEGV_ACCERR);
     EXPECT_TRUE(t.access_known);
     EXPECT_TRUE(t.access.write);
     EXPECT_EQ(Word(8), 0u);
@@ -160,7 +160,7 @@ TEST_P(PlatformConformance, FetchFaultsAsExecute) {
     g.regs.rip = kData;  // mapped, not executable
     t = g.Run();
     ASSERT_TRUE(t.is_page_fault());
-    EXPECT_EQ(t.signal.si_code, SEGV_ACCERR);
+    EXPECT_EQ(t.signal.code, SEGV_ACCERR);
     EXPECT_TRUE(t.access.execute);
   });
 }
@@ -172,8 +172,8 @@ TEST_P(PlatformConformance, ExceptionsHaveLinuxSignals) {
     Guest g(platform(), NewSpace(), ud2);
     TrapInfo t = g.Run();
     EXPECT_EQ(t.trap, Trap::kFault);
-    EXPECT_EQ(t.signal.si_signo, SIGILL);
-    EXPECT_EQ(t.signal.si_code, ILL_ILLOPN);
+    EXPECT_EQ(t.signal.signo, SIGILL);
+    EXPECT_EQ(t.signal.code, ILL_ILLOPN);
     EXPECT_EQ(FaultAddress(t), ud2);
     EXPECT_EQ(t.trapno, kTrapInvalidOpcode);
 
@@ -181,15 +181,15 @@ TEST_P(PlatformConformance, ExceptionsHaveLinuxSignals) {
     g.regs.rcx = 0;
     t = g.Run();
     EXPECT_EQ(t.trap, Trap::kFault);
-    EXPECT_EQ(t.signal.si_signo, SIGFPE);
-    EXPECT_EQ(t.signal.si_code, FPE_INTDIV);
+    EXPECT_EQ(t.signal.signo, SIGFPE);
+    EXPECT_EQ(t.signal.code, FPE_INTDIV);
     EXPECT_EQ(t.trapno, kTrapDivide);
 
     g.regs.rip = int3;
     t = g.Run();
     EXPECT_EQ(t.trap, Trap::kFault);
-    EXPECT_EQ(t.signal.si_signo, SIGTRAP);
-    EXPECT_EQ(t.signal.si_code, SI_KERNEL);
+    EXPECT_EQ(t.signal.signo, SIGTRAP);
+    EXPECT_EQ(t.signal.code, SI_KERNEL);
     EXPECT_EQ(t.trapno, kTrapBreakpoint);
     EXPECT_EQ(g.regs.rip, int3 + 1);
     EXPECT_EQ(g.Run().trap, Trap::kSyscall) << "goes on behind the int3";
@@ -197,15 +197,15 @@ TEST_P(PlatformConformance, ExceptionsHaveLinuxSignals) {
     g.regs.rip = hlt;
     t = g.Run();
     EXPECT_EQ(t.trap, Trap::kFault);
-    EXPECT_EQ(t.signal.si_signo, SIGSEGV);
-    EXPECT_EQ(t.signal.si_code, SI_KERNEL);
+    EXPECT_EQ(t.signal.signo, SIGSEGV);
+    EXPECT_EQ(t.signal.code, SI_KERNEL);
     EXPECT_EQ(t.trapno, kTrapGeneralProtection);
     EXPECT_FALSE(t.is_page_fault());
 
     g.regs.rip = int80;
     t = g.Run();
     EXPECT_EQ(t.trap, Trap::kFault) << "32-bit system calls do not exist";
-    EXPECT_EQ(t.signal.si_signo, SIGSEGV);
+    EXPECT_EQ(t.signal.signo, SIGSEGV);
   });
 }
 
@@ -217,8 +217,8 @@ TEST_P(PlatformConformance, TrapFlagStepsOneInstruction) {
       g.regs.eflags |= kEflagsTf;
       TrapInfo t = g.Run();
       ASSERT_EQ(t.trap, Trap::kFault);
-      EXPECT_EQ(t.signal.si_signo, SIGTRAP);
-      EXPECT_EQ(t.signal.si_code, TRAP_TRACE);
+      EXPECT_EQ(t.signal.signo, SIGTRAP);
+      EXPECT_EQ(t.signal.code, TRAP_TRACE);
       EXPECT_EQ(g.regs.rip, code + i);
     }
     g.regs.eflags &= ~kEflagsTf;
@@ -235,7 +235,7 @@ TEST_P(PlatformConformance, HostileRegistersAreFaultsOfTheGuest) {
       g.regs.rip = rip;
       TrapInfo t = g.Run();
       EXPECT_EQ(t.trap, Trap::kFault) << std::hex << rip;
-      EXPECT_EQ(t.signal.si_signo, SIGSEGV);
+      EXPECT_EQ(t.signal.signo, SIGSEGV);
     }
     g.regs.rip = code;
     g.regs.fs_base = 0xffff888000000000;

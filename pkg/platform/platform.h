@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <sys/user.h>
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -63,8 +64,13 @@ inline constexpr uint64_t kTrapSimd = 19;
 
 struct TrapInfo {
   Trap trap = Trap::kInterrupted;
-  // For kFault: the signal Linux would send (SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP) with si_code and si_addr.
-  siginfo_t signal{};
+  // For kFault: the signal Linux would send (SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP); a siginfo_t is too
+  // large to be cleared at every system call.
+  struct Signal {
+    int signo = 0;
+    int code = 0;
+    void* addr = nullptr;
+  } signal;
   // For page faults (trapno == kTrapPageFault): what the access was. If !access_known the platform could not tell a
   // read from a write and `access` says read; the memory manager then takes it for a write where the VMA is writable.
   AccessType access{};
@@ -75,6 +81,9 @@ struct TrapInfo {
 
   // A system call: its instruction has trapped so often that it is worth rewriting (AddressSpace::rewriter).
   bool hot = false;
+  // A system call: of the registers only rax, orig_rax and the arguments were fetched. Whoever looks at others, or
+  // changes any but rax, calls Context::PullRegisters first.
+  bool partial = false;
 
   bool is_page_fault() const { return trap == Trap::kFault && trapno == kTrapPageFault; }
 };
@@ -132,6 +141,8 @@ class Context {
   // Runs the guest from `regs` in `as` until it traps; `regs` then holds its state. Called from a fiber; blocks the
   // fiber. An error is the platform's (a stub was killed from outside: ESRCH; the host is out of memory: ENOMEM), never
   // the guest's, and the guest process cannot go on.
+  // After a trap that was `partial` and no PullRegisters the guest goes on with its own registers and the rax of
+  // `regs`.
   virtual Result<TrapInfo> Switch(AddressSpace& as, Registers& regs) = 0;
 
   // Makes the current or next Switch return kInterrupted soon. Any thread; not lost if it comes before Switch; several
@@ -142,10 +153,26 @@ class Context {
   // Only a hint. Called as PullFpState is.
   virtual void Rest() {}
 
+  // Completes the registers after a trap that was `partial`: all but rax, orig_rax, the arguments and fs_base. As
+  // PullFpState otherwise.
+  virtual void PullRegisters(Registers& regs) {}
+
   // Extended state, needed by signal frames, clone and core dumps only. Called from the context's own fiber outside
   // Switch.
   virtual Result<FpState> PullFpState() = 0;
   virtual Result<> PushFpState(const FpState& state) = 0;
+
+  // When Switch last entered the guest, and when the guest trapped, by the time-stamp counter. For accounting, and good
+  // to some ten nanoseconds, so that a platform need not read the counter while the guest waits. Any thread.
+  uint64_t entered() const { return entered_.load(std::memory_order_relaxed); }
+  uint64_t left() const { return left_.load(std::memory_order_relaxed); }
+
+ protected:
+  void NoteEntered(uint64_t cycles) { entered_.store(cycles, std::memory_order_relaxed); }
+  void NoteLeft(uint64_t cycles) { left_.store(cycles, std::memory_order_relaxed); }
+
+ private:
+  std::atomic<uint64_t> entered_{0}, left_{0};
 };
 
 struct Requirements {

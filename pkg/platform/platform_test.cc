@@ -66,10 +66,10 @@ TEST(Registers, ImpossibleAddressesAreFaults) {
   EXPECT_FALSE(CheckRegisters(r).has_value());
   r.rip = kTaskSize;
   ASSERT_TRUE(CheckRegisters(r).has_value());
-  EXPECT_EQ(CheckRegisters(r)->signal.si_code, SEGV_MAPERR);
+  EXPECT_EQ(CheckRegisters(r)->signal.code, SEGV_MAPERR);
   r.rip = 0x800000000000;  // not canonical
   ASSERT_TRUE(CheckRegisters(r).has_value());
-  EXPECT_EQ(CheckRegisters(r)->signal.si_code, SI_KERNEL);
+  EXPECT_EQ(CheckRegisters(r)->signal.code, SI_KERNEL);
   r.rip = 0x1000;
   r.fs_base = 0xffff800000000000;
   EXPECT_TRUE(CheckRegisters(r).has_value());

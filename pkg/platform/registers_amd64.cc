@@ -19,8 +19,8 @@ void SanitizeRegisters(Registers& regs) {
 TrapInfo GeneralProtectionFault() {
   TrapInfo info;
   info.trap = Trap::kFault;
-  info.signal.si_signo = SIGSEGV;
-  info.signal.si_code = SI_KERNEL;
+  info.signal.signo = SIGSEGV;
+  info.signal.code = SI_KERNEL;
   info.trapno = kTrapGeneralProtection;
   return info;
 }
@@ -33,9 +33,9 @@ std::optional<TrapInfo> CheckRegisters(const Registers& regs) {
   if (top != 0 && top != -1) return GeneralProtectionFault();
   TrapInfo info;
   info.trap = Trap::kFault;
-  info.signal.si_signo = SIGSEGV;
-  info.signal.si_code = SEGV_MAPERR;
-  info.signal.si_addr = reinterpret_cast<void*>(regs.rip);
+  info.signal.signo = SIGSEGV;
+  info.signal.code = SEGV_MAPERR;
+  info.signal.addr = reinterpret_cast<void*>(regs.rip);
   info.access = kExecute;
   info.trapno = kTrapPageFault;
   info.error_code = 0x14;  // user, instruction fetch

@@ -71,6 +71,8 @@ class GuestContext final : public platform::Context {
  public:
   explicit GuestContext(Guest& guest) : guest_(guest) {}
   Result<platform::TrapInfo> Switch(platform::AddressSpace&, platform::Registers& regs) override {
+    NoteEntered(__builtin_ia32_rdtsc());
+    NoteLeft(__builtin_ia32_rdtsc());
     if (!guest_(regs)) {
       regs.orig_rax = SYS_exit_group;
       regs.rdi = 0;

@@ -3,6 +3,8 @@
 #include <benchmark/benchmark.h>
 #include <fcntl.h>
 #include <linux/futex.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -31,6 +33,44 @@ void GetPpid(benchmark::State& state) {
   for (auto _ : state) benchmark::DoNotOptimize(syscall(SYS_getppid));
 }
 BENCHMARK(GetPpid);
+
+// From memory that is written and executed, as compilers at run time use: no platform rewrites the instruction there.
+void GetPpidUnpatched(benchmark::State& state) {
+  // mov $110, %eax; syscall; ret
+  constexpr unsigned char kCode[] = {0xb8, 0x6e, 0, 0, 0, 0x0f, 0x05, 0xc3};
+  void* page = mmap(nullptr, kPage, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  Require(page != MAP_FAILED, "mmap");
+  std::memcpy(page, kCode, sizeof(kCode));
+  auto call = reinterpret_cast<long (*)()>(page);
+  Require(call() == getppid(), "getppid");
+  for (auto _ : state) benchmark::DoNotOptimize(call());
+  munmap(page, kPage);
+}
+BENCHMARK(GetPpidUnpatched);
+
+void EpollWaitReady(benchmark::State& state) {
+  int epoll = epoll_create1(0), event = eventfd(1, 0);
+  epoll_event interest{.events = EPOLLIN, .data = {}}, ready;
+  Require(epoll >= 0 && event >= 0 && epoll_ctl(epoll, EPOLL_CTL_ADD, event, &interest) == 0, "epoll");
+  for (auto _ : state) Require(epoll_wait(epoll, &ready, 1, -1) == 1, "epoll_wait");
+  close(event);
+  close(epoll);
+}
+BENCHMARK(EpollWaitReady);
+
+// No system calls at all: what the platform takes from a program that only computes.
+void Compute(benchmark::State& state) {
+  uint64_t x = 88172645463325252;
+  for (auto _ : state) {
+    for (int i = 0; i < 10'000'000; i++) {
+      x ^= x << 13;
+      x ^= x >> 7;
+      x ^= x << 17;
+    }
+    benchmark::DoNotOptimize(x);
+  }
+}
+BENCHMARK(Compute)->Threads(1)->Threads(2)->UseRealTime()->MinTime(0.3);
 
 void ClockGettime(benchmark::State& state) {
   timespec ts;
@@ -127,20 +167,30 @@ void ForkExitWait(benchmark::State& state) {
 }
 BENCHMARK(ForkExitWait)->UseRealTime();
 
-void ForkExecWait(benchmark::State& state) {
-  const char* self = "/proc/self/exe";
+// The child does nothing: this program, which is dynamic, or the static one that lies beside it.
+void ForkExecWait(benchmark::State& state, bool is_static) {
+  std::string path = "/proc/self/exe";
+  if (is_static) {
+    char self[4096];
+    ssize_t n = readlink(path.c_str(), self, sizeof(self));
+    Require(n > 0, "readlink");
+    path = std::string(self, n);
+    path = path.substr(0, path.rfind('/')) + "/static_exit";
+    Require(access(path.c_str(), X_OK) == 0, path.c_str());
+  }
   for (auto _ : state) {
     pid_t pid = vfork();
     if (pid == 0) {
-      char* argv[] = {const_cast<char*>(self), const_cast<char*>("--exit"), nullptr};
-      execve(self, argv, environ);
+      char* argv[] = {path.data(), const_cast<char*>("--exit"), nullptr};
+      execve(path.c_str(), argv, environ);
       _exit(1);
     }
     int status = 0;
     Require(pid > 0 && waitpid(pid, &status, 0) == pid && status == 0, "exec");
   }
 }
-BENCHMARK(ForkExecWait)->UseRealTime();
+BENCHMARK_CAPTURE(ForkExecWait, dynamic, false)->UseRealTime();
+BENCHMARK_CAPTURE(ForkExecWait, static, true)->UseRealTime();
 
 void MmapMunmap(benchmark::State& state) {
   for (auto _ : state) {

@@ -21,16 +21,19 @@ Result<TrapInfo> KvmContext::Switch(AddressSpace& as, Registers& regs) {
   if (!tables) return Err(ESRCH);
 
   std::optional<Exit> exit;
+  bool entered = false;
   while (!exit) {
     PoolVcpu* v = TRY(machine_->Acquire(fp_));
     if (v == nullptr) {
       if (TakeInterrupt()) return TrapInfo{};
       continue;
     }
+    if (!std::exchange(entered, true)) NoteEntered(__builtin_ia32_rdtsc());
     Result<std::optional<Exit>> turn = RunTurn(*v, tables, regs);
     machine_->Release(*v);
     exit = TRY(turn);
   }
+  NoteLeft(__builtin_ia32_rdtsc());
   regs.orig_rax = ~0ull;
   if (exit->kind == Exit::Kind::kSyscall) {
     regs.orig_rax = regs.rax;

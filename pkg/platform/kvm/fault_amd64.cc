@@ -38,9 +38,9 @@ int FloatCode(uint32_t raised) {
 }
 
 void Signal(TrapInfo& info, int number, int code, Addr address) {
-  info.signal.si_signo = number;
-  info.signal.si_code = code;
-  info.signal.si_addr = reinterpret_cast<void*>(address);
+  info.signal.signo = number;
+  info.signal.code = code;
+  info.signal.addr = reinterpret_cast<void*>(address);
 }
 
 void DescribePageFault(const Exit& exit, TrapInfo& info) {

@@ -19,9 +19,9 @@ TrapInfo Describe(int vector, uint64_t error = 0, Addr addr = 0, const FpState& 
 
 void Expect(const TrapInfo& info, int signal, int code, Addr addr) {
   EXPECT_EQ(info.trap, Trap::kFault);
-  EXPECT_EQ(info.signal.si_signo, signal);
-  EXPECT_EQ(info.signal.si_code, code);
-  EXPECT_EQ(reinterpret_cast<Addr>(info.signal.si_addr), addr);
+  EXPECT_EQ(info.signal.signo, signal);
+  EXPECT_EQ(info.signal.code, code);
+  EXPECT_EQ(reinterpret_cast<Addr>(info.signal.addr), addr);
 }
 
 TEST(Fault, ExceptionsHaveLinuxSignals) {

@@ -107,7 +107,7 @@ class KvmHostile : public PlatformConformance {
     Registers regs = At(kAttack);
     TrapInfo info = Go(regs);
     EXPECT_EQ(info.trap, Trap::kFault) << what;
-    EXPECT_EQ(info.signal.si_signo, signal) << what;
+    EXPECT_EQ(info.signal.signo, signal) << what;
   }
 
   Addr loop_ = 0;
@@ -133,10 +133,10 @@ TEST_P(KvmHostile, NoPageOfRing0CanBeReadWrittenOrExecuted) {
         regs.rdi = addr;
         TrapInfo info = Go(regs);
         ASSERT_TRUE(info.is_page_fault()) << std::hex << addr;
-        ASSERT_EQ(info.signal.si_signo, SIGSEGV);
-        ASSERT_EQ(info.signal.si_code, SEGV_MAPERR) << "nor can it be told from what is not mapped";
+        ASSERT_EQ(info.signal.signo, SIGSEGV);
+        ASSERT_EQ(info.signal.code, SEGV_MAPERR) << "nor can it be told from what is not mapped";
         ASSERT_EQ(info.error_code, 5u);
-        ASSERT_EQ(reinterpret_cast<Addr>(info.signal.si_addr), addr);
+        ASSERT_EQ(reinterpret_cast<Addr>(info.signal.addr), addr);
         regs = At(store);
         regs.rdi = addr;
         regs.rsi = 0x4141414141414141;
@@ -155,7 +155,7 @@ TEST_P(KvmHostile, NoPageOfRing0CanBeReadWrittenOrExecuted) {
         regs.rcx = 0x8000000000000000;  // no return address of a system call
         TrapInfo info = Go(regs);
         ASSERT_TRUE(info.is_page_fault()) << std::hex << addr;
-        ASSERT_EQ(info.signal.si_signo, SIGSEGV);
+        ASSERT_EQ(info.signal.signo, SIGSEGV);
         ASSERT_TRUE(info.access.execute);
       }
       CheckBystander();
@@ -182,7 +182,7 @@ TEST_P(KvmHostile, AJumpToTheSystemCallEntryGainsNothing) {
         EXPECT_EQ(regs.cs, kUserCs);
       }
       EXPECT_EQ(info.trap, Trap::kFault) << std::hex << rcx;
-      EXPECT_EQ(info.signal.si_signo, info.trapno == kTrapDebug ? SIGTRAP : SIGSEGV);
+      EXPECT_EQ(info.signal.signo, info.trapno == kTrapDebug ? SIGTRAP : SIGSEGV);
       CheckBystander();
     }
   });
@@ -238,7 +238,7 @@ TEST_P(KvmHostile, EverySoftwareInterrupt) {
       // A host without hardware virtualization may have gates of its own for a few reserved vectors, that do nothing.
       if (info.trap == Trap::kSyscall && n > 20 && n < 32) continue;
       ASSERT_EQ(info.trap, Trap::kFault) << what_;
-      ASSERT_EQ(info.signal.si_signo, n == 3 ? SIGTRAP : SIGSEGV) << what_;
+      ASSERT_EQ(info.signal.signo, n == 3 ? SIGTRAP : SIGSEGV) << what_;
       if (n == 3 || n == 4) {
         ASSERT_EQ(regs.rip, kAttack + 2) << "traps, not faults";
       }
@@ -261,7 +261,7 @@ TEST_P(KvmHostile, ForgedSegments) {
           ASSERT_EQ(regs.ss, kUserDs);
         } else {
           ASSERT_EQ(info.trap, Trap::kFault) << what_;
-          ASSERT_TRUE(info.signal.si_signo == SIGSEGV || info.signal.si_signo == SIGBUS) << what_;
+          ASSERT_TRUE(info.signal.signo == SIGSEGV || info.signal.signo == SIGBUS) << what_;
         }
       }
       // push selector; push target; lretq
@@ -316,8 +316,8 @@ TEST_P(KvmHostile, IretqToADataSegmentWithRing0sStack) {
       regs.rdi = stack;
       TrapInfo info = Go(regs);
       ASSERT_EQ(info.trap, Trap::kFault) << std::hex << stack;
-      ASSERT_TRUE(info.signal.si_signo == SIGSEGV || info.signal.si_signo == SIGBUS)
-          << std::hex << stack << " signal " << info.signal.si_signo << " vector " << info.trapno << " rip "
+      ASSERT_TRUE(info.signal.signo == SIGSEGV || info.signal.signo == SIGBUS)
+          << std::hex << stack << " signal " << info.signal.signo << " vector " << info.trapno << " rip "
           << regs.rip;
       CheckBystander();
     }
@@ -362,7 +362,7 @@ TEST_P(KvmHostile, SysretToTheBorder) {
     EXPECT_EQ(regs.rip, last + kPageSize);
     TrapInfo info = Go(regs);
     EXPECT_EQ(info.trap, Trap::kFault);
-    EXPECT_EQ(info.signal.si_signo, SIGSEGV);
+    EXPECT_EQ(info.signal.signo, SIGSEGV);
     // And what the guest could make of rcx and r11 by sigreturn.
     for (Addr rip : {Addr{0x7fffffffffff}, Addr{0x800000000000}, Addr{0xfff8000000000000}, ring0::kText}) {
       regs = At(rip);
@@ -370,7 +370,7 @@ TEST_P(KvmHostile, SysretToTheBorder) {
       regs.r11 = regs.eflags = 0x202;
       info = Go(regs);
       EXPECT_EQ(info.trap, Trap::kFault);
-      EXPECT_EQ(info.signal.si_signo, SIGSEGV);
+      EXPECT_EQ(info.signal.signo, SIGSEGV);
       CheckBystander();
     }
   });
@@ -387,7 +387,7 @@ TEST_P(KvmHostile, FlagsThatCouldDisturbRing0) {
       for (int step = 0; step < 4; step++) {
         TrapInfo info = Go(regs);
         if (info.trap == Trap::kSyscall) break;
-        ASSERT_EQ(info.signal.si_signo, SIGTRAP) << std::hex << flags;
+        ASSERT_EQ(info.signal.signo, SIGTRAP) << std::hex << flags;
       }
       EXPECT_EQ(regs.rip, kAttack + 4) << std::hex << flags;
       EXPECT_EQ(regs.eflags & 0x3000, 0u) << "IOPL";
@@ -397,14 +397,14 @@ TEST_P(KvmHostile, FlagsThatCouldDisturbRing0) {
     Put(Bytes({0x68, 0x02, 0x02, 0x04, 0x00, 0x9d, 0x8b, 0x44, 0x24, 0x81}));
     Registers regs = At(kAttack);
     TrapInfo info = Go(regs);
-    EXPECT_EQ(info.signal.si_signo, SIGBUS);
-    EXPECT_EQ(info.signal.si_code, BUS_ADRALN);
+    EXPECT_EQ(info.signal.signo, SIGBUS);
+    EXPECT_EQ(info.signal.code, BUS_ADRALN);
     // Stacks that cannot be pushed to: traps have their own.
     Put(Bytes({0x0f, 0x0b}));
     for (Addr rsp : {Addr{0}, Addr{1}, ring0::CpuPage(0) + RING0_TRAP_STACK, Addr{0x8000000000000000}}) {
       regs = At(kAttack);
       regs.rsp = rsp;
-      EXPECT_EQ(Go(regs).signal.si_signo, SIGILL);
+      EXPECT_EQ(Go(regs).signal.signo, SIGILL);
       EXPECT_EQ(regs.rsp, rsp);
     }
   });
@@ -448,9 +448,9 @@ TEST_P(KvmHostile, RandomCode) {
       Result<TrapInfo> info = context_->Switch(*space_, regs);
       ASSERT_TRUE(info.has_value()) << what_;
       if (info->trap == Trap::kFault) {
-        ASSERT_GT(info->signal.si_signo, 0);
-        ASSERT_LT(info->signal.si_signo, 32);
-        signals[info->signal.si_signo]++;
+        ASSERT_GT(info->signal.signo, 0);
+        ASSERT_LT(info->signal.signo, 32);
+        signals[info->signal.signo]++;
       }
       calls += info->trap == Trap::kSyscall;
       ASSERT_TRUE(info->trap == Trap::kInterrupted || regs.cs == kUserCs);

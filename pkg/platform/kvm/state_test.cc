@@ -46,7 +46,7 @@ TEST_P(KvmState, Avx512SurvivesSwitches) {
           Result<TrapInfo> info = context->Switch(*space, regs);
           ASSERT_TRUE(info.has_value());
           ASSERT_NE(info->trap, Trap::kFault)
-              << "vector " << info->trapno << " error " << info->error_code << " at " << info->signal.si_addr
+              << "vector " << info->trapno << " error " << info->error_code << " at " << info->signal.addr
               << std::hex << " rip " << regs.rip << " rdi " << regs.rdi << " rsi " << regs.rsi << " rcx " << regs.rcx
               << " rbx " << regs.rbx;
           ASSERT_EQ(regs.r12, static_cast<uint64_t>(n));

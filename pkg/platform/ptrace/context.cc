@@ -67,6 +67,7 @@ Result<TrapInfo> PtraceContext::Switch(AddressSpace& as, Registers& regs) {
   if (!Enter(thread)) return TrapInfo{};
   TrapInfo info;
   Result<> result;
+  NoteEntered(__builtin_ia32_rdtsc());
   Placement::OfCaller().Before(thread, process.host());
   for (;;) {
     result = ContinueEmulated(tid);
@@ -83,13 +84,14 @@ Result<TrapInfo> PtraceContext::Switch(AddressSpace& as, Registers& regs) {
     if (stop->event() == 0) {
       if (std::optional<siginfo_t> exception = ExceptionAt(tid, *stop)) {
         info.trap = Trap::kFault;
-        info.signal = *exception;
+        info.signal = {exception->si_signo, exception->si_code, exception->si_addr};
         break;
       }
     }
     // A stray signal, a group stop from outside, or an interrupt.
     if (ConsumeInterrupt()) break;
   }
+  NoteLeft(__builtin_ia32_rdtsc());
   Placement::OfCaller().After(thread);
   Leave();
   TRY(result);

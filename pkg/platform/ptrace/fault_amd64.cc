@@ -14,8 +14,8 @@ constexpr uint64_t kFetch = 16;
 constexpr uint64_t kMaxInstruction = 15;
 
 void DescribePageFault(const Registers& regs, TrapInfo& info) {
-  Addr addr = reinterpret_cast<Addr>(info.signal.si_addr);
-  bool present = info.signal.si_signo == SIGSEGV && info.signal.si_code == SEGV_ACCERR;
+  Addr addr = reinterpret_cast<Addr>(info.signal.addr);
+  bool present = info.signal.signo == SIGSEGV && info.signal.code == SEGV_ACCERR;
   info.trapno = kTrapPageFault;
   info.error_code = kUserMode | (present ? kPresent : 0);
   // A fetch faults at rip or, if the instruction crosses into the next page, at that page's start.
@@ -38,24 +38,24 @@ void DescribePageFault(const Registers& regs, TrapInfo& info) {
 }  // namespace
 
 void DescribeFault(const Registers& regs, TrapInfo& info) {
-  const siginfo_t& signal = info.signal;
-  switch (signal.si_signo) {
+  const TrapInfo::Signal& signal = info.signal;
+  switch (signal.signo) {
     case SIGSEGV:
-      if (signal.si_code == SEGV_MAPERR || signal.si_code == SEGV_ACCERR || signal.si_code == SEGV_PKUERR) {
+      if (signal.code == SEGV_MAPERR || signal.code == SEGV_ACCERR || signal.code == SEGV_PKUERR) {
         DescribePageFault(regs, info);
       } else {
         info.trapno = kTrapGeneralProtection;
       }
       break;
     case SIGBUS:
-      if (signal.si_code == BUS_ADRALN) {
+      if (signal.code == BUS_ADRALN) {
         info.trapno = kTrapAlignment;
       } else {
         DescribePageFault(regs, info);
       }
       break;
     case SIGFPE:
-      if (signal.si_code == FPE_INTDIV || signal.si_code == FPE_INTOVF) {
+      if (signal.code == FPE_INTDIV || signal.code == FPE_INTOVF) {
         info.trapno = kTrapDivide;
       } else {
         // Which unit raised it shows in the control words only; SSE is what compilers use.
@@ -66,7 +66,7 @@ void DescribeFault(const Registers& regs, TrapInfo& info) {
       info.trapno = kTrapInvalidOpcode;
       break;
     case SIGTRAP:
-      info.trapno = signal.si_code == SI_KERNEL ? kTrapBreakpoint : kTrapDebug;
+      info.trapno = signal.code == SI_KERNEL ? kTrapBreakpoint : kTrapDebug;
       break;
     default:
       break;

@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <x86intrin.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "pkg/fiber/fiber.h"
@@ -23,6 +24,11 @@ constexpr fiber::Time kPatience = 10'000'000'000;
 // Some 50 us, and some 3.
 constexpr uint64_t kSpinCycles = 150'000;
 constexpr uint64_t kShortSpinCycles = 9'000;
+// Looks for an answer without a pause between them; a call that does nothing comes back within.
+constexpr uint32_t kQuickLooks = 30;
+
+// A rest that is longer is not worth spinning through: some 100 us.
+constexpr uint64_t kLongRestCycles = 300'000;
 
 // How long to wait before a thread is waked from sleep: some 8 us.
 constexpr uint64_t kLetRestCycles = 24'000;
@@ -103,6 +109,11 @@ Result<> SystrapContext::HaveSlot(StubProcess& process) {
     else if (!slot->Hot() || slot_.load() == nullptr)
       slot = nullptr;
   }
+  if (resting_ && rested_at_ != 0) {
+    const uint64_t rested = std::min<uint64_t>(__rdtsc() - rested_at_, 8 * kLongRestCycles);
+    average_rest_ = average_rest_ - average_rest_ / 4 + rested / 4;
+    rested_at_ = 0;
+  }
   if (slot != nullptr && !resting_) {
     if (!slot->preempt.load(std::memory_order_relaxed)) return {};
     slot->preempt.store(false, std::memory_order_relaxed);
@@ -163,19 +174,61 @@ Result<> SystrapContext::WaitForSlot() {
   return result;
 }
 
-void SystrapContext::Enter(const Registers& regs) {
+void SystrapContext::ReadRegisters(Slot& slot) {
+  SlotControl& c = slot.c;
+  Registers& regs = last_;
+  regs.rbx = c.rbx;
+  regs.rbp = c.rbp;
+  regs.r12 = c.r12;
+  regs.r13 = c.r13;
+  regs.r14 = c.r14;
+  regs.r15 = c.r15;
+  regs.rsp = c.rsp;
+  regs.rip = c.rip;
+  regs.cs = kUserCs;
+  regs.ss = kUserDs;
+  uint64_t eflags;
+  memcpy(&eflags, reinterpret_cast<std::byte*>(&c) + SLOT_SCRATCH_TOP - 8, sizeof(eflags));
+  regs.eflags = eflags;
+  SanitizeRegisters(regs);
+  // As `syscall` leaves them.
+  regs.rcx = regs.rip;
+  regs.r11 = regs.eflags;
+  tail_ = c.trampoline + TRAMPOLINE_TAIL;
+  tail_stands_for_ = regs.rip;
+  regs_in_slot_.store(false, std::memory_order_relaxed);
+}
+
+void SystrapContext::PullRegisters(Registers& regs) {
+  if (!partial_) return;
+  partial_ = false;
+  if (resting_ && slot_.load(std::memory_order_acquire) != nullptr) (void)Reclaim();
+  if (regs_in_slot_.load(std::memory_order_acquire)) ReadRegisters(*slot_.load(std::memory_order_relaxed));
+  for (auto r : {&Registers::rax, &Registers::orig_rax, &Registers::rdi, &Registers::rsi, &Registers::rdx,
+                 &Registers::r10, &Registers::r8, &Registers::r9, &Registers::fs_base, &Registers::gs_base})
+    last_.*r = regs.*r;
+  regs = last_;
+}
+
+void SystrapContext::Enter(Registers& regs) {
   Slot& slot = *slot_.load(std::memory_order_relaxed);
   SlotControl& c = slot.c;
   const bool fp_in_slot = fp_in_slot_.load(std::memory_order_relaxed);
+  sent_partial_ = false;
   if (can_return_ && fp_in_slot) {
-    last_.rax = regs.rax;
-    last_.orig_rax = regs.orig_rax;
-    if (memcmp(&last_, &regs, sizeof(regs)) == 0) {
+    sent_partial_ = partial_;
+    if (!partial_) {
+      last_.rax = regs.rax;
+      last_.orig_rax = regs.orig_rax;
+    }
+    if (partial_ || memcmp(&last_, &regs, sizeof(regs)) == 0) {
+      partial_ = false;
       c.result = regs.rax;
       slot.Command(OP_RETURN, Slot::Waking::kMayHandOver);
       return;
     }
   }
+  PullRegisters(regs);
   SlotControl::Resume& r = c.resume;
   r.rax = regs.rax;
   r.rbx = regs.rbx;
@@ -213,15 +266,20 @@ void SystrapContext::Enter(const Registers& regs) {
 
 bool SystrapContext::AwaitEvent(Slot& slot) {
   uint64_t limit = host_->waiting() + 1 < host_->cpus() ? kSpinCycles : kShortSpinCycles;
+  // Whatever is done here before the event comes costs nothing.
   const uint64_t start = __rdtsc();
+  uint64_t now = start;
+  NoteEntered(start);
   for (uint32_t n = 0; !slot.Posted(); n++) {
+    now = __rdtsc();
+    if (n < kQuickLooks) continue;
     if (fiber::WorkWaits((n & 63) == 63)) break;
     __builtin_ia32_pause();
     if ((n & 15) != 15) continue;
-    if (__rdtsc() - start > limit || slot.process.dead()) break;
+    if (now - start > limit || slot.process.dead()) break;
     host_->Poll();
   }
-  fiber::NoteSpun(__rdtsc() - start);
+  fiber::NoteSpun(now - start);
   // Handed over to a thread that did not obey.
   if (!slot.Posted() && slot.c.sleeping.load(std::memory_order_relaxed) != 0) WakeWord(slot.doorbell);
   if (!slot.Posted()) {
@@ -247,18 +305,23 @@ bool SystrapContext::AwaitEvent(Slot& slot) {
       }
       host_->Forget(waiting);
     } while (!slot.Posted() && !slot.process.dead());
+    now = __rdtsc();
   }
   if (!slot.Posted()) return false;
+  NoteLeft(now);
   slot.c.taken.store(slot.sequence, std::memory_order_relaxed);
   return true;
 }
 
 Result<TrapInfo> SystrapContext::Switch(AddressSpace& as, Registers& regs) {
   if (ConsumeInterrupt()) return TrapInfo{};
-  SanitizeRegisters(regs);
-  if (std::optional<TrapInfo> fault = CheckRegisters(regs)) return *fault;
+  if (!partial_) {
+    SanitizeRegisters(regs);
+    if (std::optional<TrapInfo> fault = CheckRegisters(regs)) return *fault;
+  }
   regs.orig_rax = ~uint64_t{0};
   StubProcess& process = static_cast<SystrapAddressSpace&>(as).process();
+  Result<TrapInfo> info;
   for (;;) {
     if (Result<> have = HaveSlot(process); !have) {
       if (have.error() == Errno(EINTR) && ConsumeInterrupt()) return TrapInfo{};
@@ -280,15 +343,20 @@ Result<TrapInfo> SystrapContext::Switch(AddressSpace& as, Registers& regs) {
     bool came = AwaitEvent(slot);
     running_.store(nullptr, std::memory_order_relaxed);
     if (!came) return Err(ESRCH);
-    std::optional<TrapInfo> info = TRY(TakeEvent(slot, static_cast<SystrapAddressSpace&>(as).rewrites(), regs));
-    if (info) return *info;
+    Taken taken = TakeEvent(slot, static_cast<SystrapAddressSpace&>(as).rewrites(), regs, *info);
+    if (taken == Taken::kTrap) return info;
+    if (taken == Taken::kBroken) {
+      process.MarkDead();
+      return Err(ESRCH);
+    }
     if (ConsumeInterrupt()) return TrapInfo{};
     // Rare, but a guest can make such events up without end.
     fiber::Yield();
   }
 }
 
-Result<std::optional<TrapInfo>> SystrapContext::TakeEvent(Slot& slot, SystrapRewriter& rewrites, Registers& regs) {
+SystrapContext::Taken SystrapContext::TakeEvent(Slot& slot, SystrapRewriter& rewrites, Registers& regs,
+                                                TrapInfo& info) {
   SlotControl& c = slot.c;
   // Each field is read once, whatever the guest does to it meanwhile.
   switch (*const_cast<volatile uint32_t*>(&c.kind)) {
@@ -301,52 +369,45 @@ Result<std::optional<TrapInfo>> SystrapContext::TakeEvent(Slot& slot, SystrapRew
       regs.r10 = c.r10;
       regs.r8 = c.r8;
       regs.r9 = c.r9;
-      regs.rbx = c.rbx;
-      regs.rbp = c.rbp;
-      regs.r12 = c.r12;
-      regs.r13 = c.r13;
-      regs.r14 = c.r14;
-      regs.r15 = c.r15;
-      regs.rsp = c.rsp;
-      regs.rip = c.rip;
-      regs.cs = kUserCs;
-      regs.ss = kUserDs;
-      uint64_t eflags;
-      memcpy(&eflags, reinterpret_cast<std::byte*>(&c) + SLOT_SCRATCH_TOP - 8, sizeof(eflags));
-      regs.eflags = eflags;
-      SanitizeRegisters(regs);
-      // As `syscall` leaves them.
-      regs.rcx = regs.rip;
-      regs.r11 = regs.eflags;
       fp_in_slot_.store(true, std::memory_order_relaxed);
+      regs_in_slot_.store(true, std::memory_order_relaxed);
       can_return_ = true;
-      last_ = regs;
-      tail_ = c.trampoline + TRAMPOLINE_TAIL;
-      tail_stands_for_ = regs.rip;
-      TrapInfo info;
+      partial_ = true;
       info.trap = Trap::kSyscall;
-      return info;
+      info.partial = true;
+      return Taken::kTrap;
     }
     case KIND_SIGNAL:
       fp_in_slot_.store(true, std::memory_order_relaxed);
+      regs_in_slot_.store(false, std::memory_order_relaxed);
       can_return_ = false;
-      return TakeSignal(slot, rewrites, regs);
+      return TakeSignal(slot, rewrites, regs, info);
     case KIND_NOT_ENTERED:
       // The registers are as they were; so is fp_, if it was to be loaded.
       can_return_ = false;
-      return std::optional<TrapInfo>();
+      if (sent_partial_) {
+        partial_ = true;
+        PullRegisters(regs);
+      }
+      return Taken::kNothing;
     default:
-      LOG_WARNING("systrap: the guest has broken its stub; killing its process {}", slot.process.pid());
-      return Err(ESRCH);
+      // Said once for a process, whatever its threads do.
+      if (!slot.process.dead())
+        LOG_WARNING("systrap: the guest has broken its stub; killing its process {}", slot.process.pid());
+      return Taken::kBroken;
   }
 }
 
-std::optional<TrapInfo> SystrapContext::TakeSignal(Slot& slot, SystrapRewriter& rewrites, Registers& regs) {
+SystrapContext::Taken SystrapContext::TakeSignal(Slot& slot, SystrapRewriter& rewrites, Registers& regs,
+                                                 TrapInfo& info) {
   SlotControl& c = slot.c;
   const uint32_t signo = *const_cast<volatile uint32_t*>(&c.signo);
   const int32_t code = *const_cast<volatile int32_t*>(&c.signal_code);
   const uint64_t rip = *const_cast<volatile uint64_t*>(&c.rip);
-  if (rip == Stub().iret && signo == SIGSEGV) return GeneralProtectionFault();  // the registers were not loaded
+  if (rip == Stub().iret && signo == SIGSEGV) {  // the registers were not loaded
+    info = GeneralProtectionFault();
+    return Taken::kTrap;
+  }
   regs.rax = c.rax;
   regs.rbx = c.rbx;
   regs.rcx = c.rcx;
@@ -377,19 +438,21 @@ std::optional<TrapInfo> SystrapContext::TakeSignal(Slot& slot, SystrapRewriter& 
     in_trampoline = true;
     regs.rip = *stands_for;
   }
-  TrapInfo info;
   info.trap = Trap::kFault;
   switch (signo) {
     case SIGSYS:
-      if (code <= 0) return std::nullopt;
-      if (c.signal_arch != AUDIT_ARCH_X86_64 || regs.cs != kUserCs) return GeneralProtectionFault();
+      if (code <= 0) return Taken::kNothing;
+      if (c.signal_arch != AUDIT_ARCH_X86_64 || regs.cs != kUserCs) {
+        info = GeneralProtectionFault();
+        return Taken::kTrap;
+      }
       SanitizeRegisters(regs);
       regs.orig_rax = regs.rax;
       regs.rax = static_cast<uint64_t>(-ENOSYS);
       info.trap = Trap::kSyscall;
       // A guest that uses gs itself cannot be found by it.
       info.hot = regs.gs_base == 0 && rewrites.IsHot(rip - 2);
-      return info;
+      return Taken::kTrap;
     case SIGSEGV:
     case SIGBUS:
     case SIGFPE:
@@ -398,28 +461,28 @@ std::optional<TrapInfo> SystrapContext::TakeSignal(Slot& slot, SystrapRewriter& 
       break;
     default:
       // An interrupt, the caller's or one that came late. A turn that is over.
-      return std::nullopt;
+      return Taken::kNothing;
   }
   // A signal that somebody on the host sent: codes above 0 are the kernel's alone.
-  if (code <= 0) return std::nullopt;
+  if (code <= 0) return Taken::kNothing;
   // A single step within a trampoline is none of the guest's.
-  if (in_trampoline && signo == SIGTRAP && info.trap == Trap::kFault) {
+  if (in_trampoline && signo == SIGTRAP) {
     regs.rip = rip;
-    return std::nullopt;
+    return Taken::kNothing;
   }
-  info.signal.si_signo = static_cast<int>(signo);
-  info.signal.si_code = code;
-  info.signal.si_addr = reinterpret_cast<void*>(c.signal_addr);
+  info.signal.signo = static_cast<int>(signo);
+  info.signal.code = code;
+  info.signal.addr = reinterpret_cast<void*>(c.signal_addr);
   info.trapno = c.trapno;
   info.error_code = c.error;
   if (info.trapno == kTrapPageFault) {
     // The host says si_addr for some faults only in cr2's page.
-    info.signal.si_addr = reinterpret_cast<void*>(c.cr2);
+    info.signal.addr = reinterpret_cast<void*>(c.cr2);
     info.access = (info.error_code & kErrorFetch) != 0   ? kExecute
                   : (info.error_code & kErrorWrite) != 0 ? kWrite
                                                          : kRead;
   }
-  return info;
+  return Taken::kTrap;
 }
 
 void SystrapContext::Interrupt() {
@@ -435,10 +498,14 @@ void SystrapContext::Rest() {
   Slot* slot = slot_.load(std::memory_order_relaxed);
   if (slot == nullptr || resting_) return;
   resting_ = true;
+  rested_at_ = __rdtsc();
   process_->Resting(*slot);
+  // As it has been lately. A thread that spins in vain takes a processor from those that have something to do.
+  if (average_rest_ > kLongRestCycles) host_->SendToSleep(*slot);
 }
 
 bool SystrapContext::SaveFrom(Slot& slot) {
+  if (regs_in_slot_.load(std::memory_order_relaxed)) ReadRegisters(slot);
   if (fp_in_slot_.load(std::memory_order_relaxed)) {
     // A thread that sleeps has saved it already.
     if (slot.c.sleeping.load(std::memory_order_acquire) == 0) {

@@ -27,11 +27,12 @@ class SystrapContext final : public Context {
   Result<TrapInfo> Switch(AddressSpace& as, Registers& regs) override;
   void Interrupt() override;
   void Rest() override;
+  void PullRegisters(Registers& regs) override;
   Result<FpState> PullFpState() override;
   Result<> PushFpState(const FpState& state) override;
 
-  // The extended state that the slot's thread holds goes to fp_. The caller has the slot's lease and the process' lock.
-  // False if the process has died.
+  // What the slot and its thread hold of this context's state comes here. The caller has the slot's lease and the
+  // process' lock. False if the process has died.
   bool SaveFrom(Slot& slot);
 
  private:
@@ -45,13 +46,16 @@ class SystrapContext final : public Context {
   // The lease, if nobody has taken the slot.
   bool Reclaim();
   void LeaveProcess();
+  // What a system call's event left in the slot goes to last_.
+  void ReadRegisters(Slot& slot);
   // Writes the command that enters the guest.
-  void Enter(const Registers& regs);
+  void Enter(Registers& regs);
   // Waits for the event; false if the process has died.
   bool AwaitEvent(Slot& slot);
-  // Reads the event. Nothing: the guest is to be entered again.
-  Result<std::optional<TrapInfo>> TakeEvent(Slot& slot, SystrapRewriter& rewrites, Registers& regs);
-  std::optional<TrapInfo> TakeSignal(Slot& slot, SystrapRewriter& rewrites, Registers& regs);
+  // Reads the event.
+  enum class Taken { kTrap, kNothing, kBroken };  // kNothing: the guest is to be entered again
+  Taken TakeEvent(Slot& slot, SystrapRewriter& rewrites, Registers& regs, TrapInfo& info);
+  Taken TakeSignal(Slot& slot, SystrapRewriter& rewrites, Registers& regs, TrapInfo& info);
   bool ConsumeInterrupt() { return pending_.load(std::memory_order_relaxed) && pending_.exchange(false); }
 
   const std::shared_ptr<Host> host_;
@@ -59,15 +63,21 @@ class SystrapContext final : public Context {
   // Null once someone has taken it, which happens under the process' lock.
   std::atomic<Slot*> slot_{nullptr};
   bool resting_ = false;  // the lease was given up by Rest
+  // Of the time-stamp counter: since when (0: not by Rest), and how long rests are, averaged.
+  uint64_t rested_at_ = 0, average_rest_ = 0;
 
   // The extended state: in the slot's thread, or in fp_ (empty: the initial state). In both after Pull.
   std::atomic<bool> fp_in_slot_{false};
   FpState fp_;
 
-  // What the guest's registers were at the last event, if it was a rewritten system call and the thread still waits
-  // in it: if only rax has changed since, the thread need not load them.
+  // The last event was a rewritten system call and the thread still waits in it: if only rax has changed since, it
+  // need not load its registers. Most calls need only their arguments, which travel with the event in one cache line;
+  // the others stay where the thread has put them (partial_) until someone asks, or another takes the slot.
   bool can_return_ = false;
-  Registers last_{};
+  bool partial_ = false;       // PullRegisters was not called since
+  bool sent_partial_ = false;  // nor when the guest was entered
+  std::atomic<bool> regs_in_slot_{false};
+  Registers last_{};  // once they have been read
   // Where the trampoline of that call goes on, and the guest's address that stands for it.
   Addr tail_ = 0, tail_stands_for_ = 0;
   uint64_t fs_base_ = 0;

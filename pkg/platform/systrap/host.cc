@@ -311,6 +311,14 @@ void Host::NoteNotResting(Slot& slot) {
   if (slot.c.quiet.exchange(QUIET_NO, std::memory_order_seq_cst) != QUIET_NO && to_ring != nullptr) WakeWord(*to_ring);
 }
 
+void Host::SendToSleep(Slot& slot) {
+  sync::MutexLock lock(waiting_mu_);
+  // Taken already, or about to hand over.
+  if (std::erase(resting_, &slot) == 0) return;
+  resting_count_.store(static_cast<int>(resting_.size()), std::memory_order_relaxed);
+  slot.c.quiet.store(QUIET_SLEEP, std::memory_order_relaxed);
+}
+
 bool Host::AnyResting() {
   if (resting_count_.load(std::memory_order_relaxed) == 0) return false;
   sync::MutexLock lock(waiting_mu_);
@@ -341,9 +349,14 @@ bool Host::HandOver(Slot& slot) {
   return handed;
 }
 
-void Host::ForgetResting(StubProcess& process) {
+void Host::ForgetSlots(StubProcess& process) {
+  auto of_process = [&](Slot* slot) { return &slot->process == &process; };
+  {
+    sync::MutexLock lock(kept_off_mu_);
+    std::erase_if(kept_off_, of_process);
+  }
   sync::MutexLock lock(waiting_mu_);
-  std::erase_if(resting_, [&](Slot* slot) { return &slot->process == &process; });
+  std::erase_if(resting_, of_process);
   resting_count_.store(static_cast<int>(resting_.size()), std::memory_order_relaxed);
 }
 
@@ -363,7 +376,23 @@ void Host::Unwatch(StubProcess& process, int ack) {
   (void)epoll_ctl(epoll_fd_, EPOLL_CTL_DEL, ack, nullptr);
 }
 
-void Host::SetAsleep(bool asleep) { control_->global().asleep.store(asleep ? 1 : 0, std::memory_order_seq_cst); }
+void Host::SetAsleep(bool asleep) {
+  control_->global().asleep.store(asleep ? 1 : 0, std::memory_order_seq_cst);
+  if (!asleep) return;
+  // Nobody to be kept off any more.
+  sync::MutexLock lock(kept_off_mu_);
+  for (Slot* slot : kept_off_) {
+    if (slot->kept_off.exchange(-1, std::memory_order_relaxed) >= 0) LetRoam(slot->tid);
+  }
+  kept_off_.clear();
+}
+
+void Host::Place(Slot& slot) {
+  if (slot.tid < 0 || !KeepOff(slot.tid, slot.kept_off)) return;
+  sync::MutexLock lock(kept_off_mu_);
+  // As NoteResting.
+  if (!slot.process.killed()) kept_off_.push_back(&slot);
+}
 
 void Host::Drain() {
   epoll_event events[16];

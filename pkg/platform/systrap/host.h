@@ -67,10 +67,16 @@ class Host final : public fiber::EventSource {
   // processor, which costs ten times as much. Who takes a slot at rest says so before it gives the thread a command.
   void NoteResting(Slot& slot) EXCLUDES(waiting_mu_);
   void NoteNotResting(Slot& slot) EXCLUDES(waiting_mu_);
+  // A slot at rest is to spin no longer.
+  void SendToSleep(Slot& slot) EXCLUDES(waiting_mu_);
   // False: the caller must wake `slot` itself. True promises it only if nobody cheats: see SystrapContext::AwaitEvent.
   bool HandOver(Slot& slot) EXCLUDES(waiting_mu_);
   bool AnyResting() EXCLUDES(waiting_mu_);
-  void ForgetResting(StubProcess& process) EXCLUDES(waiting_mu_);
+  // The slot's thread is about to be waked; it must not queue up behind the caller, who then spins, and is kept off its
+  // processor until no thread of the Sentry is awake.
+  void Place(Slot& slot) EXCLUDES(kept_off_mu_);
+  // The process is killed.
+  void ForgetSlots(StubProcess& process) EXCLUDES(waiting_mu_, kept_off_mu_);
 
   // The process' pipe is watched for its end.
   void Watch(StubProcess& process, int ack) EXCLUDES(watched_mu_);
@@ -112,6 +118,10 @@ class Host final : public fiber::EventSource {
   std::vector<Slot*> resting_ GUARDED_BY(waiting_mu_);
   std::atomic<int> waiting_count_{0};
   std::atomic<int> resting_count_{0};
+
+  // Taken under the executor's lock.
+  sync::Mutex kept_off_mu_{sync::Rank::kEventSource};
+  std::vector<Slot*> kept_off_ GUARDED_BY(kept_off_mu_);
 
   sync::Mutex watched_mu_{sync::Rank::kLeaf};
   std::vector<StubProcess*> watched_ GUARDED_BY(watched_mu_);

@@ -40,12 +40,8 @@ struct Placement {
   return placement;
 }
 
-}  // namespace
-
-void LetRoam(pid_t tid) { (void)sched_setaffinity(tid, sizeof(cpu_set_t), &AllCpus()); }
-
-void BringManager(pid_t manager, int& last) {
-  if (CPU_COUNT(&AllCpus()) < 2) return;
+// Where it is, and stays for a while; -1 if it cannot be kept.
+int TieCaller() {
   Placement& p = OfCaller();
   const uint64_t now = __builtin_ia32_rdtsc();
   if (p.cpu >= 0 && now - p.since > kStay) {
@@ -54,10 +50,31 @@ void BringManager(pid_t manager, int& last) {
   }
   if (p.cpu < 0) {
     int cpu = sched_getcpu();
-    if (cpu < 0 || cpu >= CPU_SETSIZE || !TieTo(0, cpu)) return;
+    if (cpu < 0 || cpu >= CPU_SETSIZE || !TieTo(0, cpu)) return -1;
     p = {.cpu = cpu, .since = now};
   }
-  if (last != p.cpu && TieTo(manager, p.cpu)) last = p.cpu;
+  return p.cpu;
+}
+
+}  // namespace
+
+void LetRoam(pid_t tid) { (void)sched_setaffinity(tid, sizeof(cpu_set_t), &AllCpus()); }
+
+void BringManager(pid_t manager, int& last) {
+  if (CPU_COUNT(&AllCpus()) < 2) return;
+  const int cpu = TieCaller();
+  if (cpu >= 0 && last != cpu && TieTo(manager, cpu)) last = cpu;
+}
+
+bool KeepOff(pid_t tid, std::atomic<int>& kept_off) {
+  if (CPU_COUNT(&AllCpus()) < 2) return false;
+  const int cpu = TieCaller();
+  if (cpu < 0 || kept_off.load(std::memory_order_relaxed) == cpu) return false;
+  cpu_set_t set = AllCpus();
+  CPU_CLR(cpu, &set);
+  if (sched_setaffinity(tid, sizeof(set), &set) != 0) return false;
+  kept_off.store(cpu, std::memory_order_relaxed);
+  return true;
 }
 
 void WakeWord(std::atomic<uint32_t>& word) {

@@ -17,6 +17,10 @@ namespace redoubt::platform::systrap {
 // where the manager was brought before (-1: nowhere). Every now and then the caller is set free for a moment, so that
 // the host can place it anew.
 void BringManager(pid_t manager, int& last);
+// Keeps `tid` off the processor that the caller is at, and the caller there. `kept_off` is the processor that it was
+// kept off before (-1: none). A thread that is waked by one that then spins must not queue up behind it, with another
+// processor idle: the host corrects that only after milliseconds. True if that was changed.
+bool KeepOff(pid_t tid, std::atomic<int>& kept_off);
 // Lets a thread run on all processors that the process had at first.
 void LetRoam(pid_t tid);
 

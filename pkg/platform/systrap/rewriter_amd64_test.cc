@@ -438,7 +438,7 @@ class SystrapRewriting : public PlatformConformance {
 
   // As the kernel does with a trap: true if it was an int3 that a patch has left in the text.
   bool Land(const TrapInfo& info, Registers& regs) {
-    if (info.trap != Trap::kFault || info.signal.si_signo != SIGTRAP || info.trapno != kTrapBreakpoint) return false;
+    if (info.trap != Trap::kFault || info.signal.signo != SIGTRAP || info.trapno != kTrapBreakpoint) return false;
     std::optional<Addr> landing = rewriter().Landing(regs.rip - 1);
     if (!landing) return false;
     regs.rip = *landing;
@@ -450,6 +450,7 @@ class SystrapRewriting : public PlatformConformance {
       Result<TrapInfo> info = context.Switch(*space_, regs);
       EXPECT_TRUE(info.has_value());
       if (!info) return {};
+      if (info->partial) context.PullRegisters(regs);
       if (!Land(*info, regs)) return *info;
     }
   }
@@ -584,7 +585,7 @@ TEST_P(SystrapRewriting, InterruptsNeitherLoseNorDoubleCalls) {
           continue;
         }
         if (info.trap != Trap::kSyscall) {
-          ADD_FAILURE() << "signal " << info.signal.si_signo << " at " << std::hex << regs.rip;
+          ADD_FAILURE() << "signal " << info.signal.signo << " at " << std::hex << regs.rip;
           break;
         }
         if (regs.r12 != calls || regs.orig_rax != 39 || regs.rip != call + 2 || (calls > 0 && regs.rbx != calls - 1)) {
@@ -633,6 +634,75 @@ TEST_P(SystrapRewriting, CallsCanBeRestarted) {
       space_->Release();
     });
   }
+}
+
+// Registers that nobody asks for stay in the thread, or go home when another context takes it.
+TEST_P(SystrapRewriting, UnaskedRegistersAreKept) {
+  Form form = Forms()[1];
+  Addr code = AddCode(ToBytes(form.code));
+  Run([&] {
+    NewRewrittenSpace();
+    Patch(code, form.call, 39);
+    // More than there are threads.
+    constexpr size_t kContexts = 70;
+    std::vector<std::unique_ptr<Context>> contexts(kContexts);
+    std::vector<Registers> regs(kContexts);
+    std::vector<uint64_t> calls(kContexts);
+    uint64_t pulled = 0, unasked = 0;
+    std::mt19937 random(1);
+    for (size_t i = 0; i < kContexts; i++) {
+      contexts[i] = *platform().NewContext();
+      regs[i] = Registers{};
+      regs[i].rip = code;
+      regs[i].rax = 39;
+      regs[i].r15 = i;
+    }
+    for (int n = 0; n < 4000; n++) {
+      const size_t i = random() % (n % 2 == 0 ? kContexts : 3);
+      Context& context = *contexts[i];
+      Registers& r = regs[i];
+      if (random() % 8 == 0) context.Interrupt();
+      Result<TrapInfo> info = context.Switch(*space_, r);
+      ASSERT_TRUE(info.has_value());
+      if (info->trap == Trap::kInterrupted || Land(*info, r)) {
+        context.Rest();  // one fiber plays them all: none may keep its thread
+        continue;
+      }
+      ASSERT_EQ(info->trap, Trap::kSyscall);
+      ASSERT_LE(context.entered(), context.left());
+      if (random() % 2 == 0) context.Rest();
+      if (random() % 4 == 0) {
+        if (random() % 2 == 0) {
+          ASSERT_TRUE(context.PushFpState(InitialFpState()).has_value());
+        } else {
+          ASSERT_TRUE(context.PullFpState().has_value());
+        }
+      }
+      // Before or after others have run.
+      const size_t late = random() % 2 == 0 ? i : random() % kContexts;
+      if (late != i && calls[late] > 0) {
+        contexts[late]->PullRegisters(regs[late]);
+        contexts[late]->Rest();
+      }
+      if (random() % 2 == 0) {
+        pulled += info->partial;
+        context.PullRegisters(r);
+        ASSERT_EQ(r.r12, calls[i]);
+        ASSERT_EQ(r.r15, i);
+        if (calls[i] > 0) {
+          ASSERT_EQ(r.rbx, 1000 * i + calls[i]);
+        }
+      } else {
+        unasked += info->partial;
+      }
+      calls[i]++;
+      r.rax = 1000 * i + calls[i];
+      context.Rest();
+    }
+    EXPECT_GT(pulled, 500u);
+    EXPECT_GT(unasked, 500u);
+    space_->Release();
+  });
 }
 
 // A signal handler may return to the address after the call, and a thread may have stood there when the text changed.
@@ -708,7 +778,7 @@ TEST_P(SystrapRewriting, SingleSteppingThroughACallEnds) {
           continue;
         }
         ASSERT_EQ(info.trap, Trap::kFault);
-        ASSERT_EQ(info.signal.si_signo, SIGTRAP);
+        ASSERT_EQ(info.signal.signo, SIGTRAP);
         ASSERT_FALSE(regs.rip >= kRoom && regs.rip < kRoom + Rewriter::kRoomSize) << "the trampoline shows";
         ASSERT_GE(regs.rip, code);
         ASSERT_LE(regs.rip, code + form.code.size());

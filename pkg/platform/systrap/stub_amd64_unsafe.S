@@ -245,7 +245,13 @@ redoubt_systrap_guest_start:
         movq %rcx, SLOT_SELF(%rcx)
         leaq SLOT_SCRATCH_TOP-8(%rcx), %rsp
         movl $KIND_NONE, SLOT_KIND(%rcx)
-        jmp redoubt_systrap_post
+        // The first thread of a process that is kept ready sleeps at once; others are wanted now.
+        movabs $STUB_SLOTS, %rax
+        cmpq %rax, %rcx
+        jne redoubt_systrap_post
+        movl $1, %r11d
+        movl %r11d, SLOT_EVENT(%rcx)
+        jmp .Lsleep
         .balign 8
 .Lno_signals:
         .quad 0
@@ -373,13 +379,21 @@ redoubt_systrap_enter_start:
 // Back to the trampoline: only rax has changed, and what this code has used.
         cmpl $0, SLOT_INTERRUPT(%rcx)
         jne .Lnot_entered
+        // Of the flags this code has changed only the arithmetic ones, and popfq is slow: `sahf` loads the low byte
+        // from ah, and an addition makes OF (bit 11) and leaves it as sahf does.
+        movl SLOT_SCRATCH_TOP-8(%rcx), %eax
+        movl %eax, %edx
+        movb %al, %ah
+        shrl $11, %edx
+        andl $1, %edx
+        movb %dl, %al
+        addb $0x7f, %al
+        sahf
         movq SLOT_RESULT(%rcx), %rax
         movq SLOT_RDI(%rcx), %rdi
         movq SLOT_RSI(%rcx), %rsi
         movq SLOT_RDX(%rcx), %rdx
         movq SLOT_TRAMPOLINE(%rcx), %r11
-        leaq SLOT_SCRATCH_TOP-8(%rcx), %rsp
-        popfq
         movq SLOT_RSP(%rcx), %rsp
         movq SLOT_RIP(%rcx), %rcx
         leaq TRAMPOLINE_TAIL(%r11), %r11

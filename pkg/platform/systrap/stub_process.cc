@@ -21,6 +21,7 @@ void Slot::Command(uint32_t operation, Waking waking) {
   sequence++;
   if (c.sleeping.load(std::memory_order_seq_cst) == 0) return;
   doorbell.fetch_add(1, std::memory_order_seq_cst);
+  process.host().Place(*this);
   if (waking == Waking::kMayHandOver && process.host().HandOver(*this)) return;
   WakeWord(doorbell);
 }
@@ -62,9 +63,9 @@ Result<Slot*> StubProcess::NewSlot() {
     if (killed() || dead()) return Err(ESRCH);
     TRY(host_->StartThread(process_, index));
   }
-  // Other threads of the guest may already have changed the word; a number that is not one of the process' threads
-  // would only be a thread that cannot be interrupted.
-  slot->tid = static_cast<pid_t>(slot->c.signal_arch);
+  // Other threads of the guest may already have changed the word, hence the proof that it names one of the process'.
+  const pid_t tid = static_cast<pid_t>(*const_cast<volatile uint32_t*>(&slot->c.signal_arch));
+  if (tid > 0 && syscall(SYS_tgkill, process_.pid, tid, 0) == 0) slot->tid = tid;
   slots_.push_back(std::move(slot));
   return slots_.back().get();
 }
@@ -160,7 +161,7 @@ void StubProcess::InterruptThread(Slot& slot) {
   if (slot.signalled.exchange(true, std::memory_order_seq_cst)) return;
   slot.c.interrupt.store(1, std::memory_order_seq_cst);
   // The process is not reaped before it is buried, so the numbers are still its own.
-  if (!killed()) syscall(SYS_tgkill, process_.pid, slot.tid, SIGURG);
+  if (!killed() && slot.tid > 0) syscall(SYS_tgkill, process_.pid, slot.tid, SIGURG);
 }
 
 void StubProcess::MarkDead() { dead_.store(true, std::memory_order_release); }
@@ -174,7 +175,7 @@ void StubProcess::Kill() {
     sync::MutexLock lock(mu_);
   }
   host_->Unwatch(*this, process_.ack);
-  host_->ForgetResting(*this);
+  host_->ForgetSlots(*this);
   // A fiber may still wait for a guest that is beyond help: its pipe, whose end would tell, is watched no more.
   if (host_->waiting() > 0) host_->Wake();
   host_->Bury(process_);

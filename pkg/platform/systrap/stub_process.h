@@ -60,7 +60,8 @@ struct Slot {
   const int index;
   SlotControl& c;
   std::atomic<uint32_t>& doorbell;
-  pid_t tid = 0;
+  pid_t tid = -1;                 // -1: not known, so it can be neither interrupted nor placed
+  std::atomic<int> kept_off{-1};  // a processor (KeepOff)
   // The event that the thread will post next. It starts with 1, of its own accord.
   uint32_t sequence = 1;
   std::atomic<Lease> lease{kHeld};

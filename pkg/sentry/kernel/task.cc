@@ -2,6 +2,8 @@
 
 #include <fcntl.h>
 
+#include <algorithm>
+
 #include "pkg/log/log.h"
 #include "pkg/sentry/kernel/kernel.h"
 #include "pkg/sentry/time/clock.h"
@@ -59,7 +61,9 @@ Usage Task::GetUsage() const {
   uint64_t now = clock::Cycles();
   if (now > since) {
     if (in_guest_.load(std::memory_order_relaxed)) {
-      user += now - since;
+      const uint64_t entered = std::clamp(context_->entered(), since, now);
+      system += entered - since;
+      user += now - entered;
     } else if (Current() == this) {
       system += now - since;
     }

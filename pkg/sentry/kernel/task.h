@@ -68,7 +68,11 @@ class Task final : public RefCounted, public wait::Sleeper, public futex::Target
   FdTable& fds() const { return *fds_; }
   FsContext& fs() const { return *fs_; }
   const auth::Credentials& creds() const { return *creds_; }
-  platform::Registers& regs() { return regs_; }
+  // By the task itself only, while it is in the Sentry.
+  platform::Registers& regs() {
+    if (partial_) PullRegisters();
+    return regs_;
+  }
   platform::Context& context() { return *context_; }
 
   // Snapshots for other tasks (/proc, kill): null after the task has exited.
@@ -176,6 +180,9 @@ class Task final : public RefCounted, public wait::Sleeper, public futex::Target
   void HandleFault(const platform::TrapInfo& trap);
   // Signals, stops and death, before the guest runs again.
   void ReturnToUser();
+  // What a Switch has cost, to user and system time.
+  void AccountGuest();
+  void PullRegisters();
 
   // task_signals.cc; all with Kernel::mu held.
   std::optional<siginfo_t> TakePendingLocked(SignalSet allowed);
@@ -196,7 +203,9 @@ class Task final : public RefCounted, public wait::Sleeper, public futex::Target
   std::atomic<int> tid_;
   RefPtr<fiber::Fiber> fiber_;  // mu: set at start
   std::unique_ptr<platform::Context> context_;
+  // Use regs(), save for what every system call brings: rax, orig_rax, the arguments.
   platform::Registers regs_{};
+  bool partial_ = false;  // Context::PullRegisters was not called since
 
   // Changed by the task itself under Kernel::mu, so it may read them without.
   RefPtr<mm::MemoryManager> mm_;

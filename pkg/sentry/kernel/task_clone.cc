@@ -38,7 +38,8 @@ Result<RefPtr<Task>> Task::Clone(const CloneArgs& args) {
   std::unique_ptr<platform::Context> context = TRY(kernel_.platform().NewContext());
   // The child starts with the parent's extended state.
   TRY(context->PushFpState(TRY(context_->PullFpState())));
-  RefPtr<mm::MemoryManager> mm = (flags & CLONE_VM) != 0 ? mm_ : TRY(mm_->Fork());
+  const Addr tid_word = (flags & CLONE_CHILD_SETTID) != 0 ? args.child_tid : 0;
+  RefPtr<mm::MemoryManager> mm = (flags & CLONE_VM) != 0 ? mm_ : TRY(mm_->Fork({regs().rsp, tid_word}));
   RefPtr<FdTable> fds = (flags & CLONE_FILES) != 0 ? fds_ : fds_->Clone();
   RefPtr<FsContext> fs = (flags & CLONE_FS) != 0 ? fs_ : fs_->Clone();
   RefPtr<vfs::MountNamespace> mounts = mount_ns_;
@@ -90,7 +91,7 @@ Result<RefPtr<Task>> Task::Clone(const CloneArgs& args) {
   child->scheduling_policy.store(scheduling_policy.load());
   // sigaltstack(2): inherited by a new process, not by a thread that shares memory (unless by vfork).
   if ((flags & (CLONE_VM | CLONE_VFORK)) != CLONE_VM) child->signal_stack_ = signal_stack_;
-  child->regs_ = regs_;
+  child->regs_ = regs();
   child->regs_.rax = 0;
   child->regs_.orig_rax = ~uint64_t{0};
   if (args.stack != 0) child->regs_.rsp = args.stack;
@@ -127,7 +128,7 @@ Result<RefPtr<Task>> Task::Clone(const CloneArgs& args) {
       kernel_.AddTaskLocked(*child);
       if (!thread) {
         ThreadGroup* parent = (flags & CLONE_PARENT) != 0 ? group_->parent : group_.get();
-        child->group_->parent = parent;
+        child->group_->SetParentLocked(parent);
         if (parent != nullptr) parent->children.push_back(child->group_.get());
         kernel_.JoinProcessGroupLocked(*child->group_, group_->process_group);
       }

@@ -165,9 +165,10 @@ Result<> Task::Exec(vfs::Path start, std::string filename, std::vector<std::stri
   restart = nullptr;
   if (secure) parent_death_signal.store(0);
   group_->dumpable.store(!secure);
-  regs_ = image->regs;
-  regs_.orig_rax = ~uint64_t{0};
+  regs() = image->regs;
+  regs().orig_rax = ~uint64_t{0};
   regs_replaced_ = true;
+  mm_->GuestStarts();
   return context_->PushFpState(platform::InitialFpState());
 }
 

@@ -199,7 +199,7 @@ void Kernel::GroupExitedLocked(ThreadGroup& group) {
   lose(KeptByLocked(group, group.parent));
   for (ThreadGroup* child : children) {
     lose(KeptByLocked(*child, &group));
-    child->parent = reaper;
+    child->SetParentLocked(reaper);
     // prctl(2), PR_SET_PDEATHSIG.
     for (Task* t : child->tasks) {
       if (int sig = t->parent_death_signal.load(); sig != 0) (void)SendLocked(*child, t, MakeSigInfo(sig, SI_KERNEL));
@@ -250,7 +250,7 @@ void Kernel::ReapLocked(ThreadGroup& group) {
       total.max_rss = std::max(total.max_rss, u->max_rss);
     }
     group.parent->child_events.Notify(waiter::kIn);
-    group.parent = nullptr;
+    group.SetParentLocked(nullptr);
   }
   LeaveProcessGroupLocked(group);
   // Dropping the map's reference may free the leader and with it the group: last.

@@ -29,15 +29,10 @@ void Task::Run() {
     // CLONE_CHILD_SETTID: in the child's memory, before it runs (clone(2)); a bad address is ignored.
     (void)mm_->CopyOutObject<int32_t>(child_tid_on_start_, tid());
   }
+  mm_->GuestStarts();
   while (true) {
     ReturnToUser();
     if (exiting_) break;
-    uint64_t entered = clock::Cycles();
-    // Only this fiber writes these: no need of an atomic addition.
-    system_cycles_.store(
-        system_cycles_.load(std::memory_order_relaxed) + entered - state_since_.load(std::memory_order_relaxed),
-        std::memory_order_relaxed);
-    state_since_.store(entered, std::memory_order_relaxed);
     // Against Interrupt(): it sets interrupt_ and then looks at in_guest_; here the other way round, so one sees the
     // other.
     in_guest_.store(true, std::memory_order_seq_cst);
@@ -47,9 +42,7 @@ void Task::Run() {
     }
     Result<platform::TrapInfo> trap = context_->Switch(mm_->address_space(), regs_);
     in_guest_.store(false, std::memory_order_relaxed);
-    uint64_t left = clock::Cycles();
-    user_cycles_.store(user_cycles_.load(std::memory_order_relaxed) + left - entered, std::memory_order_relaxed);
-    state_since_.store(left, std::memory_order_relaxed);
+    AccountGuest();
     if (!trap) {
       // The platform lost the guest process (a stub was killed from outside, or the host ran out of memory).
       LOG_WARNING("task {}: the platform cannot go on: {}; killing the process", tid(), trap.error().name());
@@ -59,6 +52,7 @@ void Task::Run() {
     }
     switch (trap->trap) {
       case platform::Trap::kSyscall:
+        partial_ = trap->partial;
         if (trap->hot) [[unlikely]] {
           RewriteCall(*mm_, regs_.rip - 2, regs_.orig_rax);
         }
@@ -72,6 +66,23 @@ void Task::Run() {
     }
   }
   FinishExit();
+}
+
+void Task::AccountGuest() {
+  const uint64_t since = state_since_.load(std::memory_order_relaxed);
+  const uint64_t entered = context_->entered();
+  const uint64_t left = context_->left();
+  // It may have been interrupted before it entered.
+  if (entered < since || left < entered) return;
+  // Only this fiber writes these: no need of an atomic addition.
+  system_cycles_.store(system_cycles_.load(std::memory_order_relaxed) + entered - since, std::memory_order_relaxed);
+  user_cycles_.store(user_cycles_.load(std::memory_order_relaxed) + left - entered, std::memory_order_relaxed);
+  state_since_.store(left, std::memory_order_relaxed);
+}
+
+void Task::PullRegisters() {
+  partial_ = false;
+  context_->PullRegisters(regs_);
 }
 
 void Task::HandleSyscall() {
@@ -94,14 +105,15 @@ void Task::HandleSyscall() {
 
 void Task::HandleFault(const platform::TrapInfo& trap) {
   syscall_number_ = ~uint64_t{0};
-  int sig = trap.signal.si_signo;
+  int sig = trap.signal.signo;
   // Page faults are the only traps that mm may cure; si_code tells a real one from a non-canonical address (SI_KERNEL).
-  bool page_fault = (sig == SIGSEGV && (trap.signal.si_code == SEGV_MAPERR || trap.signal.si_code == SEGV_ACCERR)) ||
-                    (sig == SIGBUS && trap.signal.si_code == BUS_ADRERR);
+  bool page_fault = (sig == SIGSEGV && (trap.signal.code == SEGV_MAPERR || trap.signal.code == SEGV_ACCERR)) ||
+                    (sig == SIGBUS && trap.signal.code == BUS_ADRERR);
   if (trap.trapno == platform::kTrapBreakpoint && LandOnPatch(*mm_, regs_)) return;
-  siginfo_t info = trap.signal;
+  siginfo_t info = MakeSigInfo(sig, trap.signal.code);
+  info.si_addr = trap.signal.addr;
   if (page_fault) {
-    Addr addr = reinterpret_cast<Addr>(trap.signal.si_addr);
+    Addr addr = reinterpret_cast<Addr>(trap.signal.addr);
     minor_faults_.fetch_add(1, std::memory_order_relaxed);
     Result<> handled = mm_->HandleUserFault(addr, trap.access, trap.access_known, regs_.rsp);
     if (handled || LeaveLostTrampoline(*mm_, regs_, addr)) return;

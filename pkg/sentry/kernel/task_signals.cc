@@ -128,6 +128,7 @@ void Task::StopLocked() NO_THREAD_SAFETY_ANALYSIS {
 
 void Task::ReturnToUser() {
   while (interrupt_.load(std::memory_order_acquire)) {
+    (void)regs();  // completes them, which takes locks of the platform's
     siginfo_t info;
     SignalAction action;
     {
@@ -161,7 +162,7 @@ void Task::ReturnToUser() {
           for (Task* t : group_->tasks) t->InterruptLocked();
           continue;
         }
-        LOG_DEBUG("task {}: killed by signal {} at rip {:#x}", tid(), sig, regs_.rip);
+        LOG_DEBUG("task {}: killed by signal {} at rip {:#x}", tid(), sig, regs().rip);
         kernel_.KillGroupLocked(*group_, sig);
         continue;
       }
@@ -173,8 +174,8 @@ void Task::ReturnToUser() {
   // No handler ran: interrupted calls go on as if nothing had happened.
   if (restart_pending_) {
     restart_pending_ = false;
-    regs_.rax = restart_ == kErestartRestartblock ? SYS_restart_syscall : syscall_number_;
-    regs_.rip -= 2;  // both `syscall` and `int 0x80` are two bytes
+    regs().rax = restart_ == kErestartRestartblock ? SYS_restart_syscall : syscall_number_;
+    regs().rip -= 2;  // both `syscall` and `int 0x80` are two bytes
   }
   if (saved_mask_) {
     SignalSet mask = *saved_mask_;
@@ -189,10 +190,10 @@ void Task::DeliverHandler(const siginfo_t& info, const SignalAction& action) {
     restart_pending_ = false;
     bool restarts = restart_ == kErestartnointr || (restart_ == kErestartsys && (action.flags & SA_RESTART) != 0);
     if (restarts) {
-      regs_.rax = syscall_number_;
-      regs_.rip -= 2;
+      regs().rax = syscall_number_;
+      regs().rip -= 2;
     } else {
-      regs_.rax = Errno(EINTR).AsReturnValue();
+      regs().rax = Errno(EINTR).AsReturnValue();
       restart = nullptr;  // over for good
     }
   }
@@ -208,7 +209,7 @@ void Task::DeliverHandler(const siginfo_t& info, const SignalAction& action) {
     args.trapno = fault_trapno_;
     args.error_code = fault_error_code_;
     args.fault_address = fault_address_;
-    TRY(arch::PushSignalFrame(regs_, fp, *mm_, args));
+    TRY(arch::PushSignalFrame(regs(), fp, *mm_, args));
     // A handler starts with the initial extended state (the frame holds the interrupted one).
     return context_->PushFpState(platform::InitialFpState());
   }();
@@ -231,13 +232,13 @@ void Task::DeliverHandler(const siginfo_t& info, const SignalAction& action) {
 
 Result<> Task::SigReturn() {
   regs_replaced_ = true;
-  Result<arch::SigreturnState> state = arch::PopSignalFrame(regs_, *mm_);
+  Result<arch::SigreturnState> state = arch::PopSignalFrame(regs(), *mm_);
   if (!state) {
     ForceSignal(MakeSigInfo(SIGSEGV, SI_KERNEL));
     return {};
   }
-  regs_ = state->regs;
-  regs_.orig_rax = ~uint64_t{0};
+  regs() = state->regs;
+  regs().orig_rax = ~uint64_t{0};
   signal_stack_.flags = state->stack.flags;
   signal_stack_.address = state->stack.address;
   signal_stack_.size = state->stack.size;

@@ -64,9 +64,14 @@ class ThreadGroup final : public RefCounted {
   const int id;  // TGID: getpid(2)
 
   // The tree.
-  Task* leader = nullptr;              // has the group's ID; outlives its own exit until the group is reaped
-  std::vector<Task*> tasks;            // not yet exited
-  ThreadGroup* parent = nullptr;       // null for init and for the dead
+  Task* leader = nullptr;         // has the group's ID; outlives its own exit until the group is reaped
+  std::vector<Task*> tasks;       // not yet exited
+  ThreadGroup* parent = nullptr;  // null for init and for the dead
+  std::atomic<int> parent_id{0};  // its id, for getppid(2)
+  void SetParentLocked(ThreadGroup* p) {
+    parent = p;
+    parent_id.store(p != nullptr ? p->id : 0, std::memory_order_relaxed);
+  }
   std::vector<ThreadGroup*> children;  // not yet reaped
   RefPtr<ProcessGroup> process_group;
   bool child_subreaper = false;    // PR_SET_CHILD_SUBREAPER

@@ -119,7 +119,7 @@ class LoaderTest : public testing::Test {
       if (t.trap == platform::Trap::kSyscall) break;
       if (t.trap == platform::Trap::kInterrupted) continue;
       if (!t.is_page_fault()) return Err(EFAULT);
-      TRY(mm.HandleUserFault(reinterpret_cast<Addr>(t.signal.si_addr), t.access, t.access_known, s.regs.rsp));
+      TRY(mm.HandleUserFault(reinterpret_cast<Addr>(t.signal.addr), t.access, t.access_known, s.regs.rsp));
     }
     mm.CheckInvariants();
     Addr p = s.image.regs.rsp;

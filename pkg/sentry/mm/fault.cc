@@ -262,6 +262,8 @@ Result<> MemoryManager::BreakCopyOnWrite(Addr page, PmaIterator it, VmaIterator 
     memory_file_.IncRef({result.offset, result.offset + range.length()});
     return InstallPages(range, result, around);
   }
+  if (hot_) hot_->Note(page);
+  if (parents_hot_) parents_hot_->Note(page);
   std::optional<memmap::FileRange> pages = memory_file_.Recycle(range.length());
   if (!pages) {
     range = range.Intersect(Window(page, kFreshCopyWindow));

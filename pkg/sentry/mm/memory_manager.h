@@ -14,6 +14,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <initializer_list>
 #include <map>
 #include <optional>
 #include <span>
@@ -28,6 +29,7 @@
 #include "pkg/sentry/memmap/futex_key.h"
 #include "pkg/sentry/memmap/memmap.h"
 #include "pkg/sentry/memmap/mmap_options.h"
+#include "pkg/sentry/mm/hot_pages.h"
 #include "pkg/sentry/mm/map_batch.h"
 #include "pkg/sentry/mm/text_patch.h"
 #include "pkg/sentry/mm/vma.h"
@@ -58,8 +60,12 @@ struct Limits {
 class MemoryManager final : public memmap::MappingSpace, public MemoryIo, public RefCounted {
  public:
   static Result<RefPtr<MemoryManager>> Create(platform::Platform& platform, pgalloc::MemoryFile& memory_file);
-  // A copy-on-write copy with its own host address space (fork(2)).
-  Result<RefPtr<MemoryManager>> Fork();
+  // A copy-on-write copy with its own host address space (fork(2)). `written`: what will be written at once, so that
+  // its pages are better copied now.
+  Result<RefPtr<MemoryManager>> Fork(std::initializer_list<Addr> written = {});
+  // A guest is about to run here for the first time, or the first time since exec: what it will need is mapped now, in
+  // one call, where its first fault would ask for it anyway. Only a help.
+  void GuestStarts();
 
   // Tasks that run in this space. The last to leave unmaps everything and releases the platform's address space;
   // references may live longer (/proc/PID/maps), then see nothing mapped.
@@ -254,6 +260,9 @@ class MemoryManager final : public memmap::MappingSpace, public MemoryIo, public
   void DropPmasIf(AddrRange range, F&& f) REQUIRES(active_mu_);
   void AddResident(uint64_t bytes) REQUIRES(active_mu_);
   void CopyPagesToChild(MemoryManager& child) REQUIRES(mapping_mu_);
+  // Makes hot pages that are the parent's own segments of their own, and returns them in order with the offsets of
+  // their copies.
+  std::vector<std::pair<Addr, uint64_t>> CopyHotPages(MemoryManager& child) REQUIRES(mapping_mu_);
   void Inherit(AddrRange range) REQUIRES(active_mu_);
   // True if it has changed what is mapped.
   bool MapInherited() REQUIRES(active_mu_);
@@ -298,6 +307,8 @@ class MemoryManager final : public memmap::MappingSpace, public MemoryIo, public
   bool guest_runs_ GUARDED_BY(active_mu_) = false;
   Addr last_spurious_ GUARDED_BY(active_mu_) = 0;  // the page of the last fault for which there was nothing to do
   std::vector<AddrRange> inherited_ GUARDED_BY(active_mu_);
+  // Of this space and its children, from its first fork on; of its parent and that one's children. Null: none.
+  RefPtr<internal::HotPages> hot_ GUARDED_BY(active_mu_), parents_hot_ GUARDED_BY(active_mu_);
   // By address, disjoint. Each lies in a private copy that is present.
   std::map<Addr, TextPatch> patches_ GUARDED_BY(active_mu_);
 };

@@ -2,16 +2,19 @@
 #include "pkg/sentry/mm/pages.h"
 
 #include <algorithm>
+#include <optional>
 #include <span>
 #include <utility>
 #include <vector>
 
 #include "pkg/log/log.h"
+#include "pkg/safecopy/safecopy_unsafe.h"
 #include "pkg/sentry/mm/memory_manager.h"
 
 namespace redoubt::mm {
 
 using internal::Pma;
+using internal::PmaAccess;
 using internal::PmaMap;
 using internal::Vma;
 using internal::VmaMap;
@@ -97,7 +100,7 @@ void MemoryManager::DropPages(AddrRange range) {
   DropPmas(range);
 }
 
-Result<RefPtr<MemoryManager>> MemoryManager::Fork() {
+Result<RefPtr<MemoryManager>> MemoryManager::Fork(std::initializer_list<Addr> written) {
   RefPtr<MemoryManager> child = TRY(Create(platform_, memory_file_));
   fiber::MutexLock lock(mapping_mu_);
   if (torn_down_) return Err(ENOMEM);
@@ -118,14 +121,56 @@ Result<RefPtr<MemoryManager>> MemoryManager::Fork() {
     child->CountVma(range, vma);
     child->vmas_.Append(range.start, range.end, std::move(vma));
   }
+  {
+    sync::MutexLock active(active_mu_);
+    if (!hot_) hot_ = MakeRef<internal::HotPages>();
+    for (Addr addr : written) hot_->Note(PageRoundDown(addr));
+  }
   CopyPagesToChild(*child);
   child->as_->Inherit(*as_);
   return child;
 }
 
+std::vector<std::pair<Addr, uint64_t>> MemoryManager::CopyHotPages(MemoryManager& child) NO_THREAD_SAFETY_ANALYSIS {
+  std::vector<std::pair<Addr, uint64_t>> copies;
+  // With other threads a copy would show their writes to one page and not the earlier ones to another: what is made
+  // read-only stops them, as their next fault waits for the fork, but these pages stay writable.
+  if (users_.load(std::memory_order_relaxed) > 1) return copies;
+  for (Addr page : hot_->AtFork()) {
+    const auto vma = child.vmas_.Find(page);
+    const PmaIterator pma = pmas_.Find(page);
+    if (vma == child.vmas_.end() || vma->second.value.wipe_on_fork || pma == pmas_.end()) continue;
+    if (vma->second.value.access.write && !pma->second.value.shared) copies.emplace_back(page, 0);
+  }
+  if (copies.empty()) return copies;
+  const uint64_t length = copies.size() * kPageSize;
+  std::optional<memmap::FileRange> pages = memory_file_.Recycle(length);
+  if (!pages) {
+    Result<memmap::FileRange> fresh = memory_file_.Allocate(length);
+    if (!fresh) return {};
+    pages = *fresh;
+  }
+  uint64_t offset = pages->start;
+  for (auto& [page, copy] : copies) {
+    const PmaIterator pma = pmas_.Isolate(page, page + kPageSize);
+    Result<size_t> copied =
+        safecopy::CopyBetween(memory_file_.At(offset), memory_file_.At(pma->second.value.offset), kPageSize);
+    if (!copied || *copied != kPageSize) {
+      // The host could not commit the memory; then they are shared as others are.
+      memory_file_.DecRef(*pages);
+      return {};
+    }
+    copy = std::exchange(offset, offset + kPageSize);
+  }
+  return copies;
+}
+
 void MemoryManager::CopyPagesToChild(MemoryManager& child) NO_THREAD_SAFETY_ANALYSIS {
   sync::MutexLock active(active_mu_);
   sync::MutexLockNested child_active(child.active_mu_);
+  const std::vector<std::pair<Addr, uint64_t>> hot = CopyHotPages(child);
+  auto next_hot = hot.begin();
+  child.parents_hot_ = hot_;
   // What must become read-only for the parent's own guest. It can go on reading: mapping a run of pages anew costs
   // about what unmapping it does, and a fault some ten times that. With very many runs, those further up are unmapped,
   // across what lies between them.
@@ -133,6 +178,18 @@ void MemoryManager::CopyPagesToChild(MemoryManager& child) NO_THREAD_SAFETY_ANAL
   for (auto it = pmas_.begin(); it != pmas_.end(); ++it) {
     AddrRange range{PmaMap::Start(it), PmaMap::End(it)};
     Pma& pma = it->second.value;
+    if (next_hot != hot.end() && next_hot->first == range.start) {
+      const Pma copy{.offset = next_hot++->second,
+                     .access = PmaAccess(child.vmas_.Find(range.start)->second.value.access, true),
+                     .writable = true,
+                     .private_copy = true,
+                     .shared = false};
+      child.pmas_.Append(range.start, range.end, copy);
+      child.AddResident(range.length());
+      if (pma.mapped) child.Inherit(range);
+      batch.Keep();
+      continue;
+    }
     // VMAs of different kinds do not share a segment of pages unless both have the same flags, so each part is looked
     // up.
     bool copied = false;
@@ -179,6 +236,12 @@ void MemoryManager::CopyPagesToChild(MemoryManager& child) NO_THREAD_SAFETY_ANAL
     auto it = child.pmas_.Find(addr);
     if (it != child.pmas_.end() && it->second.value.private_copy) child.patches_.emplace(addr, patch);
   }
+}
+
+void MemoryManager::GuestStarts() {
+  sync::MutexLock active(active_mu_);
+  guest_runs_ = true;
+  (void)MapInherited();
 }
 
 // What the parent's guest has used, or exec has written, the guest will mostly use too. Its first fault maps all that

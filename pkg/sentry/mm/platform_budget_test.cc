@@ -121,6 +121,57 @@ TEST_F(PlatformBudget, AForkLeavesTheParentItsViewInOneCall) {
   child->DropUser();
 }
 
+// What was written after one fork is there after the next: the child starts with one call and has no fault, the parent
+// neither.
+TEST_F(PlatformBudget, PagesWrittenAfterForksAreForeseen) {
+  std::vector<Addr> areas;
+  for (int i = 0; i < 4; i++) {
+    areas.push_back(Map(4));
+    Map(1, {});
+    WriteAll(areas.back(), 4 * kPage);
+  }
+  Addr by_parent = areas[0], by_child = areas[1], by_nobody = areas[2], named = areas[3];
+  auto fork = [&](int parent_calls, int child_calls, bool foreseen) {
+    RefPtr<MemoryManager> child;
+    child = *mm_->Fork({named + 5});
+    child->AddUser();
+    EXPECT_EQ(Calls([&] {
+                ASSERT_TRUE(Write(by_parent, 'p'));
+                ASSERT_TRUE(Write(named, 'p'));
+              }),
+              parent_calls);
+    EXPECT_EQ(Calls(*child,
+                    [&] {
+                      child->GuestStarts();
+                      ASSERT_TRUE(GuestWrite(w_, *child, by_child, 'c'));
+                      ASSERT_TRUE(GuestWrite(w_, *child, named, 'c'));
+                    }),
+              child_calls);
+    EXPECT_EQ(Guest(*child).pages.at(by_parent).access.write, foreseen);
+    EXPECT_FALSE(Guest(*child).pages.at(by_nobody).access.write) << "copied for nothing";
+    // Each has its own.
+    EXPECT_EQ(Read(by_child), 'w');
+    EXPECT_EQ(Read(named), 'p');
+    EXPECT_EQ(GuestRead(w_, *child, by_parent), foreseen ? 'p' : 'w');
+    EXPECT_EQ(GuestRead(w_, *child, named), 'c');
+    child->CheckInvariants();
+    mm_->CheckInvariants();
+    child->DropUser();
+  };
+  fork(1, 2, false);
+  fork(0, 1, true);
+  fork(0, 1, true);
+  // Another thread might write meanwhile to what stays writable, and its later writes elsewhere would not be seen.
+  mm_->AddUser();
+  RefPtr<MemoryManager> child = *mm_->Fork({named});
+  child->AddUser();
+  child->GuestStarts();
+  for (Addr page : {by_parent, by_child, named}) EXPECT_FALSE(Guest(*child).pages.at(page).access.write);
+  EXPECT_FALSE(Guest(*mm_).pages.at(by_parent).access.write);
+  child->DropUser();
+  mm_->DropUser();
+}
+
 TEST_F(PlatformBudget, WhatExecWritesIsMappedByTheFirstFault) {
   auto file = MakeRef<FakeFile>(*w_.memory, 4);
   Addr text = MapFile(file, 2, {.read = true, .execute = true}, false);

@@ -248,8 +248,7 @@ Result<uint64_t> Waitid(Task& task, const SyscallArgs& a) {
 Result<uint64_t> Getpid(Task& task, const SyscallArgs&) { return task.group().id; }
 Result<uint64_t> Gettid(Task& task, const SyscallArgs&) { return task.tid(); }
 Result<uint64_t> Getppid(Task& task, const SyscallArgs&) {
-  sync::MutexLock lock(task.kernel().mu);
-  return task.group().parent != nullptr ? task.group().parent->id : 0;
+  return task.group().parent_id.load(std::memory_order_relaxed);
 }
 Result<uint64_t> Getpgrp(Task& task, const SyscallArgs&) { return task.kernel().GetPgid(task.group(), 0); }
 Result<uint64_t> Getpgid(Task& task, const SyscallArgs& a) { return task.kernel().GetPgid(task.group(), a.I32(0)); }
