@@ -44,7 +44,7 @@ class KvmBudget : public PlatformConformance {
     return {Counted().runs.load() - before.runs, Counted().others.load() - before.others};
   }
 };
-INSTANTIATE_TEST_SUITE_P(Kvm, KvmBudget, testing::Values(PlatformFactory{"kvm", CreateCounted, false}),
+INSTANTIATE_TEST_SUITE_P(Kvm, KvmBudget, testing::Values(PlatformFactory{"kvm", CreateCounted}),
                          [](const auto& info) { return info.param.name; });
 
 struct Guest {

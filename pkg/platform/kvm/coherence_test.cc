@@ -16,7 +16,7 @@ namespace redoubt::platform::kvm {
 namespace {
 
 class KvmCoherence : public PlatformConformance {};
-INSTANTIATE_TEST_SUITE_P(Kvm, KvmCoherence, testing::Values(PlatformFactory{"kvm", Create, false}),
+INSTANTIATE_TEST_SUITE_P(Kvm, KvmCoherence, testing::Values(PlatformFactory{"kvm", Create}),
                          [](const auto& info) { return info.param.name; });
 
 constexpr Addr kPage = 0x10000000;

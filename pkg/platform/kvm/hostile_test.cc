@@ -115,7 +115,7 @@ class KvmHostile : public PlatformConformance {
   RefPtr<AddressSpace> space_, bystander_space_;
   std::unique_ptr<Context> context_, bystander_;
 };
-INSTANTIATE_TEST_SUITE_P(Kvm, KvmHostile, testing::Values(PlatformFactory{"kvm", Create, false}),
+INSTANTIATE_TEST_SUITE_P(Kvm, KvmHostile, testing::Values(PlatformFactory{"kvm", Create}),
                          [](const auto& info) { return info.param.name; });
 
 TEST_P(KvmHostile, NoPageOfRing0CanBeReadWrittenOrExecuted) {
@@ -317,8 +317,7 @@ TEST_P(KvmHostile, IretqToADataSegmentWithRing0sStack) {
       TrapInfo info = Go(regs);
       ASSERT_EQ(info.trap, Trap::kFault) << std::hex << stack;
       ASSERT_TRUE(info.signal.signo == SIGSEGV || info.signal.signo == SIGBUS)
-          << std::hex << stack << " signal " << info.signal.signo << " vector " << info.trapno << " rip "
-          << regs.rip;
+          << std::hex << stack << " signal " << info.signal.signo << " vector " << info.trapno << " rip " << regs.rip;
       CheckBystander();
     }
   });

@@ -17,7 +17,7 @@ namespace redoubt::platform::kvm {
 namespace {
 
 class KvmState : public PlatformConformance {};
-INSTANTIATE_TEST_SUITE_P(Kvm, KvmState, testing::Values(PlatformFactory{"kvm", Create, false}),
+INSTANTIATE_TEST_SUITE_P(Kvm, KvmState, testing::Values(PlatformFactory{"kvm", Create}),
                          [](const auto& info) { return info.param.name; });
 
 // More guests than vCPUs, interrupted all the time; some pull and push their state as signal handlers do.
@@ -46,9 +46,9 @@ TEST_P(KvmState, Avx512SurvivesSwitches) {
           Result<TrapInfo> info = context->Switch(*space, regs);
           ASSERT_TRUE(info.has_value());
           ASSERT_NE(info->trap, Trap::kFault)
-              << "vector " << info->trapno << " error " << info->error_code << " at " << info->signal.addr
-              << std::hex << " rip " << regs.rip << " rdi " << regs.rdi << " rsi " << regs.rsi << " rcx " << regs.rcx
-              << " rbx " << regs.rbx;
+              << "vector " << info->trapno << " error " << info->error_code << " at " << info->signal.addr << std::hex
+              << " rip " << regs.rip << " rdi " << regs.rdi << " rsi " << regs.rsi << " rcx " << regs.rcx << " rbx "
+              << regs.rbx;
           ASSERT_EQ(regs.r12, static_cast<uint64_t>(n));
           if (info->trap == Trap::kInterrupted) {
             interrupts.fetch_add(1);

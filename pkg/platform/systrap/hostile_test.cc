@@ -259,7 +259,7 @@ class SystrapHostile : public PlatformConformance {
   int hangs_ = 0, deaths_ = 0, made_ = 0;
 };
 
-INSTANTIATE_TEST_SUITE_P(Systrap, SystrapHostile, testing::Values(PlatformFactory{"systrap", systrap::Create, true}),
+INSTANTIATE_TEST_SUITE_P(Systrap, SystrapHostile, testing::Values(PlatformFactory{"systrap", systrap::Create}),
                          [](const auto& info) { return info.param.name; });
 
 // System calls that would be seen from outside, in registers.

@@ -459,7 +459,7 @@ class SystrapRewriting : public PlatformConformance {
   Rewriter::Plan plan_;
 };
 
-INSTANTIATE_TEST_SUITE_P(Systrap, SystrapRewriting, testing::Values(PlatformFactory{"systrap", systrap::Create, true}),
+INSTANTIATE_TEST_SUITE_P(Systrap, SystrapRewriting, testing::Values(PlatformFactory{"systrap", systrap::Create}),
                          [](const auto& info) { return info.param.name; });
 
 struct Form {

@@ -8,8 +8,9 @@ namespace redoubt::arch {
 
 // AT_HWCAP: edx of cpuid's leaf 1.
 uint64_t Hwcap();
-// AT_HWCAP2: bit 1 if rdfsbase and its kin work in user mode, which the host decides.
-uint64_t Hwcap2();
+// AT_HWCAP2: nothing. The bit for wrgsbase in user mode stays clear, as a program that sets gs by it would lose its
+// slot (platform/systrap); by arch_prctl(2) it may.
+inline constexpr uint64_t kHwcap2 = 0;
 
 }  // namespace redoubt::arch
 

@@ -1,5 +1,4 @@
 #include <cpuid.h>
-#include <sys/auxv.h>
 
 #include "pkg/sentry/arch/hwcap.h"
 
@@ -10,11 +9,6 @@ uint64_t Hwcap() {
   uint32_t a = 0, b = 0, c = 0, d = 0;
   __get_cpuid(1, &a, &b, &c, &d);
   return d;
-}
-
-uint64_t Hwcap2() {
-  constexpr uint64_t kFsGsBase = 2;
-  return getauxval(AT_HWCAP2) & kFsGsBase;
 }
 
 }  // namespace redoubt::arch

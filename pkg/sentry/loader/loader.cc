@@ -187,7 +187,7 @@ Result<Image> Load(const Args& args, mm::MemoryManager& mm) {
   stack.auxv.push_back({AT_GID, creds != nullptr ? creds->rgid : 0});
   stack.auxv.push_back({AT_EGID, creds != nullptr ? creds->egid : 0});
   stack.auxv.push_back({AT_SECURE, args.secure ? 1u : 0u});
-  stack.auxv.push_back({AT_HWCAP2, arch::Hwcap2()});
+  stack.auxv.push_back({AT_HWCAP2, arch::kHwcap2});
   stack.top = TRY(MapStack(args, arch::InitialStackSize(stack), elf.executable_stack, memory));
   Result<arch::InitialStack> built = arch::BuildInitialStack(mm, stack);
   // Only memory can be short here: the mapping was made to fit.
