@@ -40,6 +40,21 @@ enum class Rank : int {
   kSlots = 325,         // platform: which context has which thread of a stub
   kAddressSpace = 330,  // platform
   kMemoryFile = 340,
+  // netstack (the order among them is explained in pkg/netstack/stack/stack.h)
+  kNetEndpoint = 350,   // one transport endpoint
+  kNetDemux = 355,      // which endpoint takes which packets
+  kNetPorts = 360,      // which local ports are taken
+  kNetStack = 362,      // the list of interfaces, protocols, packet sockets
+  kNetGroups = 364,     // multicast membership of one interface
+  kNetInterface = 366,  // addresses and flags of one interface
+  kNetLocalAddresses = 368,
+  kNetRoutes = 370,
+  kNetNeighbours = 372,  // one interface's neighbour table
+  kNetReassembly = 374,
+  kNetPathMtu = 376,
+  kNetLink = 380,    // a link endpoint's queues
+  kNetTimers = 390,  // the timer queue
+  kNetPool = 395,    // free lists of packets and chunks
   // wake-ups: taken under nearly everything
   kFutex = 400,
   kHostPoller = 405,   // host descriptors watched; held while their queues are notified

@@ -1,0 +1,182 @@
+#include "pkg/netstack/transport/datagram_endpoint.h"
+
+#include <algorithm>
+
+namespace redoubt::netstack {
+
+waiter::EventMask DatagramEndpoint::Readiness() const {
+  sync::MutexLock lock(mu_);
+  waiter::EventMask r = waiter::kOut | waiter::kWrNorm;  // nothing that is sent waits here
+  if (!queue_.empty() || read_shutdown_) r |= waiter::kIn | waiter::kRdNorm;
+  if (read_shutdown_) r |= waiter::kRdHup;
+  if (read_shutdown_ && write_shutdown_) r |= waiter::kHup;
+  if (error_ != 0 || !errors_.empty()) r |= waiter::kErr;
+  return r;
+}
+
+DatagramOptions DatagramEndpoint::options() const {
+  sync::MutexLock lock(mu_);
+  return options_;
+}
+
+void DatagramEndpoint::SetOptions(const DatagramOptions& options) {
+  sync::MutexLock lock(mu_);
+  options_ = options;
+}
+
+Result<PacketPtr> DatagramEndpoint::Receive(bool peek) {
+  sync::MutexLock lock(mu_);
+  if (error_ != 0) return Err(std::exchange(error_, 0));
+  if (queue_.empty()) {
+    if (read_shutdown_) return PacketPtr();
+    return Err(EAGAIN);
+  }
+  if (peek) return ClonePacket(queue_.front());
+  PacketPtr packet = queue_.PopFront();
+  queued_bytes_ -= packet->data.memory() + sizeof(Packet);
+  return packet;
+}
+
+int DatagramEndpoint::TakeError() {
+  sync::MutexLock lock(mu_);
+  return std::exchange(error_, 0);
+}
+
+std::optional<QueuedError> DatagramEndpoint::TakeQueuedError() {
+  sync::MutexLock lock(mu_);
+  if (errors_.empty()) return std::nullopt;
+  QueuedError e = errors_.front();
+  errors_.erase(errors_.begin());
+  return e;
+}
+
+size_t DatagramEndpoint::ReceiveQueueBytes() const {
+  sync::MutexLock lock(mu_);
+  return queue_.empty() ? 0 : queue_.front().data.size();
+}
+
+uint64_t DatagramEndpoint::dropped() const {
+  sync::MutexLock lock(mu_);
+  return dropped_;
+}
+
+bool DatagramEndpoint::Enqueue(PacketPtr packet) {
+  size_t memory = packet->data.memory() + sizeof(Packet);
+  {
+    sync::MutexLock lock(mu_);
+    // As Linux: one datagram always fits into an empty queue.
+    if (closed_ || read_shutdown_ || (queued_bytes_ + memory > options_.receive_buffer && !queue_.empty())) {
+      dropped_++;
+      return false;
+    }
+    packet->interface = nullptr;
+    queue_.PushBack(std::move(packet));
+    queued_bytes_ += memory;
+  }
+  waiters_.Notify(waiter::kIn | waiter::kRdNorm);
+  return true;
+}
+
+void DatagramEndpoint::ReportError(const TransportError& error, const SocketAddress& destination, bool pending) {
+  {
+    sync::MutexLock lock(mu_);
+    if (closed_) return;
+    if (pending || options_.receive_errors) error_ = error.error.value();
+    if (options_.receive_errors && errors_.size() < kMaxErrors) errors_.push_back({error, destination});
+    if (error_ == 0) return;
+  }
+  waiters_.Notify(waiter::kErr);
+}
+
+Result<RefPtr<Interface>> DatagramEndpoint::GroupInterface(const Address& group, uint32_t interface_index) {
+  if (interface_index != 0) {
+    RefPtr<Interface> interface = stack_.FindInterface(interface_index);
+    if (interface == nullptr) return Err(ENODEV);
+    return interface;
+  }
+  Result<Route> route = stack_.FindRoute({.remote = group});
+  if (!route) return Err(ENODEV);
+  return RefPtr<Interface>(&route->interface());
+}
+
+Result<> DatagramEndpoint::JoinGroup(const Address& group, uint32_t interface_index) {
+  if (!group.IsMulticast()) return Err(EINVAL);
+  RefPtr<Interface> interface = TRY(GroupInterface(group, interface_index));
+  Membership membership{group, interface->index()};
+  {
+    sync::MutexLock lock(mu_);
+    if (std::ranges::find(memberships_, membership) != memberships_.end()) return Err(EADDRINUSE);
+    if (memberships_.size() >= kMaxMemberships) return Err(ENOBUFS);
+    memberships_.push_back(membership);
+  }
+  Result<> joined = interface->JoinGroup(group);
+  if (!joined) {
+    sync::MutexLock lock(mu_);
+    std::erase(memberships_, membership);
+  }
+  return joined;
+}
+
+Result<> DatagramEndpoint::LeaveGroup(const Address& group, uint32_t interface_index) {
+  uint32_t index;
+  {
+    sync::MutexLock lock(mu_);
+    auto it = std::ranges::find_if(memberships_, [&](const Membership& m) {
+      return m.group == group && (interface_index == 0 || m.interface_index == interface_index);
+    });
+    if (it == memberships_.end()) return Err(EADDRNOTAVAIL);
+    index = it->interface_index;
+    memberships_.erase(it);
+  }
+  if (RefPtr<Interface> interface = stack_.FindInterface(index)) (void)interface->LeaveGroup(group);
+  return {};
+}
+
+bool DatagramEndpoint::InGroup(const Address& group, uint32_t interface_index) const {
+  sync::MutexLock lock(mu_);
+  return std::ranges::find(memberships_, Membership{group, interface_index}) != memberships_.end();
+}
+
+void DatagramEndpoint::LeaveAllGroups() {
+  std::vector<Membership> memberships;
+  {
+    sync::MutexLock lock(mu_);
+    memberships.swap(memberships_);
+  }
+  for (const Membership& m : memberships) {
+    if (RefPtr<Interface> interface = stack_.FindInterface(m.interface_index)) (void)interface->LeaveGroup(m.group);
+  }
+}
+
+Result<Route> DatagramEndpoint::FindRouteLocked(const SocketAddress& to, const Address& local) {
+  RouteRequest request{.remote = to.address,
+                       .local = local,
+                       .interface_index = options_.bound_interface != 0 ? options_.bound_interface : to.interface_index,
+                       .broadcast_allowed = options_.broadcast};
+  if (to.address.IsMulticast()) {
+    if (request.interface_index == 0) request.interface_index = options_.multicast_interface;
+    if (request.local.empty() && options_.multicast_source.family() == to.address.family()) {
+      request.local = options_.multicast_source;
+    }
+  } else if (local.IsMulticast()) {
+    request.local = {};  // bound to a group: that receives, it is no source
+  }
+  if (route_ && !route_.IsStale() && request.remote == route_request_.remote && request.local == route_request_.local &&
+      request.interface_index == route_request_.interface_index &&
+      request.broadcast_allowed == route_request_.broadcast_allowed) {
+    return route_;
+  }
+  route_ = TRY(stack_.FindRoute(request));
+  route_request_ = request;
+  return route_;
+}
+
+WriteOptions DatagramEndpoint::WriteOptionsLocked(const Route& route, uint8_t protocol) const {
+  return {.protocol = protocol,
+          .ttl = route.is_multicast() ? options_.multicast_ttl : options_.ttl,
+          .traffic_class = options_.traffic_class,
+          .dont_fragment = options_.dont_fragment,
+          .multicast_loop = options_.multicast_loop};
+}
+
+}  // namespace redoubt::netstack

@@ -1,0 +1,122 @@
+// What UDP, raw, ping and packet endpoints have in common: options, a bounded receive queue, errors, readiness, groups.
+#ifndef REDOUBT_PKG_NETSTACK_TRANSPORT_DATAGRAM_ENDPOINT_H_
+#define REDOUBT_PKG_NETSTACK_TRANSPORT_DATAGRAM_ENDPOINT_H_
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "pkg/errors/errors.h"
+#include "pkg/netstack/address/address.h"
+#include "pkg/netstack/packet/packet.h"
+#include "pkg/netstack/stack/stack.h"
+#include "pkg/refs/refs.h"
+#include "pkg/sync/mutex.h"
+#include "pkg/waiter/waiter.h"
+
+namespace redoubt::netstack {
+
+// Where a datagram goes or comes from: sockaddr_in, sockaddr_in6.
+struct SocketAddress {
+  Address address;
+  uint16_t port = 0;
+  uint32_t interface_index = 0;  // sin6_scope_id
+  friend bool operator==(const SocketAddress&, const SocketAddress&) = default;
+};
+
+// Socket options that decide how packets look and where they go (man 7 socket, ip, ipv6).
+struct DatagramOptions {
+  uint32_t bound_interface = 0;  // SO_BINDTODEVICE
+  bool broadcast = false;        // SO_BROADCAST
+  uint8_t ttl = 0;               // IP_TTL, IPV6_UNICAST_HOPS; 0: the stack's default
+  uint8_t traffic_class = 0;     // IP_TOS, IPV6_TCLASS
+  uint8_t multicast_ttl = 1;
+  bool multicast_loop = true;
+  uint32_t multicast_interface = 0;  // IP_MULTICAST_IF, IPV6_MULTICAST_IF
+  Address multicast_source;          // IP_MULTICAST_IF by address
+  bool multicast_all = true;         // IP_MULTICAST_ALL: also groups that others on this host have joined
+  bool dont_fragment = false;        // IP_MTU_DISCOVER: IP_PMTUDISC_DO
+  bool receive_errors = false;       // IP_RECVERR
+  bool v6_only = false;
+  bool reuse_address = false;
+  bool reuse_port = false;
+  uint32_t owner = 0;              // user id, for reuse_port
+  size_t receive_buffer = 212992;  // SO_RCVBUF: bytes of memory held by the queue
+};
+
+// One entry of the error queue (MSG_ERRQUEUE).
+struct QueuedError {
+  TransportError error;
+  SocketAddress destination;
+};
+
+// Thread-safe. Never blocks: Receive answers EAGAIN, and `waiters` tells when to try again.
+class DatagramEndpoint : public RefCounted {
+ public:
+  static constexpr size_t kMaxErrors = 64;
+  static constexpr size_t kMaxMemberships = 20;  // net.ipv4.igmp_max_memberships
+
+  waiter::Queue& waiters() { return waiters_; }
+  // Level of poll(2)'s events, exactly.
+  waiter::EventMask Readiness() const EXCLUDES(mu_);
+
+  DatagramOptions options() const EXCLUDES(mu_);
+  void SetOptions(const DatagramOptions& options) EXCLUDES(mu_);
+
+  // The next datagram; its data is what the reader gets. EAGAIN; a pending error once; null after Shutdown for reading
+  // (end of file).
+  Result<PacketPtr> Receive(bool peek = false) EXCLUDES(mu_);
+  // SO_ERROR: the pending error, cleared; 0 if none.
+  int TakeError() EXCLUDES(mu_);
+  std::optional<QueuedError> TakeQueuedError() EXCLUDES(mu_);
+  size_t ReceiveQueueBytes() const EXCLUDES(mu_);  // of the next datagram: FIONREAD
+  uint64_t dropped() const EXCLUDES(mu_);          // because the queue was full (SO_RXQ_OVFL)
+
+  // IP_ADD_MEMBERSHIP and its kin. EADDRINUSE, EADDRNOTAVAIL, ENODEV, ENOBUFS, EINVAL.
+  Result<> JoinGroup(const Address& group, uint32_t interface_index) EXCLUDES(mu_);
+  Result<> LeaveGroup(const Address& group, uint32_t interface_index) EXCLUDES(mu_);
+  bool InGroup(const Address& group, uint32_t interface_index) const EXCLUDES(mu_);
+
+ protected:
+  explicit DatagramEndpoint(Stack& stack) : stack_(stack), mu_(sync::Rank::kNetEndpoint) {}
+
+  // Puts a datagram into the queue and wakes readers; false if it was full.
+  bool Enqueue(PacketPtr packet) EXCLUDES(mu_);
+  // Remembers an error and wakes everybody. `pending` says whether it also becomes SO_ERROR.
+  void ReportError(const TransportError& error, const SocketAddress& destination, bool pending) EXCLUDES(mu_);
+  void LeaveAllGroups() EXCLUDES(mu_);
+  // The route for one destination by the options; kept for the next time.
+  Result<Route> FindRouteLocked(const SocketAddress& to, const Address& local) REQUIRES(mu_);
+  WriteOptions WriteOptionsLocked(const Route& route, uint8_t protocol) const REQUIRES(mu_);
+  // The interface a membership is meant for; 0 means that which leads to the group.
+  Result<RefPtr<Interface>> GroupInterface(const Address& group, uint32_t interface_index);
+
+  struct Membership {
+    Address group;
+    uint32_t interface_index;
+    bool operator==(const Membership&) const = default;
+  };
+
+  Stack& stack_;
+  waiter::Queue waiters_;
+  mutable sync::Mutex mu_;
+  DatagramOptions options_ GUARDED_BY(mu_);
+  bool read_shutdown_ GUARDED_BY(mu_) = false;
+  bool write_shutdown_ GUARDED_BY(mu_) = false;
+  bool closed_ GUARDED_BY(mu_) = false;
+
+ private:
+  PacketList queue_ GUARDED_BY(mu_);
+  size_t queued_bytes_ GUARDED_BY(mu_) = 0;
+  uint64_t dropped_ GUARDED_BY(mu_) = 0;
+  int error_ GUARDED_BY(mu_) = 0;
+  std::vector<QueuedError> errors_ GUARDED_BY(mu_);
+  std::vector<Membership> memberships_ GUARDED_BY(mu_);
+  // The last route and what it was found for.
+  Route route_ GUARDED_BY(mu_);
+  RouteRequest route_request_ GUARDED_BY(mu_);
+};
+
+}  // namespace redoubt::netstack
+
+#endif  // REDOUBT_PKG_NETSTACK_TRANSPORT_DATAGRAM_ENDPOINT_H_
