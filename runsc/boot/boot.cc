@@ -29,6 +29,8 @@
 #include "pkg/sentry/loader/vdso/vdso.h"
 #include "pkg/sentry/pgalloc/memory_file.h"
 #include "pkg/sentry/pipe/pipe.h"
+#include "pkg/sentry/socket/inet/inet.h"
+#include "pkg/sentry/socket/inet/network.h"
 #include "pkg/sentry/socket/socket.h"
 #include "pkg/sentry/socket/unix/unix.h"
 #include "pkg/sentry/strace/strace.h"
@@ -297,6 +299,12 @@ int BootMain() {
   dev::RegisterDevices({.controlling_terminal = ControllingTerminal});
   devpts::RegisterDevices();
   socket::RegisterFamily(AF_UNIX, unixsock::UnixFamily());
+  // --network=none: a loopback and nothing else.
+  auto* network = new inetsock::Network(*executor);
+  if (Result<> r = network->AddLoopback(); !r) {
+    return Fail(sandbox::kSetupFailed, fmt::format("cannot make the loopback interface: {}", r.error().name()));
+  }
+  inetsock::RegisterFamilies(*network);
   RegisterFilesystems(*kernel);
   if (options.strace) syscalls::SetTracer(strace::Trace);
 

@@ -95,6 +95,18 @@ Result<int> IntOption(std::span<const std::byte> value) {
 Socket::Socket(vfs::Path path, int family, int type, int protocol, int flags)
     : FileDescription(std::move(path), O_RDWR | flags), family_(family), type_(type), protocol_(protocol) {}
 
+void Socket::InheritOptions(const Socket& listener) {
+  auto copy = [](auto& to, const auto& from) {
+    to.store(from.load(std::memory_order_relaxed), std::memory_order_relaxed);
+  };
+  copy(send_buffer_, listener.send_buffer_);
+  copy(receive_buffer_, listener.receive_buffer_);
+  copy(send_timeout_, listener.send_timeout_);
+  copy(receive_timeout_, listener.receive_timeout_);
+  copy(options_, listener.options_);
+  copy(linger_, listener.linger_);
+}
+
 fiber::Time Socket::ReceiveDeadline(int flags) const {
   if (nonblocking() || (flags & MSG_DONTWAIT)) return kNoWait;
   return After(receive_timeout_.load(std::memory_order_relaxed));

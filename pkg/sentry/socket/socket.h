@@ -6,6 +6,7 @@
 #include <sys/socket.h>
 
 #include <atomic>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
@@ -62,6 +63,13 @@ struct InMessage {
   AddressBytes from;  // only if wanted; empty: the sender has no name
   std::vector<RefPtr<vfs::FileDescription>> files;
   std::optional<ucred> creds;  // if the socket wants them
+  // Ancillary data of the protocol's own: IP_PKTINFO, IP_RECVERR, ...
+  struct Control {
+    int level = 0;
+    int type = 0;
+    std::vector<std::byte> data;
+  };
+  std::vector<Control> control;
 };
 
 // An open socket. Calls with a deadline wait, interruptibly, until it has come: kNoWait gives EAGAIN at once, and so
@@ -115,6 +123,10 @@ class Socket : public vfs::FileDescription {
   virtual void BuffersChanged() {}
   // Whether a SOL_SOCKET option that is on or off is on.
   bool option_on(int name) const { return options_.load(std::memory_order_relaxed) >> name & 1; }
+  // SO_LINGER.
+  linger linger_option() const { return std::bit_cast<linger>(linger_.load(std::memory_order_relaxed)); }
+  // Options above as accept(2) hands them from the listener to the new socket.
+  void InheritOptions(const Socket& listener);
 
  private:
   const int family_, type_, protocol_;
