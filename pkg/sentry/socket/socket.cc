@@ -18,6 +18,7 @@ namespace {
 
 constexpr size_t kFamilies = 64;
 constinit std::atomic<Family*> families[kFamilies];
+constinit std::atomic<DeviceIoctls*> device_ioctls;
 
 // Linux's SOCK_MIN_SNDBUF and SOCK_MIN_RCVBUF.
 constexpr uint32_t kMinSendBuffer = 4608;
@@ -79,6 +80,14 @@ Result<Family*> FindFamily(int number) {
   Family* family = families[number].load(std::memory_order_acquire);
   if (family == nullptr) return Err(EAFNOSUPPORT);
   return family;
+}
+
+void RegisterDeviceIoctls(DeviceIoctls& devices) { device_ioctls.store(&devices, std::memory_order_release); }
+
+Result<uint64_t> Socket::Ioctl(MemoryIo& io, uint32_t command, uint64_t arg) {
+  DeviceIoctls* devices = device_ioctls.load(std::memory_order_acquire);
+  if (devices == nullptr) return Err(ENOTTY);
+  return devices->Ioctl(io, command, arg);
 }
 
 vfs::Path MakeSocketPath(const auth::Credentials& creds) {

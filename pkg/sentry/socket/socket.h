@@ -103,6 +103,9 @@ class Socket : public vfs::FileDescription {
   fiber::Time ReceiveDeadline(int flags) const;
   fiber::Time SendDeadline(int flags) const;
 
+  // What a family does not know goes to the network devices: netdevice(7) works on a socket of any family. ENOTTY.
+  Result<uint64_t> Ioctl(MemoryIo& io, uint32_t command, uint64_t arg) override;
+
   Result<uint64_t> Seek(int64_t, int) override { return Err(ESPIPE); }
   bool SupportsEpoll() const override { return true; }
   bool RaisesSigpipe() const override { return type_ == SOCK_STREAM; }
@@ -151,6 +154,16 @@ class Family {
 void RegisterFamily(int number, Family& family);
 // EAFNOSUPPORT.
 Result<Family*> FindFamily(int number);
+
+// The requests of netdevice(7). Thread-safe.
+class DeviceIoctls {
+ public:
+  virtual ~DeviceIoctls() = default;
+  // ENOTTY for a command that is none of them.
+  virtual Result<uint64_t> Ioctl(MemoryIo& io, uint32_t command, uint64_t arg) = 0;
+};
+// By the family that has the devices. `devices` lives for ever.
+void RegisterDeviceIoctls(DeviceIoctls& devices);
 
 // A socket's place in /proc/PID/fd: "socket:[N]".
 vfs::Path MakeSocketPath(const auth::Credentials& creds);

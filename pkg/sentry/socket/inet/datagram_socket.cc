@@ -70,7 +70,8 @@ Result<size_t> DatagramSocket::SendBytes(IoSequence& data, const std::optional<S
 }
 
 Result<size_t> DatagramSocket::Send(const Caller&, socket::OutMessage& message, int flags, fiber::Time) {
-  if ((flags & MSG_OOB) != 0) return Err(EOPNOTSUPP);
+  // Linux's IPv6 sockets do not look at it.
+  if ((flags & MSG_OOB) != 0 && family() == AF_INET) return Err(EOPNOTSUPP);
   std::optional<SocketAddress> to;
   if (!message.to.empty()) to = Destination(TRY(ParseAddress(family(), message.to, AcceptsIpv4::kYes)));
   return SendBytes(message.data, to, flags);

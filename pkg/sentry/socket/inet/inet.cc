@@ -3,6 +3,7 @@
 #include <netinet/in.h>
 
 #include "pkg/sentry/socket/inet/datagram_socket.h"
+#include "pkg/sentry/socket/inet/interface_ioctl.h"
 #include "pkg/sentry/socket/inet/stream_socket.h"
 
 namespace redoubt::inetsock {
@@ -42,6 +43,7 @@ class Inet final : public socket::Family {
 
 void RegisterFamilies(Network& network) {
   for (int family : {AF_INET, AF_INET6}) socket::RegisterFamily(family, *new Inet(network, family));
+  socket::RegisterDeviceIoctls(*new InterfaceIoctls(network.stack()));
 }
 
 }  // namespace redoubt::inetsock

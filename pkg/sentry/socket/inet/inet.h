@@ -7,7 +7,7 @@
 
 namespace redoubt::inetsock {
 
-// Registers both families with sockets of `network`, which must live for ever.
+// Registers both families with sockets of `network`, which must live for ever, and netdevice(7) for all families.
 void RegisterFamilies(Network& network);
 
 }  // namespace redoubt::inetsock

@@ -21,7 +21,7 @@ Result<uint64_t> InetSocket::Ioctl(MemoryIo& io, uint32_t command, uint64_t arg)
       bytes = TRY(Unsent());
       break;
     default:
-      return InterfaceIoctl(network_.stack(), io, command, arg);
+      return Socket::Ioctl(io, command, arg);
   }
   TRY(io.CopyOutObject<int32_t>(arg, static_cast<int32_t>(std::min<size_t>(bytes, INT_MAX))));
   return 0;

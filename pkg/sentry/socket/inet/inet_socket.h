@@ -12,7 +12,7 @@ namespace redoubt::inetsock {
 
 class InetSocket : public socket::Socket {
  public:
-  // FIONREAD and SIOCOUTQ by Readable and Unsent, netdevice(7)'s SIOCGIF* by interface_ioctl.cc. ENOTTY otherwise.
+  // FIONREAD and SIOCOUTQ by Readable and Unsent; the base's otherwise.
   Result<uint64_t> Ioctl(MemoryIo& io, uint32_t command, uint64_t arg) override;
 
  protected:
@@ -43,10 +43,6 @@ auto Wait(Object& object, waiter::EventMask mask, fiber::Time deadline, Attempt&
   if (!waited) return Err(waited.error());
   return outcome;
 }
-
-// netdevice(7): SIOCGIFCONF, SIOCGIFNAME, SIOCGIFINDEX, SIOCGIFFLAGS, SIOCGIFADDR, SIOCGIFNETMASK, SIOCGIFBRDADDR,
-// SIOCGIFMTU, SIOCGIFHWADDR, SIOCGIFTXQLEN. ENODEV, EADDRNOTAVAIL, EFAULT, EINVAL; ENOTTY for any other command.
-Result<uint64_t> InterfaceIoctl(netstack::Stack& stack, MemoryIo& io, uint32_t command, uint64_t arg);
 
 }  // namespace redoubt::inetsock
 

@@ -7,7 +7,7 @@
 #include <cstring>
 #include <optional>
 
-#include "pkg/sentry/socket/inet/inet_socket.h"
+#include "pkg/sentry/socket/inet/interface_ioctl.h"
 
 namespace redoubt::inetsock {
 
@@ -110,10 +110,10 @@ Result<> Answer(Interface& interface, uint32_t command, ifreq& request) {
 
 }  // namespace
 
-Result<uint64_t> InterfaceIoctl(netstack::Stack& stack, MemoryIo& io, uint32_t command, uint64_t arg) {
+Result<uint64_t> InterfaceIoctls::Ioctl(MemoryIo& io, uint32_t command, uint64_t arg) {
   switch (command) {
     case SIOCGIFCONF:
-      return Configuration(stack, io, arg);
+      return Configuration(stack_, io, arg);
     case SIOCGIFNAME:
     case SIOCGIFINDEX:
     case SIOCGIFFLAGS:
@@ -130,10 +130,10 @@ Result<uint64_t> InterfaceIoctl(netstack::Stack& stack, MemoryIo& io, uint32_t c
   ifreq request = TRY(io.CopyInObject<ifreq>(arg));
   RefPtr<Interface> interface;
   if (command == SIOCGIFNAME) {
-    if (request.ifr_ifindex > 0) interface = stack.FindInterface(static_cast<uint32_t>(request.ifr_ifindex));
+    if (request.ifr_ifindex > 0) interface = stack_.FindInterface(static_cast<uint32_t>(request.ifr_ifindex));
   } else {
     request.ifr_name[IFNAMSIZ - 1] = '\0';
-    interface = stack.FindInterface(std::string_view(request.ifr_name));
+    interface = stack_.FindInterface(std::string_view(request.ifr_name));
   }
   if (!interface) return Err(ENODEV);
   TRY(Answer(*interface, command, request));

@@ -45,17 +45,13 @@ Result<> StreamSocket::Connect(const Caller&, socket::Address address, fiber::Ti
     return {};
   }
   const netstack::tcp::SocketAddress peer = ToTcp(TRY(ParseAddress(family(), address)));
-  // The first answer says why a call that does not wait failed: just begun, or still going on.
+  // The first answer says why a call that does not wait failed: just begun, or still going on. As in Linux that is so
+  // even where, on the loopback, the handshake is complete already.
   Result<> first = endpoint_->Connect(peer);
   auto going_on = [](const Result<>& r) {
     return !r && (r.error() == Errno(EINPROGRESS) || r.error() == Errno(EALREADY));
   };
-  if (!going_on(first)) return first;
-  if (deadline == socket::kNoWait) {
-    // On the loopback the handshake may be complete already.
-    Result<> again = endpoint_->Connect(peer);
-    return going_on(again) ? first : again;
-  }
+  if (!going_on(first) || deadline == socket::kNoWait) return first;
   Result<> done = Wait(*this, waiter::kOut, deadline, [&]() -> Result<> {
     Result<> r = endpoint_->Connect(peer);
     if (going_on(r)) return Err(EAGAIN);
