@@ -305,7 +305,7 @@ int BootMain() {
     return Fail(sandbox::kSetupFailed, fmt::format("cannot make the loopback interface: {}", r.error().name()));
   }
   inetsock::RegisterFamilies(*network);
-  RegisterFilesystems(*kernel);
+  RegisterFilesystems(*kernel, *network);
   if (options.strace) syscalls::SetTracer(strace::Trace);
 
   std::vector<int> gofers;

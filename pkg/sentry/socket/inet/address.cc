@@ -51,8 +51,9 @@ Result<netstack::SocketAddress> ParseAddress(int family, socket::Address bytes, 
   if (given != AF_INET6) return Err(EAFNOSUPPORT);
   sockaddr_in6 in6{};
   std::memcpy(&in6, bytes.data(), std::min(bytes.size(), sizeof(in6)));
-  netstack::SocketAddress address{.address = netstack::Address::FromBytes(std::as_bytes(std::span(in6.sin6_addr.s6_addr))),
-                                  .port = ntohs(in6.sin6_port)};
+  netstack::SocketAddress address{
+      .address = netstack::Address::FromBytes(std::as_bytes(std::span(in6.sin6_addr.s6_addr))),
+      .port = ntohs(in6.sin6_port)};
   if (address.address.IsLinkLocal() || address.address.IsMulticast()) address.interface_index = in6.sin6_scope_id;
   return address;
 }

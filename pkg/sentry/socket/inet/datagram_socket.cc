@@ -117,8 +117,8 @@ Result<size_t> DatagramSocket::ReceiveError(socket::InMessage& message) {
   const bool v6 = e->error.offender.is_ipv6();
   socket::AddressBytes offender = FormatAddress(v6 ? AF_INET6 : AF_INET, e->error.offender, 0);
   data.insert(data.end(), offender.begin(), offender.end());
-  message.control.push_back({.level = v6 ? IPPROTO_IPV6 : IPPROTO_IP, .type = v6 ? IPV6_RECVERR : IP_RECVERR,
-                             .data = std::move(data)});
+  message.control.push_back(
+      {.level = v6 ? IPPROTO_IPV6 : IPPROTO_IP, .type = v6 ? IPV6_RECVERR : IP_RECVERR, .data = std::move(data)});
   message.flags |= MSG_ERRQUEUE;
   message.from = FormatAddress(family(), e->destination.address, e->destination.port);
   return size_t{0};

@@ -1,3 +1,5 @@
+#include "pkg/sentry/socket/inet/interface_ioctl.h"
+
 #include <arpa/inet.h>
 #include <linux/sockios.h>
 #include <net/if.h>
@@ -6,8 +8,6 @@
 #include <algorithm>
 #include <cstring>
 #include <optional>
-
-#include "pkg/sentry/socket/inet/interface_ioctl.h"
 
 namespace redoubt::inetsock {
 

@@ -64,8 +64,8 @@ Result<> StreamSocket::Connect(const Caller&, socket::Address address, fiber::Ti
 
 Result<RefPtr<socket::Socket>> StreamSocket::Accept(const Caller& caller, int flags, fiber::Time deadline) {
   RefPtr<Endpoint> accepted = TRY(Wait(*this, waiter::kIn, deadline, [&] { return endpoint_->Accept(); }));
-  RefPtr<StreamSocket> s = MakeRef<StreamSocket>(network_, socket::MakeSocketPath(caller.creds), family(), flags,
-                                                 std::move(accepted));
+  RefPtr<StreamSocket> s =
+      MakeRef<StreamSocket>(network_, socket::MakeSocketPath(caller.creds), family(), flags, std::move(accepted));
   s->InheritOptions(*this);
   return RefPtr<Socket>(std::move(s));
 }
@@ -145,9 +145,8 @@ Result<size_t> StreamSocket::Receive(socket::InMessage& message, int flags, fibe
   const bool all = (flags & MSG_WAITALL) != 0 && (flags & MSG_PEEK) == 0;
   size_t total = 0;
   while (true) {
-    Result<size_t> n = Wait(*this, waiter::kIn | waiter::kRdHup, deadline, [&] {
-      return ReceiveOnce(message.data, flags);
-    });
+    Result<size_t> n =
+        Wait(*this, waiter::kIn | waiter::kRdHup, deadline, [&] { return ReceiveOnce(message.data, flags); });
     if (!n) {
       if (total > 0) return total;
       return n;
