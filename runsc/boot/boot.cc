@@ -30,6 +30,8 @@
 #include "pkg/sentry/loader/vdso/vdso.h"
 #include "pkg/sentry/pgalloc/memory_file.h"
 #include "pkg/sentry/pipe/pipe.h"
+#include "pkg/sentry/socket/inet/inet.h"
+#include "pkg/sentry/socket/inet/network.h"
 #include "pkg/sentry/socket/socket.h"
 #include "pkg/sentry/socket/unix/unix.h"
 #include "pkg/sentry/strace/strace.h"
@@ -315,7 +317,13 @@ int BootMain() {
   dev::RegisterDevices({.controlling_terminal = ControllingTerminal});
   devpts::RegisterDevices();
   socket::RegisterFamily(AF_UNIX, unixsock::UnixFamily());
-  RegisterFilesystems(*kernel);
+  // --network=none: a loopback and nothing else.
+  auto* network = new inetsock::Network(*executor);
+  if (Result<> r = network->AddLoopback(); !r) {
+    return Fail(sandbox::kSetupFailed, fmt::format("cannot make the loopback interface: {}", r.error().name()));
+  }
+  inetsock::RegisterFamilies(*network);
+  RegisterFilesystems(*kernel, *network);
   if (options.strace) syscalls::SetTracer(strace::Trace);
 
   std::vector<int> gofers;

@@ -14,6 +14,7 @@
 #include "pkg/sentry/fsimpl/sys/sys.h"
 #include "pkg/sentry/fsimpl/tmpfs/tmpfs.h"
 #include "pkg/sentry/kernel/proc_view.h"
+#include "pkg/sentry/socket/inet/net_table.h"
 #include "pkg/sentry/syscalls/file_systems.h"
 
 namespace redoubt::boot {
@@ -104,7 +105,7 @@ Result<> MakeMountPoint(const vfs::Walker& walker, const vfs::Path& root, const 
 
 }  // namespace
 
-void RegisterFilesystems(kernel::Kernel& kernel) {
+void RegisterFilesystems(kernel::Kernel& kernel, inetsock::Network& network) {
   using syscalls::RegisterFilesystem;
   kernel::Kernel* k = &kernel;
   RegisterFilesystem("tmpfs", [k](std::string_view, std::string_view options) -> Result<RefPtr<vfs::Filesystem>> {
@@ -114,8 +115,9 @@ void RegisterFilesystems(kernel::Kernel& kernel) {
   RegisterFilesystem("mqueue", [k](std::string_view, std::string_view) -> Result<RefPtr<vfs::Filesystem>> {
     return tmpfs::Create(k->memory_file(), {.type_name = "mqueue"});
   });
-  auto* view =
-      new kernel::ProcView(kernel, [] { return syscalls::RegisteredFilesystems(); });  // lives as the kernel does
+  auto* view = new kernel::ProcView(
+      kernel, [] { return syscalls::RegisteredFilesystems(); },
+      [&network](std::string_view name) { return inetsock::NetTable(network, name); });  // lives as the kernel does
   RegisterFilesystem("proc", [view](std::string_view, std::string_view) -> Result<RefPtr<vfs::Filesystem>> {
     return proc::Create(*view);
   });

@@ -8,13 +8,14 @@
 #include "pkg/errors/errors.h"
 #include "pkg/refs/refs.h"
 #include "pkg/sentry/kernel/kernel.h"
+#include "pkg/sentry/socket/inet/network.h"
 #include "pkg/sentry/vfs/vfs.h"
 #include "runsc/specutils/spec.h"
 
 namespace redoubt::boot {
 
-// Every type mount(2) knows. Once.
-void RegisterFilesystems(kernel::Kernel& kernel);
+// Every type mount(2) knows, with the network that /proc/net tells of. Once; both live for ever.
+void RegisterFilesystems(kernel::Kernel& kernel, inetsock::Network& network);
 
 // From a fiber. `gofers`: sockets, the root's first, then the bind mounts' in order; taken over. On failure the message
 // says what could not be mounted and why.

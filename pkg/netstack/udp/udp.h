@@ -37,6 +37,9 @@ class UdpProtocol final : public TransportProtocol {
   Stack& stack() { return stack_; }
   UdpStats& stats() { return stats_; }
 
+  // All bound endpoints, for /proc/net/udp.
+  std::vector<RefPtr<UdpEndpoint>> Endpoints() EXCLUDES(mu_);
+
  private:
   friend class UdpEndpoint;
 

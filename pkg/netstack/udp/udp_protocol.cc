@@ -169,6 +169,15 @@ void UdpProtocol::Remove(const UdpEndpoint& endpoint, uint16_t port) {
   if (it->second.empty()) bindings_.erase(it);
 }
 
+std::vector<RefPtr<UdpEndpoint>> UdpProtocol::Endpoints() {
+  std::vector<RefPtr<UdpEndpoint>> endpoints;
+  sync::MutexLock lock(mu_);
+  for (const auto& [port, bindings] : bindings_) {
+    for (const Binding& b : bindings) endpoints.push_back(b.endpoint);
+  }
+  return endpoints;
+}
+
 void UdpProtocol::Close() {
   std::vector<RefPtr<UdpEndpoint>> all;
   {

@@ -4,6 +4,8 @@
 
 #include <functional>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "pkg/sentry/fsimpl/proc/kernel_view.h"
@@ -13,9 +15,10 @@ namespace redoubt::kernel {
 
 class ProcView final : public proc::KernelView {
  public:
-  // `filesystems`: the types that mount(2) knows.
-  ProcView(Kernel& kernel, std::function<std::vector<std::string>()> filesystems)
-      : kernel_(kernel), filesystems_(std::move(filesystems)) {}
+  using NetTables = std::function<std::string(std::string_view)>;
+  // `filesystems`: the types that mount(2) knows. `net_tables`: KernelView::NetTable; none without a network.
+  ProcView(Kernel& kernel, std::function<std::vector<std::string>()> filesystems, NetTables net_tables = {})
+      : kernel_(kernel), filesystems_(std::move(filesystems)), net_tables_(std::move(net_tables)) {}
 
   std::vector<int> Processes() override;
   std::vector<int> Threads(int tgid) override;
@@ -37,10 +40,12 @@ class ProcView final : public proc::KernelView {
   Result<> SetHostname(std::string name) override;
   Result<> SetDomainname(std::string name) override;
   std::vector<std::string> Filesystems() override;
+  std::string NetTable(std::string_view name) override { return net_tables_ ? net_tables_(name) : std::string(); }
 
  private:
   Kernel& kernel_;
   const std::function<std::vector<std::string>()> filesystems_;
+  const NetTables net_tables_;
 };
 
 }  // namespace redoubt::kernel

@@ -18,6 +18,7 @@ namespace {
 
 constexpr size_t kFamilies = 64;
 constinit std::atomic<Family*> families[kFamilies];
+constinit std::atomic<DeviceIoctls*> device_ioctls;
 
 // Linux's SOCK_MIN_SNDBUF and SOCK_MIN_RCVBUF.
 constexpr uint32_t kMinSendBuffer = 4608;
@@ -81,6 +82,14 @@ Result<Family*> FindFamily(int number) {
   return family;
 }
 
+void RegisterDeviceIoctls(DeviceIoctls& devices) { device_ioctls.store(&devices, std::memory_order_release); }
+
+Result<uint64_t> Socket::Ioctl(MemoryIo& io, uint32_t command, uint64_t arg) {
+  DeviceIoctls* devices = device_ioctls.load(std::memory_order_acquire);
+  if (devices == nullptr) return Err(ENOTTY);
+  return devices->Ioctl(io, command, arg);
+}
+
 vfs::Path MakeSocketPath(const auth::Credentials& creds) {
   return vfs::MakeNumberedPath("socket", S_IFSOCK | 0777, creds.fsuid, creds.fsgid);
 }
@@ -94,6 +103,18 @@ Result<int> IntOption(std::span<const std::byte> value) {
 
 Socket::Socket(vfs::Path path, int family, int type, int protocol, int flags)
     : FileDescription(std::move(path), O_RDWR | flags), family_(family), type_(type), protocol_(protocol) {}
+
+void Socket::InheritOptions(const Socket& listener) {
+  auto copy = [](auto& to, const auto& from) {
+    to.store(from.load(std::memory_order_relaxed), std::memory_order_relaxed);
+  };
+  copy(send_buffer_, listener.send_buffer_);
+  copy(receive_buffer_, listener.receive_buffer_);
+  copy(send_timeout_, listener.send_timeout_);
+  copy(receive_timeout_, listener.receive_timeout_);
+  copy(options_, listener.options_);
+  copy(linger_, listener.linger_);
+}
 
 fiber::Time Socket::ReceiveDeadline(int flags) const {
   if (nonblocking() || (flags & MSG_DONTWAIT)) return kNoWait;

@@ -6,6 +6,7 @@
 #include <sys/socket.h>
 
 #include <atomic>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
@@ -62,6 +63,13 @@ struct InMessage {
   AddressBytes from;  // only if wanted; empty: the sender has no name
   std::vector<RefPtr<vfs::FileDescription>> files;
   std::optional<ucred> creds;  // if the socket wants them
+  // Ancillary data of the protocol's own: IP_PKTINFO, IP_RECVERR, ...
+  struct Control {
+    int level = 0;
+    int type = 0;
+    std::vector<std::byte> data;
+  };
+  std::vector<Control> control;
 };
 
 // An open socket. Calls with a deadline wait, interruptibly, until it has come: kNoWait gives EAGAIN at once, and so
@@ -95,6 +103,9 @@ class Socket : public vfs::FileDescription {
   fiber::Time ReceiveDeadline(int flags) const;
   fiber::Time SendDeadline(int flags) const;
 
+  // What a family does not know goes to the network devices: netdevice(7) works on a socket of any family. ENOTTY.
+  Result<uint64_t> Ioctl(MemoryIo& io, uint32_t command, uint64_t arg) override;
+
   Result<uint64_t> Seek(int64_t, int) override { return Err(ESPIPE); }
   bool SupportsEpoll() const override { return true; }
   bool RaisesSigpipe() const override { return type_ == SOCK_STREAM; }
@@ -115,6 +126,10 @@ class Socket : public vfs::FileDescription {
   virtual void BuffersChanged() {}
   // Whether a SOL_SOCKET option that is on or off is on.
   bool option_on(int name) const { return options_.load(std::memory_order_relaxed) >> name & 1; }
+  // SO_LINGER.
+  linger linger_option() const { return std::bit_cast<linger>(linger_.load(std::memory_order_relaxed)); }
+  // Options above as accept(2) hands them from the listener to the new socket.
+  void InheritOptions(const Socket& listener);
 
  private:
   const int family_, type_, protocol_;
@@ -139,6 +154,16 @@ class Family {
 void RegisterFamily(int number, Family& family);
 // EAFNOSUPPORT.
 Result<Family*> FindFamily(int number);
+
+// The requests of netdevice(7). Thread-safe.
+class DeviceIoctls {
+ public:
+  virtual ~DeviceIoctls() = default;
+  // ENOTTY for a command that is none of them.
+  virtual Result<uint64_t> Ioctl(MemoryIo& io, uint32_t command, uint64_t arg) = 0;
+};
+// By the family that has the devices. `devices` lives for ever.
+void RegisterDeviceIoctls(DeviceIoctls& devices);
 
 // A socket's place in /proc/PID/fd: "socket:[N]".
 vfs::Path MakeSocketPath(const auth::Credentials& creds);

@@ -237,6 +237,7 @@ Result<uint64_t> ReceiveMessage(Task& task, socket::Socket& s, Addr header_addr,
   if (!message.files.empty()) {
     DeliverFiles(task, std::move(message.files), (flags & MSG_CMSG_CLOEXEC) != 0, control);
   }
+  for (const socket::InMessage::Control& c : message.control) control.Add(c.level, c.type, c.data);
   if (control.truncated()) message.flags |= MSG_CTRUNC;
   if (header.msg_name != nullptr) {
     const size_t length = std::min<size_t>(message.from.size(), header.msg_namelen);

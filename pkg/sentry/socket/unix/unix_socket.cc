@@ -203,7 +203,7 @@ Result<uint64_t> UnixSocket::Ioctl(MemoryIo& io, uint32_t command, uint64_t arg)
       bytes = TRY(endpoint_->Unread());
       break;
     default:
-      return Err(ENOTTY);
+      return Socket::Ioctl(io, command, arg);
   }
   TRY(io.CopyOutObject<int32_t>(arg, static_cast<int32_t>(bytes)));
   return 0;

@@ -1,0 +1,206 @@
+// Options of datagram sockets: socket(7), ip(7), ipv6(7), udp(7).
+#include <netinet/in.h>
+#include <netinet/udp.h>
+
+#include <cstring>
+#include <string>
+
+#include "pkg/sentry/socket/inet/datagram_socket.h"
+#include "pkg/sentry/socket/inet/ip_options.h"
+
+namespace redoubt::inetsock {
+
+using netstack::Address;
+using netstack::DatagramOptions;
+using socket::OptionBytes;
+
+namespace {
+
+Address FromInAddr(const in_addr& a) { return Address::Ipv4(ntohl(a.s_addr)); }
+
+// The interface that has the address; 0 for the unspecified one. ENODEV.
+Result<uint32_t> InterfaceOf(netstack::Stack& stack, const Address& address) {
+  if (address.IsUnspecified()) return uint32_t{0};
+  for (const RefPtr<netstack::Interface>& i : stack.Interfaces()) {
+    if (i->FindAddress(address)) return i->index();
+  }
+  return Err(ENODEV);
+}
+
+struct Group {
+  Address address;
+  uint32_t interface_index = 0;
+};
+
+// struct ip_mreq or ip_mreqn (ip(7)), struct ipv6_mreq (ipv6(7)).
+Result<Group> ParseGroup(netstack::Stack& stack, int level, std::span<const std::byte> value) {
+  if (level == IPPROTO_IPV6) {
+    ipv6_mreq m;
+    if (value.size() < sizeof(m)) return Err(EINVAL);
+    std::memcpy(&m, value.data(), sizeof(m));
+    return Group{Address::FromBytes(std::as_bytes(std::span(m.ipv6mr_multiaddr.s6_addr))), m.ipv6mr_interface};
+  }
+  if (value.size() >= sizeof(ip_mreqn)) {
+    ip_mreqn m;
+    std::memcpy(&m, value.data(), sizeof(m));
+    if (m.imr_ifindex != 0) return Group{FromInAddr(m.imr_multiaddr), static_cast<uint32_t>(m.imr_ifindex)};
+    return Group{FromInAddr(m.imr_multiaddr), TRY(InterfaceOf(stack, FromInAddr(m.imr_address)))};
+  }
+  ip_mreq m;
+  if (value.size() < sizeof(m)) return Err(EINVAL);
+  std::memcpy(&m, value.data(), sizeof(m));
+  return Group{FromInAddr(m.imr_multiaddr), TRY(InterfaceOf(stack, FromInAddr(m.imr_interface)))};
+}
+
+}  // namespace
+
+template <typename Change>
+void DatagramSocket::ChangeOptions(Change&& change) {
+  fiber::MutexLock lock(options_mu_);
+  DatagramOptions options = endpoint_->options();
+  change(options);
+  endpoint_->SetOptions(options);
+}
+
+bool* DatagramSocket::WantedOption(Wanted& w, int level, int name) const {
+  if (level == IPPROTO_IP) {
+    switch (name) {
+      case IP_PKTINFO:
+        return &w.pktinfo;
+      case IP_RECVTTL:
+        return &w.ttl;
+      case IP_RECVTOS:
+        return &w.tos;
+      default:
+        return nullptr;
+    }
+  }
+  switch (name) {
+    case IPV6_RECVPKTINFO:
+      return &w.pktinfo6;
+    case IPV6_RECVHOPLIMIT:
+      return &w.hop_limit;
+    case IPV6_RECVTCLASS:
+      return &w.traffic_class;
+    default:
+      return nullptr;
+  }
+}
+
+Result<> DatagramSocket::SetSocketOption(const socket::Caller& caller, int name, std::span<const std::byte> value) {
+  if (name == SO_BINDTODEVICE) {
+    const uint32_t index = TRY(InterfaceOption(value));
+    ChangeOptions([&](DatagramOptions& o) { o.bound_interface = index; });
+    return {};
+  }
+  TRY(Socket::SetOption(caller, SOL_SOCKET, name, value));
+  ChangeOptions([&](DatagramOptions& o) {
+    o.broadcast = option_on(SO_BROADCAST);
+    o.reuse_address = option_on(SO_REUSEADDR);
+    o.reuse_port = option_on(SO_REUSEPORT);
+    o.owner = caller.creds.euid;
+    o.receive_buffer = receive_buffer();
+  });
+  return {};
+}
+
+Result<bool> DatagramSocket::SetGroupOption(int level, int name, std::span<const std::byte> value) {
+  netstack::Stack& stack = network_.stack();
+  const bool v6 = level == IPPROTO_IPV6;
+  if (name == (v6 ? IPV6_ADD_MEMBERSHIP : IP_ADD_MEMBERSHIP)) {
+    const Group g = TRY(ParseGroup(stack, level, value));
+    TRY(endpoint_->JoinGroup(g.address, g.interface_index));
+    return true;
+  }
+  if (name == (v6 ? IPV6_DROP_MEMBERSHIP : IP_DROP_MEMBERSHIP)) {
+    const Group g = TRY(ParseGroup(stack, level, value));
+    TRY(endpoint_->LeaveGroup(g.address, g.interface_index));
+    return true;
+  }
+  if (name != (v6 ? IPV6_MULTICAST_IF : IP_MULTICAST_IF)) return false;
+  Group g{Address::Any(netstack::Family::kIpv4), 0};
+  if (v6) {
+    g.interface_index = static_cast<uint32_t>(TRY(socket::IntOption(value)));
+  } else if (value.size() >= sizeof(ip_mreq)) {
+    // The interface's address follows the group's, which counts for nothing here.
+    g.interface_index = TRY(ParseGroup(stack, level, value)).interface_index;
+    std::array<std::byte, 4> bytes;
+    std::memcpy(bytes.data(), value.data() + offsetof(ip_mreq, imr_interface), bytes.size());
+    g.address = Address::FromBytes(bytes);
+  } else {
+    in_addr a;
+    if (value.size() < sizeof(a)) return Err(EINVAL);
+    std::memcpy(&a, value.data(), sizeof(a));
+    g = {FromInAddr(a), TRY(InterfaceOf(stack, FromInAddr(a)))};
+  }
+  if (g.interface_index != 0 && !stack.FindInterface(g.interface_index)) return Err(v6 ? ENODEV : EADDRNOTAVAIL);
+  ChangeOptions([&](DatagramOptions& o) {
+    o.multicast_interface = g.interface_index;
+    o.multicast_source = g.address.IsUnspecified() ? Address() : g.address;
+  });
+  return true;
+}
+
+Result<> DatagramSocket::SetOption(const socket::Caller& caller, int level, int name,
+                                   std::span<const std::byte> value) {
+  if (level == SOL_SOCKET) return SetSocketOption(caller, name, value);
+  if (level == IPPROTO_UDP) {
+    if (name != UDP_CORK) return Err(ENOPROTOOPT);
+    const bool on = TRY(socket::IntOption(value)) != 0;
+    fiber::MutexLock lock(cork_mu_);
+    cork_ = on;
+    if (on || !std::exchange(pending_, false)) return {};
+    TRY(endpoint_->Send(std::exchange(corked_, netstack::Buffer()), corked_to_));
+    return {};
+  }
+  if (level != IPPROTO_IP && (level != IPPROTO_IPV6 || family() != AF_INET6)) return Err(ENOPROTOOPT);
+  if (level == IPPROTO_IPV6 && name == IPV6_V6ONLY) {
+    const bool on = TRY(socket::IntOption(value)) != 0;
+    if (endpoint_->local().port != 0) return Err(EINVAL);
+    ChangeOptions([&](DatagramOptions& o) { o.v6_only = on; });
+    return {};
+  }
+  if (TRY(SetGroupOption(level, name, value))) return {};
+  {
+    fiber::MutexLock lock(options_mu_);
+    Wanted wanted = wanted_.load(std::memory_order_relaxed);
+    if (bool* flag = WantedOption(wanted, level, name); flag != nullptr) {
+      *flag = TRY(IpOptionValue(value)) != 0;
+      wanted_.store(wanted, std::memory_order_relaxed);
+      return {};
+    }
+  }
+  Result<> set;
+  ChangeOptions([&](DatagramOptions& o) { set = SetIpOption(o, level, name, value); });
+  return set;
+}
+
+Result<std::vector<std::byte>> DatagramSocket::GetOption(const socket::Caller& caller, int level, int name) {
+  if (level == SOL_SOCKET) {
+    if (name != SO_BINDTODEVICE) return Socket::GetOption(caller, level, name);
+    std::vector<std::byte> bytes;
+    const std::string interface = InterfaceName(endpoint_->options().bound_interface);
+    if (interface.empty()) return bytes;
+    for (char c : interface) bytes.push_back(static_cast<std::byte>(c));
+    bytes.push_back(std::byte{0});
+    return bytes;
+  }
+  if (level == IPPROTO_UDP) {
+    if (name != UDP_CORK) return Err(ENOPROTOOPT);
+    fiber::MutexLock lock(cork_mu_);
+    return OptionBytes<int>(cork_ ? 1 : 0);
+  }
+  if (level != IPPROTO_IP && (level != IPPROTO_IPV6 || family() != AF_INET6)) return Err(ENOPROTOOPT);
+  const DatagramOptions options = endpoint_->options();
+  if (level == IPPROTO_IPV6 && name == IPV6_MULTICAST_IF) {
+    return OptionBytes<int>(static_cast<int>(options.multicast_interface));
+  }
+  if (level == IPPROTO_IP && name == IP_MULTICAST_IF) {
+    return OptionBytes<uint32_t>(htonl(options.multicast_source.ipv4_value()));
+  }
+  Wanted wanted = wanted_.load(std::memory_order_relaxed);
+  if (bool* flag = WantedOption(wanted, level, name); flag != nullptr) return OptionBytes<int>(*flag ? 1 : 0);
+  return OptionBytes<int>(TRY(GetIpOption(options, level, name, network_.stack().default_ttl())));
+}
+
+}  // namespace redoubt::inetsock

@@ -1,0 +1,178 @@
+#include "pkg/sentry/socket/inet/datagram_socket.h"
+
+#include <linux/errqueue.h>
+#include <netinet/in.h>
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+namespace redoubt::inetsock {
+
+using netstack::Buffer;
+using netstack::SocketAddress;
+using netstack::UdpEndpoint;
+using socket::Caller;
+using socket::OptionBytes;
+
+namespace {
+
+constexpr size_t kHeadroom = 64;  // for UDP's, IP's and a link's header
+
+// As Linux, nowhere in particular is here.
+SocketAddress Destination(SocketAddress to) {
+  if (to.address.IsUnspecified()) to.address = netstack::Address::Loopback(to.address.family());
+  if (to.address.IsV4Mapped() && to.address.FromV4Mapped().IsUnspecified()) {
+    to.address = netstack::Address::Loopback(netstack::Family::kIpv4).ToV4Mapped();
+  }
+  return to;
+}
+
+}  // namespace
+
+DatagramSocket::DatagramSocket(Network& network, vfs::Path path, int family, int flags)
+    : InetSocket(network, std::move(path), family, SOCK_DGRAM, IPPROTO_UDP, flags),
+      endpoint_(UdpEndpoint::Create(network.udp(), ToFamily(family))) {}
+
+DatagramSocket::~DatagramSocket() { endpoint_->Close(); }
+
+Result<> DatagramSocket::Bind(const Caller& caller, socket::Address address) {
+  const SocketAddress to = TRY(ParseAddress(family(), address));
+  TRY(CheckPort(caller, to.port));
+  return endpoint_->Bind(to);
+}
+
+Result<> DatagramSocket::Connect(const Caller&, socket::Address address, fiber::Time) {
+  if (TRY(FamilyOf(address)) == AF_UNSPEC) return endpoint_->Disconnect();
+  return endpoint_->Connect(Destination(TRY(ParseAddress(family(), address, AcceptsIpv4::kYes))));
+}
+
+Result<size_t> DatagramSocket::SendBytes(IoSequence& data, const std::optional<SocketAddress>& to, int flags) {
+  const size_t n = data.remaining();
+  if (n > kMaxPayload) return Err(EMSGSIZE);
+  Buffer payload;
+  if (n > 0) payload = Buffer::Allocate(n, kHeadroom);
+  for (size_t i = 0; i < payload.view_count(); ++i) {
+    const std::span<std::byte> view = payload.MutableView(i);
+    if (TRY(data.CopyIn(view)) < view.size()) return Err(EFAULT);
+  }
+  fiber::MutexLock lock(cork_mu_);
+  if (!pending_ && !cork_ && (flags & MSG_MORE) == 0) return endpoint_->Send(std::move(payload), to);
+  if (corked_.size() + n > kMaxPayload) return Err(EMSGSIZE);
+  // The first piece says where to.
+  if (!pending_) corked_to_ = to;
+  pending_ = true;
+  corked_.Append(std::move(payload));
+  if (cork_ || (flags & MSG_MORE) != 0) return n;
+  pending_ = false;
+  TRY(endpoint_->Send(std::exchange(corked_, Buffer()), corked_to_));
+  return n;
+}
+
+Result<size_t> DatagramSocket::Send(const Caller&, socket::OutMessage& message, int flags, fiber::Time) {
+  // Linux's IPv6 sockets do not look at it.
+  if ((flags & MSG_OOB) != 0 && family() == AF_INET) return Err(EOPNOTSUPP);
+  std::optional<SocketAddress> to;
+  if (!message.to.empty()) to = Destination(TRY(ParseAddress(family(), message.to, AcceptsIpv4::kYes)));
+  return SendBytes(message.data, to, flags);
+}
+
+void DatagramSocket::AddControl(const netstack::Packet& packet, socket::InMessage& message) const {
+  const Wanted w = wanted_.load(std::memory_order_relaxed);
+  auto add = [&](int level, int type, const auto& value) {
+    message.control.push_back({.level = level, .type = type, .data = OptionBytes(value)});
+  };
+  if (packet.destination.is_ipv4()) {
+    if (w.pktinfo) {
+      in_pktinfo info{.ipi_ifindex = static_cast<int>(packet.interface_index)};
+      info.ipi_addr.s_addr = htonl(packet.destination.ipv4_value());
+      info.ipi_spec_dst = info.ipi_addr;
+      add(IPPROTO_IP, IP_PKTINFO, info);
+    }
+    if (w.ttl) add(IPPROTO_IP, IP_TTL, int{packet.ttl});
+    if (w.tos) add(IPPROTO_IP, IP_TOS, packet.traffic_class);
+  }
+  if (w.pktinfo6) {
+    in6_pktinfo info{.ipi6_ifindex = packet.interface_index};
+    const netstack::Address to = packet.destination.ToV4Mapped();
+    std::memcpy(&info.ipi6_addr, to.bytes().data(), sizeof(info.ipi6_addr));
+    add(IPPROTO_IPV6, IPV6_PKTINFO, info);
+  }
+  if (packet.destination.is_ipv6()) {
+    if (w.hop_limit) add(IPPROTO_IPV6, IPV6_HOPLIMIT, int{packet.ttl});
+    if (w.traffic_class) add(IPPROTO_IPV6, IPV6_TCLASS, int{packet.traffic_class});
+  }
+}
+
+// MSG_ERRQUEUE: ip(7), IP_RECVERR. The data that caused the error is not kept.
+Result<size_t> DatagramSocket::ReceiveError(socket::InMessage& message) {
+  std::optional<netstack::QueuedError> e = endpoint_->TakeQueuedError();
+  if (!e) return Err(EAGAIN);
+  sock_extended_err error{.ee_errno = static_cast<uint32_t>(e->error.error.value()),
+                          .ee_origin = static_cast<uint8_t>(e->error.origin),
+                          .ee_type = e->error.type,
+                          .ee_code = e->error.code,
+                          .ee_info = e->error.mtu};
+  std::vector<std::byte> data = OptionBytes(error);
+  const bool v6 = e->error.offender.is_ipv6();
+  socket::AddressBytes offender = FormatAddress(v6 ? AF_INET6 : AF_INET, e->error.offender, 0);
+  data.insert(data.end(), offender.begin(), offender.end());
+  message.control.push_back(
+      {.level = v6 ? IPPROTO_IPV6 : IPPROTO_IP, .type = v6 ? IPV6_RECVERR : IP_RECVERR, .data = std::move(data)});
+  message.flags |= MSG_ERRQUEUE;
+  message.from = FormatAddress(family(), e->destination.address, e->destination.port);
+  return size_t{0};
+}
+
+Result<size_t> DatagramSocket::ReceiveOnce(socket::InMessage& message, int flags) {
+  netstack::PacketPtr packet = TRY(endpoint_->Receive((flags & MSG_PEEK) != 0));
+  if (packet == nullptr) return size_t{0};  // shut down
+  const size_t length = packet->data.size();
+  const size_t n = std::min<size_t>(length, message.data.remaining());
+  size_t done = 0;
+  for (size_t i = 0; done < n; ++i) {
+    const std::span<const std::byte> view = packet->data.view(i);
+    const std::span<const std::byte> part = view.first(std::min(view.size(), n - done));
+    // As on Linux a datagram that could not be copied is lost.
+    if (TRY(message.data.CopyOut(part)) < part.size()) return Err(EFAULT);
+    done += part.size();
+  }
+  if (message.want_from) {
+    message.from = FormatAddress(family(), packet->source, packet->source_port, packet->interface_index);
+  }
+  AddControl(*packet, message);
+  if (length > n) message.flags |= MSG_TRUNC;
+  return (flags & MSG_TRUNC) != 0 ? length : n;
+}
+
+Result<size_t> DatagramSocket::Receive(socket::InMessage& message, int flags, fiber::Time deadline) {
+  if ((flags & MSG_OOB) != 0) return Err(EOPNOTSUPP);
+  if ((flags & MSG_ERRQUEUE) != 0) return ReceiveError(message);
+  return Wait(*this, waiter::kIn, deadline, [&] { return ReceiveOnce(message, flags); });
+}
+
+Result<size_t> DatagramSocket::Read(IoSequence& dst, vfs::IoFlags) {
+  if (dst.empty()) return size_t{0};
+  socket::InMessage message{.data = std::move(dst)};
+  Result<size_t> n = ReceiveOnce(message, 0);
+  dst = std::move(message.data);
+  return n;
+}
+
+Result<> DatagramSocket::Shutdown(int how) {
+  if (how != SHUT_RD && how != SHUT_WR && how != SHUT_RDWR) return Err(EINVAL);
+  return endpoint_->Shutdown(how != SHUT_WR, how != SHUT_RD);
+}
+
+Result<socket::AddressBytes> DatagramSocket::LocalName() {
+  const SocketAddress a = endpoint_->local();
+  return FormatAddress(family(), a.address, a.port, a.interface_index);
+}
+
+Result<socket::AddressBytes> DatagramSocket::PeerName() {
+  const std::optional<SocketAddress> a = endpoint_->peer();
+  if (!a) return Err(ENOTCONN);
+  return FormatAddress(family(), a->address, a->port, a->interface_index);
+}
+
+}  // namespace redoubt::inetsock

@@ -1,0 +1,76 @@
+// Private to inet: SOCK_DGRAM, udp(7).
+#ifndef REDOUBT_PKG_SENTRY_SOCKET_INET_DATAGRAM_SOCKET_H_
+#define REDOUBT_PKG_SENTRY_SOCKET_INET_DATAGRAM_SOCKET_H_
+
+#include <atomic>
+#include <optional>
+
+#include "pkg/netstack/udp/udp.h"
+#include "pkg/sentry/socket/inet/inet_socket.h"
+
+namespace redoubt::inetsock {
+
+// A datagram is copied once each way. Sending never waits: what the receiver has no room for is dropped, as on a
+// network.
+class DatagramSocket final : public InetSocket {
+ public:
+  DatagramSocket(Network& network, vfs::Path path, int family, int flags);
+  ~DatagramSocket() override;
+
+  Result<> Bind(const socket::Caller& caller, socket::Address address) override;
+  Result<> Connect(const socket::Caller& caller, socket::Address address, fiber::Time deadline) override;
+  Result<size_t> Send(const socket::Caller& caller, socket::OutMessage& message, int flags,
+                      fiber::Time deadline) override;
+  Result<size_t> Receive(socket::InMessage& message, int flags, fiber::Time deadline) override;
+  Result<> Shutdown(int how) override;
+  Result<socket::AddressBytes> LocalName() override;
+  Result<socket::AddressBytes> PeerName() override;
+  // datagram_options.cc
+  Result<> SetOption(const socket::Caller& caller, int level, int name, std::span<const std::byte> value) override;
+  Result<std::vector<std::byte>> GetOption(const socket::Caller& caller, int level, int name) override;
+
+  Result<size_t> Read(IoSequence& dst, vfs::IoFlags flags) override;
+  Result<size_t> Write(IoSequence& src, vfs::IoFlags flags) override { return SendBytes(src, std::nullopt, 0); }
+  waiter::EventMask Readiness(waiter::EventMask mask) override { return endpoint_->Readiness() & mask; }
+  void RegisterWaiter(waiter::Entry& entry) override { endpoint_->waiters().Register(entry); }
+  void UnregisterWaiter(waiter::Entry& entry) override { endpoint_->waiters().Unregister(entry); }
+
+ protected:
+  int TakeError() override { return endpoint_->TakeError(); }
+  Result<size_t> Readable() override { return endpoint_->ReceiveQueueBytes(); }
+  Result<size_t> Unsent() override { return size_t{0}; }  // nothing waits here
+
+ private:
+  static constexpr size_t kMaxPayload = 65535 - 8;
+
+  // Ancillary data that the reader asked for.
+  struct alignas(8) Wanted {  // as wide as an atomic is
+    bool pktinfo = false, ttl = false, tos = false, pktinfo6 = false, hop_limit = false, traffic_class = false;
+  };
+
+  Result<size_t> SendBytes(IoSequence& data, const std::optional<netstack::SocketAddress>& to, int flags);
+  Result<size_t> ReceiveOnce(socket::InMessage& message, int flags);
+  Result<size_t> ReceiveError(socket::InMessage& message);
+  void AddControl(const netstack::Packet& packet, socket::InMessage& message) const;
+  Result<> SetSocketOption(const socket::Caller& caller, int name, std::span<const std::byte> value);
+  // IP_ADD_MEMBERSHIP, IPV6_ADD_MEMBERSHIP, IP_MULTICAST_IF, ...; false: none of those.
+  Result<bool> SetGroupOption(int level, int name, std::span<const std::byte> value);
+  bool* WantedOption(Wanted& wanted, int level, int name) const;
+  template <typename Change>
+  void ChangeOptions(Change&& change);
+
+  const RefPtr<netstack::UdpEndpoint> endpoint_;
+  fiber::Mutex options_mu_;
+  std::atomic<Wanted> wanted_{};
+
+  // MSG_MORE, UDP_CORK: what is to become one datagram.
+  fiber::Mutex cork_mu_;
+  bool cork_ GUARDED_BY(cork_mu_) = false;
+  bool pending_ GUARDED_BY(cork_mu_) = false;
+  netstack::Buffer corked_ GUARDED_BY(cork_mu_);
+  std::optional<netstack::SocketAddress> corked_to_ GUARDED_BY(cork_mu_);
+};
+
+}  // namespace redoubt::inetsock
+
+#endif  // REDOUBT_PKG_SENTRY_SOCKET_INET_DATAGRAM_SOCKET_H_

@@ -1,0 +1,49 @@
+// Private to inet: what stream and datagram sockets have in common.
+#ifndef REDOUBT_PKG_SENTRY_SOCKET_INET_INET_SOCKET_H_
+#define REDOUBT_PKG_SENTRY_SOCKET_INET_INET_SOCKET_H_
+
+#include <utility>
+
+#include "pkg/sentry/socket/inet/address.h"
+#include "pkg/sentry/socket/inet/network.h"
+#include "pkg/sentry/socket/socket.h"
+
+namespace redoubt::inetsock {
+
+class InetSocket : public socket::Socket {
+ public:
+  // FIONREAD and SIOCOUTQ by Readable and Unsent; the base's otherwise.
+  Result<uint64_t> Ioctl(MemoryIo& io, uint32_t command, uint64_t arg) override;
+
+ protected:
+  InetSocket(Network& network, vfs::Path path, int family, int type, int protocol, int flags)
+      : Socket(std::move(path), family, type, protocol, flags), network_(network) {}
+
+  virtual Result<size_t> Readable() = 0;  // FIONREAD, bytes
+  virtual Result<size_t> Unsent() = 0;    // SIOCOUTQ, bytes
+
+  // ip(7): a port below 1024 needs CAP_NET_BIND_SERVICE. EACCES.
+  static Result<> CheckPort(const socket::Caller& caller, uint16_t port);
+  // SO_BINDTODEVICE (socket(7)): the index of the interface of that name, 0 for none. ENODEV, EINVAL.
+  Result<uint32_t> InterfaceOption(std::span<const std::byte> value) const;
+  std::string InterfaceName(uint32_t index) const;
+
+  Network& network_;
+};
+
+// socket::Blocking for attempts that may fail with ETIMEDOUT of their own, which is not the deadline's.
+template <typename Object, typename Attempt>
+auto Wait(Object& object, waiter::EventMask mask, fiber::Time deadline, Attempt&& attempt) -> decltype(attempt()) {
+  decltype(attempt()) outcome = Err(EAGAIN);
+  Result<> waited = socket::Blocking(object, mask, deadline, [&]() -> Result<> {
+    outcome = attempt();
+    if (!outcome && outcome.error() == Errno(EAGAIN)) return Err(EAGAIN);
+    return {};
+  });
+  if (!waited) return Err(waited.error());
+  return outcome;
+}
+
+}  // namespace redoubt::inetsock
+
+#endif  // REDOUBT_PKG_SENTRY_SOCKET_INET_INET_SOCKET_H_

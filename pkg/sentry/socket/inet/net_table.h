@@ -1,0 +1,18 @@
+// /proc/net of a Network: proc(5), "/proc/pid/net".
+#ifndef REDOUBT_PKG_SENTRY_SOCKET_INET_NET_TABLE_H_
+#define REDOUBT_PKG_SENTRY_SOCKET_INET_NET_TABLE_H_
+
+#include <string>
+#include <string_view>
+
+#include "pkg/sentry/socket/inet/network.h"
+
+namespace redoubt::inetsock {
+
+// The lines after the heading of /proc/net/NAME: dev, if_inet6, route, tcp, tcp6, udp, udp6; none for any other name.
+// Owner and inode of a socket are shown as 0: the endpoints do not know them.
+std::string NetTable(Network& network, std::string_view name);
+
+}  // namespace redoubt::inetsock
+
+#endif  // REDOUBT_PKG_SENTRY_SOCKET_INET_NET_TABLE_H_
