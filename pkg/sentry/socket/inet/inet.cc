@@ -2,6 +2,9 @@
 
 #include <netinet/in.h>
 
+#include <memory>
+#include <utility>
+
 #include "pkg/sentry/socket/inet/datagram_socket.h"
 #include "pkg/sentry/socket/inet/interface_ioctl.h"
 #include "pkg/sentry/socket/inet/stream_socket.h"
@@ -39,11 +42,22 @@ class Inet final : public socket::Family {
   const int family_;
 };
 
+struct Registration {
+  explicit Registration(Network& network) : v4(network, AF_INET), v6(network, AF_INET6), devices(network.stack()) {}
+  Inet v4, v6;
+  InterfaceIoctls devices;
+};
+
 }  // namespace
 
 void RegisterFamilies(Network& network) {
-  for (int family : {AF_INET, AF_INET6}) socket::RegisterFamily(family, *new Inet(network, family));
-  socket::RegisterDeviceIoctls(*new InterfaceIoctls(network.stack()));
+  // The sandbox has one network for ever; tests have one after another.
+  static Registration* current = nullptr;
+  auto next = std::make_unique<Registration>(network);
+  socket::RegisterFamily(AF_INET, next->v4);
+  socket::RegisterFamily(AF_INET6, next->v6);
+  socket::RegisterDeviceIoctls(next->devices);
+  delete std::exchange(current, next.release());
 }
 
 }  // namespace redoubt::inetsock
