@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "pkg/errors/errors.h"
+#include "pkg/netstack/address/socket_address.h"
 #include "pkg/netstack/clock/timer.h"
 #include "pkg/netstack/ports/port_manager.h"
 #include "pkg/netstack/stack/stack.h"
@@ -21,14 +22,6 @@
 #include "pkg/waiter/waiter.h"
 
 namespace redoubt::netstack::tcp {
-
-// sockaddr_in, sockaddr_in6.
-struct SocketAddress {
-  Address address;
-  uint16_t port = 0;
-  uint32_t interface_index = 0;  // sin6_scope_id
-  friend bool operator==(const SocketAddress&, const SocketAddress&) = default;
-};
 
 // Options that are not the connection's (Settings); inherited by accepted endpoints.
 struct EndpointOptions {

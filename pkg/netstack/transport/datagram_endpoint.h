@@ -8,6 +8,7 @@
 
 #include "pkg/errors/errors.h"
 #include "pkg/netstack/address/address.h"
+#include "pkg/netstack/address/socket_address.h"
 #include "pkg/netstack/packet/packet.h"
 #include "pkg/netstack/stack/stack.h"
 #include "pkg/refs/refs.h"
@@ -15,14 +16,6 @@
 #include "pkg/waiter/waiter.h"
 
 namespace redoubt::netstack {
-
-// Where a datagram goes or comes from: sockaddr_in, sockaddr_in6.
-struct SocketAddress {
-  Address address;
-  uint16_t port = 0;
-  uint32_t interface_index = 0;  // sin6_scope_id
-  friend bool operator==(const SocketAddress&, const SocketAddress&) = default;
-};
 
 // Socket options that decide how packets look and where they go (man 7 socket, ip, ipv6).
 struct DatagramOptions {

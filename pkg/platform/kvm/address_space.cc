@@ -6,6 +6,8 @@
 #include <optional>
 #include <vector>
 
+#include "pkg/platform/guest_range.h"
+
 namespace redoubt::platform::kvm {
 namespace {
 
@@ -66,11 +68,8 @@ Result<> KvmAddressSpace::Batch(std::span<const MapOp> ops) {
 }
 
 Result<> KvmAddressSpace::Apply(const MapOp& op, ring0::pagetables::Listener& lost) {
-  AddrRange range;
-  if (op.length == 0 || !IsPageAligned(op.addr) || !IsPageAligned(op.length) || !IsPageAligned(op.offset) ||
-      !ToRange(op.addr, op.length, &range) || range.end > kMaxUserAddress) {
-    return Err(EINVAL);
-  }
+  TRY(CheckGuestRange(op.addr, op.length, kMaxUserAddress));
+  if (!IsPageAligned(op.offset)) return Err(EINVAL);
   if (!op.access.any()) return tables_->tables.Unmap(op.addr, op.length, lost);
   if (op.addr < kMinUserAddress) return Err(EINVAL);
   const uint64_t physical = TRY(machine_->file_memory().Add(op.offset, op.length));

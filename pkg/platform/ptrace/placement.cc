@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "pkg/platform/affinity.h"
 #include "pkg/sync/mutex.h"
 
 namespace redoubt::platform::ptrace {
@@ -20,30 +21,10 @@ std::vector<Placement*>& Placements() REQUIRES(g_mu) {
 // A watchdog makes its rounds.
 std::atomic<bool> g_watched{false};
 
-// What the process may use when nothing is tied.
-const cpu_set_t& AllCpus() {
-  static const cpu_set_t set = [] {
-    cpu_set_t s;
-    CPU_ZERO(&s);
-    (void)sched_getaffinity(getpid(), sizeof(s), &s);
-    return s;
-  }();
-  return set;
-}
-
-void LetRoam(pid_t tid) { (void)sched_setaffinity(tid, sizeof(cpu_set_t), &AllCpus()); }
-
 int64_t Now() {
   timespec ts;
   clock_gettime(CLOCK_MONOTONIC, &ts);
   return ts.tv_sec * 1'000'000'000 + ts.tv_nsec;
-}
-
-bool TieTo(pid_t tid, int cpu) {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  CPU_SET(cpu, &set);
-  return sched_setaffinity(tid, sizeof(set), &set) == 0;
 }
 
 }  // namespace

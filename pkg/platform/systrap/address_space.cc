@@ -4,24 +4,15 @@
 
 #include <algorithm>
 
+#include "pkg/platform/guest_range.h"
 #include "pkg/platform/systrap/control.h"
 #include "pkg/platform/systrap/template_unsafe.h"
 
 namespace redoubt::platform::systrap {
 namespace {
 
-// The border that keeps the stub out of the guest's hands.
-Result<> CheckRange(Addr addr, uint64_t length) {
-  AddrRange range;
-  if (length == 0 || !IsPageAligned(addr) || !IsPageAligned(length) || !ToRange(addr, length, &range) ||
-      range.end > kMaxUserAddress) {
-    return Err(EINVAL);
-  }
-  return {};
-}
-
 Result<CommandPage::Op> ToCommand(const MapOp& op) {
-  TRY(CheckRange(op.addr, op.length));
+  TRY(CheckGuestRange(op.addr, op.length, kMaxUserAddress));
   if (!op.access.any())
     return CommandPage::Op{.addr = op.addr, .length = op.length, .protection = 0, .flags = 0, .offset = 0};
   if (!IsPageAligned(op.offset) || op.addr < kMinUserAddress) return Err(EINVAL);

@@ -121,11 +121,11 @@ Result<> SystrapContext::HaveSlot(StubProcess& process) {
     resting_ = true;
     process.Resting(*slot);
   }
-  LetOthersRest(process);
+  LetOthersRest();
   return WaitForSlot();
 }
 
-void SystrapContext::LetOthersRest(StubProcess& process) {
+void SystrapContext::LetOthersRest() {
   if (host_->waiting() == 0) return;
   const uint64_t start = __rdtsc();
   while (__rdtsc() - start < kLetRestCycles && !host_->AnyResting()) {

@@ -42,7 +42,7 @@ class SystrapContext final : public Context {
   // Of two guest threads that take turns, one wakes the other shortly before it sleeps itself, and then its thread, or
   // its processor, serves the other at the price of a few switches. So before one is waked from sleep, give those that
   // run a moment to come and rest.
-  void LetOthersRest(StubProcess& process);
+  void LetOthersRest();
   // The lease, if nobody has taken the slot.
   bool Reclaim();
   void LeaveProcess();

@@ -17,6 +17,7 @@
 #include <utility>
 
 #include "pkg/log/log.h"
+#include "pkg/platform/affinity.h"
 #include "pkg/platform/systrap/manager_unsafe.h"
 #include "pkg/platform/systrap/stub_process.h"
 #include "pkg/platform/systrap/template_unsafe.h"

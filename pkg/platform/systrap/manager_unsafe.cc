@@ -7,28 +7,13 @@
 
 #include <cerrno>
 
+#include "pkg/platform/affinity.h"
+
 namespace redoubt::platform::systrap {
 namespace {
 
 // Of rdtsc: some 10 ms.
 constexpr uint64_t kStay = 30'000'000;
-
-const cpu_set_t& AllCpus() {
-  static const cpu_set_t set = [] {
-    cpu_set_t s;
-    CPU_ZERO(&s);
-    (void)sched_getaffinity(getpid(), sizeof(s), &s);
-    return s;
-  }();
-  return set;
-}
-
-bool TieTo(pid_t tid, int cpu) {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  CPU_SET(cpu, &set);
-  return sched_setaffinity(tid, sizeof(set), &set) == 0;
-}
 
 // Of the calling thread.
 struct Placement {
@@ -57,8 +42,6 @@ int TieCaller() {
 }
 
 }  // namespace
-
-void LetRoam(pid_t tid) { (void)sched_setaffinity(tid, sizeof(cpu_set_t), &AllCpus()); }
 
 void BringManager(pid_t manager, int& last) {
   if (CPU_COUNT(&AllCpus()) < 2) return;

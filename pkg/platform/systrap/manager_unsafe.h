@@ -21,8 +21,6 @@ void BringManager(pid_t manager, int& last);
 // kept off before (-1: none). A thread that is waked by one that then spins must not queue up behind it, with another
 // processor idle: the host corrects that only after milliseconds. True if that was changed.
 bool KeepOff(pid_t tid, std::atomic<int>& kept_off);
-// Lets a thread run on all processors that the process had at first.
-void LetRoam(pid_t tid);
 
 // Wakes whoever waits for a change of a word of the control file.
 void WakeWord(std::atomic<uint32_t>& word);

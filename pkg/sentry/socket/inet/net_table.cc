@@ -32,7 +32,7 @@ std::string TcpTable(Network& network, Family family) {
   int line = 0;
   for (const RefPtr<netstack::tcp::Endpoint>& e : network.tcp().Endpoints()) {
     if (e->family() != family) continue;
-    const auto peer = e->peer().value_or(netstack::tcp::SocketAddress{});
+    const auto peer = e->peer().value_or(netstack::SocketAddress{});
     out += fmt::format(
         "{:4}: {} {} {:02X} {:08X}:{:08X} 00:00000000 00000000 {:5} {:8} 0 1 0000000000000000 0 0 0 10 -1\n", line++,
         Name(e->local(), family), Name(peer, family), static_cast<int>(e->state()), e->Unacknowledged(), e->Readable(),

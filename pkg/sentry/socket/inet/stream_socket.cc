@@ -13,12 +13,6 @@ using netstack::tcp::Endpoint;
 using netstack::tcp::State;
 using socket::Caller;
 
-namespace {
-
-netstack::tcp::SocketAddress ToTcp(const netstack::SocketAddress& a) { return {a.address, a.port, a.interface_index}; }
-
-}  // namespace
-
 StreamSocket::StreamSocket(Network& network, vfs::Path path, int family, int flags, RefPtr<Endpoint> endpoint)
     : InetSocket(network, std::move(path), family, SOCK_STREAM, IPPROTO_TCP, flags), endpoint_(std::move(endpoint)) {}
 
@@ -30,7 +24,7 @@ StreamSocket::~StreamSocket() {
 Result<> StreamSocket::Bind(const Caller& caller, socket::Address address) {
   const netstack::SocketAddress to = TRY(ParseAddress(family(), address));
   TRY(CheckPort(caller, to.port));
-  return endpoint_->Bind(ToTcp(to));
+  return endpoint_->Bind(to);
 }
 
 Result<> StreamSocket::Listen(const Caller&, int backlog) {
@@ -44,7 +38,7 @@ Result<> StreamSocket::Connect(const Caller&, socket::Address address, fiber::Ti
     endpoint_->Disconnect();
     return {};
   }
-  const netstack::tcp::SocketAddress peer = ToTcp(TRY(ParseAddress(family(), address)));
+  const netstack::SocketAddress peer = TRY(ParseAddress(family(), address));
   // The first answer says why a call that does not wait failed: just begun, or still going on. As in Linux that is so
   // even where, on the loopback, the handshake is complete already.
   Result<> first = endpoint_->Connect(peer);
@@ -167,12 +161,12 @@ Result<> StreamSocket::Shutdown(int how) {
 }
 
 Result<socket::AddressBytes> StreamSocket::LocalName() {
-  const netstack::tcp::SocketAddress a = endpoint_->local();
+  const netstack::SocketAddress a = endpoint_->local();
   return FormatAddress(family(), a.address, a.port, a.interface_index);
 }
 
 Result<socket::AddressBytes> StreamSocket::PeerName() {
-  const std::optional<netstack::tcp::SocketAddress> a = endpoint_->peer();
+  const std::optional<netstack::SocketAddress> a = endpoint_->peer();
   if (!a) return Err(ENOTCONN);
   return FormatAddress(family(), a->address, a->port, a->interface_index);
 }
