@@ -21,8 +21,9 @@ class EventSource {
   // After a sleep that ended because wake_fd() was readable: makes it unreadable again, and unparks as Poll does.
   virtual void Drain() = 0;
   virtual int wake_fd() const = 0;
-  // Makes wake_fd() readable.
+  // Makes wake_fd() readable: adds to event_fd(), an eventfd(2) that others may add to as well.
   virtual void Wake() = 0;
+  virtual int event_fd() const = 0;
   // For how long, in ns, a thread without work is to look before it sleeps.
   virtual int64_t SpinTime() = 0;
 };

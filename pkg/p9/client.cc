@@ -24,18 +24,6 @@ Client::Client(int socket, uint32_t message_size) : socket_(socket), message_siz
 
 Client::~Client() { close(socket_); }
 
-void Client::Lock() {
-  if (fiber::Current() != nullptr) {
-    fiber_mu_.Lock();
-  }
-  thread_mu_.lock();
-}
-
-void Client::Unlock() {
-  thread_mu_.unlock();
-  if (fiber::Current() != nullptr) fiber_mu_.Unlock();
-}
-
 Result<std::span<const std::byte>> Client::ExchangeLocked(Writer* request, Type expected) {
   if (broken_) return Err(EIO);
   auto fail = [&](std::string_view what) -> std::unexpected<Errno> {
@@ -108,25 +96,13 @@ Result<std::span<const std::byte>> Client::ExchangeLocked(Writer* request, Type 
 
 template <typename Parse>
 Result<> Client::Call(Writer& request, Type expected, Parse&& parse) {
-  Lock();
-  Result<> result;
-  {
-    std::optional<fiber::BlockingRegion> region;
-    if (fiber::Current() != nullptr) region.emplace();
-    Result<std::span<const std::byte>> body = ExchangeLocked(&request, expected);
-    if (!body) {
-      result = Err(body.error());
-    } else {
-      Reader reader(*body);
-      parse(reader);
-      if (!reader.ok()) {
-        LOG_ERROR("9p: a malformed answer of type {}", static_cast<int>(expected));
-        result = Err(EIO);
-      }
-    }
-  }
-  Unlock();
-  return result;
+  fiber::MutexLock lock(mu_);
+  std::span<const std::byte> body = TRY(ExchangeLocked(&request, expected));
+  Reader reader(body);
+  parse(reader);
+  if (reader.ok()) return {};
+  LOG_ERROR("9p: a malformed answer of type {}", static_cast<int>(expected));
+  return Err(EIO);
 }
 
 Result<> Client::Call(Writer& request, Type expected) {
@@ -193,13 +169,8 @@ void Client::DeferClunk(uint32_t fid) {
 }
 
 void Client::SendClunks() {
-  Lock();
-  {
-    std::optional<fiber::BlockingRegion> region;
-    if (fiber::Current() != nullptr) region.emplace();
-    (void)ExchangeLocked(nullptr, Type::kRclunk);
-  }
-  Unlock();
+  fiber::MutexLock lock(mu_);
+  (void)ExchangeLocked(nullptr, Type::kRclunk);
 }
 
 Result<RefPtr<File>> Client::Attach(std::string_view name) {

@@ -5,7 +5,6 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -24,7 +23,7 @@ class Client;
 
 // A fid of the server's, clunked when the last reference goes: at once if it may be written, otherwise with the next
 // message, or when there are many such. Calls send one message and wait for the answer: they
-// block the fiber (in a BlockingRegion). Errors are the server's, or EIO if the connection is gone or the server speaks
+// block the fiber. Errors are the server's, or EIO if the connection is gone or the server speaks
 // nonsense.
 class File final : public RefCounted {
  public:
@@ -81,8 +80,8 @@ struct File::Found {
   Attributes attributes;
 };
 
-// The connection. One message is on its way at a time: who comes second waits on a fiber lock (outside fibers: on a
-// thread lock).
+// The connection. One message is on its way at a time: who comes second waits on a fiber lock (outside fibers one
+// thread at a time may use it).
 class Client final : public RefCounted {
  public:
   enum class Dialect {
@@ -119,16 +118,13 @@ class Client final : public RefCounted {
   // Later, together with others.
   void DeferClunk(uint32_t fid);
   void SendClunks();
-  void Lock();
-  void Unlock();
 
   const int socket_;
   // Both are set before others see the client.
   uint32_t message_size_;
   bool extended_ = false;
   std::atomic<uint64_t> messages_{0};
-  fiber::Mutex fiber_mu_;
-  std::mutex thread_mu_;
+  fiber::Mutex mu_;
   MessageReader reader_;           // by the lock's holder
   std::vector<std::byte> answer_;  // by the lock's holder: an answer that came before those of clunks
   bool broken_ = false;            // by the lock's holder

@@ -1,22 +1,14 @@
 #include "pkg/p9/transport.h"
 
-#include <sys/socket.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <cstring>
+
+#include "pkg/hostio/hostio.h"
 
 namespace redoubt::p9 {
 
 Result<> SendMessage(int socket, std::span<const std::byte> message) {
-  while (!message.empty()) {
-    ssize_t n = send(socket, message.data(), message.size(), MSG_NOSIGNAL);
-    if (n < 0) {
-      if (errno == EINTR) continue;
-      return ErrFromHost();
-    }
-    message = message.subspan(n);
-  }
+  while (!message.empty()) message = message.subspan(TRY(hostio::Send(socket, message)));
   return {};
 }
 
@@ -45,12 +37,8 @@ Result<std::span<const std::byte>> MessageReader::Next(int socket, uint32_t max_
     }
     if (buffer_.size() < std::max<size_t>(want, kMinMessageSize))
       buffer_.resize(std::max<size_t>(want, kMinMessageSize));
-    ssize_t n = recv(socket, buffer_.data() + end_, buffer_.size() - end_, 0);
+    size_t n = TRY(hostio::Receive(socket, std::span(buffer_).subspan(end_)));
     if (n == 0) return Err(EPIPE);
-    if (n < 0) {
-      if (errno == EINTR) continue;
-      return ErrFromHost();
-    }
     end_ += n;
   }
 }

@@ -12,7 +12,7 @@
 
 namespace redoubt::p9 {
 
-// Both block the OS thread. EPIPE: the peer has gone.
+// Both block the fiber or, outside any, the OS thread. EPIPE: the peer has gone.
 Result<> SendMessage(int socket, std::span<const std::byte> message);
 
 // Cuts a stream into messages; several may arrive at once.

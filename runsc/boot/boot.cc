@@ -17,6 +17,8 @@
 #include <vector>
 
 #include "pkg/fiber/fiber.h"
+#include "pkg/hostio/hostio.h"
+#include "pkg/hostio/ring.h"
 #include "pkg/log/log.h"
 #include "pkg/platform/kvm/kvm.h"
 #include "pkg/platform/ptrace/ptrace.h"
@@ -297,10 +299,18 @@ int BootMain() {
   if (!vdso) return Fail(sandbox::kSetupFailed, fmt::format("cannot make the vDSO: {}", vdso.error().name()));
 
   // Not destroyed at the end: the process ends with them, and the threads that still look at them.
+  fiber::EventSource* events = (*platform)->event_source();
+  if (options.io_uring) {
+    Result<std::unique_ptr<hostio::Ring>> ring = hostio::Ring::Create(events);
+    if (ring) {
+      events = ring->get();
+      hostio::Install(ring->release());
+    } else {
+      LOG_INFO("no io_uring here ({}): host files are read by threads that block", ring.error().name());
+    }
+  }
   fiber::Executor* executor =
-      fiber::ThreadedExecutor::Create(
-          {.slots = options.cpus, .thread_name = "runsc", .events = (*platform)->event_source()})
-          .release();
+      fiber::ThreadedExecutor::Create({.slots = options.cpus, .thread_name = "runsc", .events = events}).release();
   (*vdso)->StartClock(*executor);
   auto* kernel = new kernel::Kernel({.platform = platform->get(),
                                      .memory_file = memory_file->get(),

@@ -34,6 +34,7 @@ struct Flags {
   bool strace = false;
   bool report_missing = false;
   bool rewrite = true;
+  bool io_uring = true;
   int cpus = 0;
   uint64_t memory_mib = 0;
 };
@@ -116,6 +117,7 @@ specutils::Expected<specutils::SandboxOptions> ToOptions(const Flags& flags) {
   o.log_level = static_cast<int>(flags.debug ? log::Level::kDebug : log::Level::kInfo);
   o.report_missing = flags.report_missing;
   o.rewrite = flags.rewrite;
+  o.io_uring = flags.io_uring;
   cpu_set_t set;
   CPU_ZERO(&set);
   sched_getaffinity(0, sizeof(set), &set);
@@ -250,6 +252,9 @@ int Main(int argc, char** argv) {
   app.add_option("--rewrite", flags.rewrite,
                  "rewrite hot system call instructions of programs (systrap); false for programs that check their own "
                  "code, or REDOUBT_REWRITE=false in the environment of one")
+      ->capture_default_str();
+  app.add_option("--io-uring", flags.io_uring,
+                 "reach host files through a restricted io_uring where the host has one; false: by threads that block")
       ->capture_default_str();
   app.add_flag("--report-missing", flags.report_missing,
                "at the end, list the calls that were made and are not implemented");

@@ -342,6 +342,7 @@ std::string Serialize(const Spec& s, const SandboxOptions& o) {
                {"cpus", o.cpus},
                {"memory", o.memory},
                {"rewrite", o.rewrite},
+               {"io_uring", o.io_uring},
                {"report_missing", o.report_missing}};
   // Not as text: arguments are bytes and need not be UTF-8.
   std::vector<uint8_t> packed = Json::to_msgpack(json);
@@ -385,6 +386,7 @@ Expected<std::pair<Spec, SandboxOptions>> Deserialize(const std::string& text) {
     o.memory = j.at("memory");
     o.report_missing = j.at("report_missing");
     o.rewrite = j.at("rewrite");
+    o.io_uring = j.at("io_uring");
   } catch (const Json::exception& e) {
     return std::unexpected(fmt::format("internal error: launch configuration: {}", e.what()));
   }

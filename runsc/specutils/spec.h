@@ -54,7 +54,8 @@ struct Spec {
 // How the sandbox is to be run, whatever the container is.
 struct SandboxOptions {
   std::string platform = "auto";
-  bool rewrite = true;  // hot system call instructions
+  bool rewrite = true;   // hot system call instructions
+  bool io_uring = true;  // host files through a ring, if the host has it
   bool strace = false;
   int log_level = 2;  // log::Level
   int cpus = 1;

@@ -88,6 +88,7 @@ class Host final : public fiber::EventSource {
   void Drain() override;
   int wake_fd() const override { return epoll_fd_; }
   void Wake() override;
+  int event_fd() const override { return wake_event_; }
   int64_t SpinTime() override;
 
  private:

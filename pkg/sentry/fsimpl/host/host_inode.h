@@ -6,6 +6,7 @@
 #include <string>
 
 #include "pkg/errors/errors.h"
+#include "pkg/hostio/hostio.h"
 #include "pkg/refs/refs.h"
 #include "pkg/sentry/tty/job_control.h"
 #include "pkg/sentry/usermem/usermem.h"
@@ -58,6 +59,7 @@ class HostInode final : public vfs::Inode {
   Result<size_t> WriteBy(IoSequence& src, Call&& call);
 
   const int fd_;
+  const hostio::Descriptor io_;
   const Kind kind_;
   const uint32_t type_;
   const uint32_t uid_, gid_;

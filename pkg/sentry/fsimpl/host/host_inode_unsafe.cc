@@ -36,6 +36,27 @@ auto Blocking(Call&& call) {
   return result;
 }
 
+// As of a system call: -1 and errno.
+ssize_t Done(Result<size_t> r) {
+  if (r) return static_cast<ssize_t>(*r);
+  errno = r.error().value();
+  return -1;
+}
+
+// All of a regular file's range, as far as the file goes: the host may do a part at once and the rest only if it may
+// wait. `some`: does a part from the so many bytes on that are done.
+template <typename Some>
+ssize_t Whole(size_t size, Some&& some) {
+  size_t done = 0;
+  while (done < size) {
+    Result<size_t> n = some(done);
+    if (!n && done == 0) return Done(n);
+    if (!n || *n == 0) break;
+    done += *n;
+  }
+  return static_cast<ssize_t>(done);
+}
+
 // The terminals imported, so that stdin, stdout and stderr of one terminal are one for the guest's job control too.
 struct Terminals {
   struct Entry {
@@ -110,7 +131,7 @@ Result<RefPtr<HostInode>> HostInode::Create(int fd, uint32_t uid, uint32_t gid) 
 }
 
 HostInode::HostInode(vfs::Filesystem& fs, int fd, Kind kind, uint32_t type, uint32_t uid, uint32_t gid)
-    : Inode(fs), fd_(fd), kind_(kind), type_(type), uid_(uid), gid_(gid), ino_(vfs::NextAnonymousIno()) {}
+    : Inode(fs), fd_(fd), io_(fd), kind_(kind), type_(type), uid_(uid), gid_(gid), ino_(vfs::NextAnonymousIno()) {}
 
 HostInode::~HostInode() {
   if (terminal_) {
@@ -183,7 +204,7 @@ Result<size_t> HostInode::Read(IoSequence& dst) {
       case Kind::kSocket:
         return ::recv(fd_, data, size, MSG_DONTWAIT);
       case Kind::kRegular:
-        return Blocking([&] { return ::read(fd_, data, size); });
+        return Whole(size, [&](size_t done) { return io_.Read({static_cast<std::byte*>(data) + done, size - done}); });
       case Kind::kPipe: {
         iovec iov{data, size};
         ssize_t n = ::preadv2(fd_, &iov, 1, -1, RWF_NOWAIT);
@@ -198,7 +219,7 @@ Result<size_t> HostInode::Read(IoSequence& dst) {
       errno = EAGAIN;
       return -1;
     }
-    return Blocking([&] { return ::read(fd_, data, size); });
+    return Done(io_.Read({static_cast<std::byte*>(data), size}));
   });
 }
 
@@ -208,7 +229,8 @@ Result<size_t> HostInode::Write(IoSequence& src, bool append) {
       case Kind::kSocket:
         return ::send(fd_, data, size, MSG_DONTWAIT | MSG_NOSIGNAL);
       case Kind::kRegular:
-        return Blocking([&] { return ::write(fd_, data, size); });
+        return Whole(size,
+                     [&](size_t done) { return io_.Write({static_cast<const std::byte*>(data) + done, size - done}); });
       case Kind::kPipe: {
         iovec iov{const_cast<void*>(data), size};
         ssize_t n = ::pwritev2(fd_, &iov, 1, -1, RWF_NOWAIT);
@@ -224,21 +246,25 @@ Result<size_t> HostInode::Write(IoSequence& src, bool append) {
       errno = EAGAIN;
       return -1;
     }
-    return Blocking([&] { return ::write(fd_, data, size); });
+    return Done(io_.Write({static_cast<const std::byte*>(data), size}));
   });
 }
 
 Result<size_t> HostInode::PRead(IoSequence& dst, uint64_t offset) {
   if (kind_ != Kind::kRegular) return Err(ESPIPE);
   return ReadBy(dst, [&](void* data, size_t size) {
-    return Blocking([&] { return ::pread(fd_, data, size, static_cast<off_t>(offset)); });
+    return Whole(size, [&](size_t done) {
+      return io_.Read({static_cast<std::byte*>(data) + done, size - done}, static_cast<int64_t>(offset + done));
+    });
   });
 }
 
 Result<size_t> HostInode::PWrite(IoSequence& src, uint64_t offset) {
   if (kind_ != Kind::kRegular) return Err(ESPIPE);
   return WriteBy(src, [&](const void* data, size_t size) {
-    ssize_t n = Blocking([&] { return ::pwrite(fd_, data, size, static_cast<off_t>(offset)); });
+    ssize_t n = Whole(size, [&](size_t done) {
+      return io_.Write({static_cast<const std::byte*>(data) + done, size - done}, static_cast<int64_t>(offset + done));
+    });
     if (n > 0) offset += static_cast<uint64_t>(n);
     return n;
   });
@@ -253,8 +279,7 @@ Result<uint64_t> HostInode::Seek(int64_t offset, int whence) {
 
 Result<> HostInode::Sync() {
   if (kind_ != Kind::kRegular) return Err(EINVAL);
-  if (Blocking([&] { return ::fsync(fd_); }) != 0) return ErrFromHost();
-  return {};
+  return io_.Sync(false);
 }
 
 waiter::EventMask HostInode::Poll(waiter::EventMask mask) const {
