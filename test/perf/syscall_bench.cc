@@ -12,22 +12,17 @@
 #include <unistd.h>
 
 #include <atomic>
-#include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <string>
 #include <thread>
 
+#include "test/perf/require.h"
+
 namespace {
 
-constexpr size_t kPage = 4096;
+using redoubt::perf::Require;
 
-// A benchmark whose calls fail would measure the failing.
-void Require(bool ok, const char* what) {
-  if (ok) return;
-  std::perror(what);
-  std::exit(1);
-}
+constexpr size_t kPage = 4096;
 
 void GetPpid(benchmark::State& state) {
   for (auto _ : state) benchmark::DoNotOptimize(syscall(SYS_getppid));

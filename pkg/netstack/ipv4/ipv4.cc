@@ -242,7 +242,8 @@ Result<> Ipv4Protocol::Output(const Route& route, PacketPtr packet, const WriteO
   Ipv4 ip{.header_length = static_cast<uint8_t>(header_length),
           .traffic_class = options.traffic_class,
           .total_length = static_cast<uint16_t>(total),
-          .id = NextId(route.local(), route.remote()),
+          // RFC 6864 section 4.1: what is never fragmented needs none.
+          .id = options.dont_fragment ? uint16_t{0} : NextId(route.local(), route.remote()),
           .dont_fragment = options.dont_fragment,
           .ttl = ttl,
           .protocol = options.protocol,

@@ -6,13 +6,20 @@ namespace redoubt::netstack {
 
 namespace {
 
-// One list for all stacks of the process: a packet is made on one thread and freed on another, so lists of threads
-// would only fill and run dry.
+// One list for all stacks of the process, since a packet may be made on one thread and freed on another; before it a
+// short one of each thread, for the packets that stay there, as those of a loopback mostly do.
 class Pool {
  public:
   static constexpr size_t kMaxCached = 4096;
+  static constexpr size_t kMaxOfThread = 32;
 
   Packet* Take() {
+    List& own = OfThread();
+    if (!own.empty()) {
+      Packet* p = &own.front();
+      own.pop_front();
+      return p;
+    }
     {
       sync::MutexLock lock(mu_);
       if (!free_.empty()) {
@@ -27,6 +34,26 @@ class Pool {
     // Through the default constructor, so that no field of an old packet can show in a new one.
     p->~Packet();
     new (p) Packet;
+    List& own = OfThread();
+    if (own.size() < kMaxOfThread && !own.dead) {
+      own.push_front(*p);
+      return;
+    }
+    Share(p);
+  }
+
+ private:
+  struct List : boost::intrusive::slist<Packet> {
+    bool dead = false;  // the thread ends; packets that its other destructors free go to all
+    ~List();
+  };
+
+  // Not used across anything that could park, so a fiber that moves to another thread never holds a stale one.
+  static List& OfThread() {
+    thread_local List list;
+    return list;
+  }
+  void Share(Packet* p) {
     {
       sync::MutexLock lock(mu_);
       if (free_.size() < kMaxCached) {
@@ -37,7 +64,6 @@ class Pool {
     delete p;
   }
 
- private:
   sync::Mutex mu_{sync::Rank::kNetPool};
   boost::intrusive::slist<Packet> free_ GUARDED_BY(mu_);
 };
@@ -45,6 +71,15 @@ class Pool {
 Pool& pool() {
   static Pool* const p = new Pool;  // never destroyed: packets may outlive main
   return *p;
+}
+
+Pool::List::~List() {
+  dead = true;
+  while (!empty()) {
+    Packet* p = &front();
+    pop_front();
+    pool().Share(p);
+  }
 }
 
 }  // namespace

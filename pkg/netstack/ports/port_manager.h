@@ -2,6 +2,7 @@
 #ifndef REDOUBT_PKG_NETSTACK_PORTS_PORT_MANAGER_H_
 #define REDOUBT_PKG_NETSTACK_PORTS_PORT_MANAGER_H_
 
+#include <atomic>
 #include <cstdint>
 #include <unordered_map>
 #include <vector>
@@ -58,14 +59,16 @@ class PortManager final {
   // TCP: the claim's owner listens from now on. EADDRINUSE if another does where they overlap (and not both
   // reuse_port).
   Result<> SetListening(const Claim& claim, bool listening) EXCLUDES(mu_);
-  // An ephemeral port for which `usable(port)` is true, tried from a random one on (RFC 6056 section 3.3.1 with all
-  // ports tried once): for connections, which share ports as long as the four-tuple differs. 0 if there is none.
+  // An ephemeral port for which `usable(port)` is true: for connections, which share ports as long as the four-tuple
+  // differs. 0 if there is none. RFC 6056 section 3.3.3: each destination has its ports one after the other, from a
+  // place that others cannot know, so that a port is the last to be used again while its old connection may still be in
+  // TIME_WAIT. `destination` is a hash, under a secret key, of all of the tuple but the port.
   template <typename Usable>
-  uint16_t PickEphemeral(Usable usable) {
+  uint16_t PickEphemeral(uint64_t destination, Usable usable) {
     constexpr uint32_t kCount = kLastEphemeral - kFirstEphemeral + 1;
-    uint32_t start = random_.Below(kCount);
     for (uint32_t i = 0; i < kCount; i++) {
-      uint16_t port = static_cast<uint16_t>(kFirstEphemeral + (start + i) % kCount);
+      uint64_t n = destination % kCount + next_ephemeral_.fetch_add(1, std::memory_order_relaxed);
+      uint16_t port = static_cast<uint16_t>(kFirstEphemeral + n % kCount);
       if (usable(port)) return port;
     }
     return 0;
@@ -84,6 +87,7 @@ class PortManager final {
   void Release(const Claim& claim) EXCLUDES(mu_);
 
   RandomSource& random_;
+  std::atomic<uint32_t> next_ephemeral_{0};
   mutable sync::Mutex mu_;
   std::unordered_map<uint32_t, std::vector<Holder>> holders_ GUARDED_BY(mu_);
   uint64_t next_id_ GUARDED_BY(mu_) = 1;

@@ -131,13 +131,22 @@ TEST_F(PortManagerTest, EphemeralPortsAreDistinctScatteredAndRunOut) {
 
 TEST_F(PortManagerTest, PickEphemeralTriesEveryPortOnce) {
   size_t tried = 0;
-  EXPECT_EQ(ports.PickEphemeral([&](uint16_t) {
-    tried++;
-    return false;
-  }),
+  EXPECT_EQ(ports.PickEphemeral(0,
+                                [&](uint16_t) {
+                                  tried++;
+                                  return false;
+                                }),
             0);
   EXPECT_EQ(tried, 60999u - 32768u + 1u);
-  EXPECT_EQ(ports.PickEphemeral([](uint16_t p) { return p == 40000; }), 40000);
+  EXPECT_EQ(ports.PickEphemeral(0, [](uint16_t p) { return p == 40000; }), 40000);
+}
+
+TEST_F(PortManagerTest, AConnectionsPortIsTheLastToBeUsedAgain) {
+  constexpr uint64_t kDestination = ~uint64_t{0} - 5;
+  std::set<uint16_t> seen;
+  for (uint32_t i = 0; i < 60999u - 32768u; i++) {
+    ASSERT_TRUE(seen.insert(ports.PickEphemeral(kDestination, [](uint16_t) { return true; })).second) << i;
+  }
 }
 
 }  // namespace

@@ -11,6 +11,9 @@ namespace {
 constexpr uint32_t kDefaultMss = 536;  // RFC 9293 section 3.7.1, without the option
 constexpr uint32_t kLeastMss = 48;  // a smaller one would make segments of nearly only headers (Linux: TCP_MIN_SND_MSS)
 constexpr uint8_t kQuickAcks = 16;
+// The round trip of a loopback is a few microseconds; a buffer for what is read in a shorter time than this would make
+// reader and writer take turns.
+constexpr Time kLeastTuneInterval = 100 * kMicrosecond;
 }  // namespace
 
 Connection::Connection(const Config& config, const Settings& settings, SegmentSink& sink)
@@ -218,7 +221,8 @@ Result<std::byte> Connection::ReadUrgent(bool peek) {
 // window never is the limit.
 void Connection::TuneReceive(Time now, size_t read) {
   tune_read_ += read;
-  if (now - tune_since_ < std::max(rtt_.srtt(), kMillisecond)) return;
+  Time round = rtt_.has_sample() ? std::max(rtt_.srtt(), kLeastTuneInterval) : kMillisecond;
+  if (now - tune_since_ < round) return;
   if (!settings_.fixed_receive_buffer && tune_read_ > tune_last_) {
     uint64_t want = 2 * tune_read_ + 16 * uint64_t{rcv_mss_};
     receive_limit_ =
@@ -231,7 +235,9 @@ void Connection::TuneReceive(Time now, size_t read) {
 
 void Connection::TuneSend() {
   if (settings_.fixed_send_buffer) return;
-  uint32_t want = std::min(2 * std::min(congestion_.cwnd(), Congestion::kInfinite / 2), config_.max_send_buffer);
+  // What is in flight, and as much again to follow it; the peer's window bounds that as well as the network's does.
+  uint32_t flight = std::min({congestion_.cwnd(), max_snd_wnd_, Congestion::kInfinite / 2});
+  uint32_t want = std::min(2 * flight, config_.max_send_buffer);
   send_limit_ = std::max(send_limit_, want);
 }
 

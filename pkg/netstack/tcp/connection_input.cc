@@ -22,8 +22,10 @@ Connection::Verdict Connection::OnSegment(Time now, Segment& s) {
     return Verdict::kDone;
   }
   if (state_ == State::kTimeWait && s.Has(kSyn) && !s.Has(kRst) && !s.Has(kAck)) {
-    bool newer =
-        use_timestamps_ && s.options.timestamp ? SeqGt(s.options.ts_value, ts_recent_) : SeqGt(s.seq, receive_.next());
+    // RFC 6191 section 2: within one tick of the timestamps' clock the sequence number decides.
+    bool stamped = use_timestamps_ && s.options.timestamp;
+    bool newer = stamped && s.options.ts_value != ts_recent_ ? SeqGt(s.options.ts_value, ts_recent_)
+                                                             : SeqGt(s.seq, receive_.next());
     if (newer) return Verdict::kReuse;
   }
   if (!CheckSequence(now, s) || !CheckAck(now, s)) return Verdict::kDone;

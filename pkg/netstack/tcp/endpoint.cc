@@ -95,7 +95,7 @@ Result<> Endpoint::Connect(const SocketAddress& peer, bool fast_open, Buffer dat
     if (!protocol_.Insert(id, *this)) return Err(EADDRNOTAVAIL);
   } else {
     PortRequest request{.protocol = IPPROTO_TCP, .address = id.local};
-    uint16_t port = stack.ports().PickEphemeral([&](uint16_t p) {
+    uint16_t port = stack.ports().PickEphemeral(HashTuple(protocol_.hash_key_, id), [&](uint16_t p) {
       id.local_port = request.port = p;
       return stack.ports().IsFree(request) && protocol_.Insert(id, *this);
     });
@@ -169,7 +169,7 @@ int Endpoint::TakeErrorLocked() {
 }
 
 Result<size_t> Endpoint::WriteRoom(size_t wanted) {
-  Use use(*this);
+  sync::MutexLock lock(mu_);  // the connection does nothing
   if (int error = TakeErrorLocked()) return Err(error);
   if (!connection_ || connection_->write_shut()) return Err(EPIPE);
   State s = connection_->state();
@@ -277,7 +277,7 @@ bool Endpoint::is_over() {
 }
 
 waiter::EventMask Endpoint::Readiness() {
-  Use use(*this);
+  sync::MutexLock lock(mu_);  // the connection does nothing
   return ReadinessLocked();
 }
 

@@ -393,7 +393,8 @@ TEST_F(EndpointTest, AListenerMayTakeATupleInTimeWaitAgain) {
     server->Close();
     client->Close();
     EXPECT_EQ(server->state(), State::kTimeWait);
-    Pass(10 * kMillisecond);
+    // The second time the clock of the timestamps has not moved.
+    Pass(i == 0 ? 10 * kMillisecond : 10 * kMicrosecond);
   }
   EXPECT_EQ(host.tcp->stats().time_wait_reused, 2u);
   listener->Close();

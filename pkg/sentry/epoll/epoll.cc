@@ -6,6 +6,7 @@
 #include <boost/container/small_vector.hpp>
 #include <boost/intrusive/list.hpp>
 #include <set>
+#include <tuple>
 #include <vector>
 
 #include "pkg/sentry/vfs/anon_inode.h"
@@ -17,11 +18,11 @@ namespace {
 constexpr int kMaxDepth = 5;
 constexpr uint32_t kInputFlags = EPOLLET | EPOLLONESHOT | EPOLLWAKEUP | EPOLLEXCLUSIVE;
 
-// Which epolls watch which description. Every change of an interest list happens under its lock, so that a dying
-// description, a dying epoll and epoll_ctl meet in one order.
+// Which epolls watch which description, and by which descriptor. Every change of an interest list happens under its
+// lock, so that a dying description, a dying epoll and epoll_ctl meet in one order.
 struct Registry {
   sync::Mutex mu{sync::Rank::kEpollRegistry};
-  std::set<std::pair<const vfs::FileDescription*, Epoll*>> watched GUARDED_BY(mu);
+  std::set<std::tuple<const vfs::FileDescription*, Epoll*, int>> watched GUARDED_BY(mu);
 };
 Registry& TheRegistry() {
   static auto* registry = new Registry();
@@ -69,7 +70,7 @@ Epoll::~Epoll() {
   sync::MutexLock lock(mu_);
   for (auto& [key, interest] : interests_) {
     interest->file->UnregisterWaiter(*interest);
-    registry.watched.erase({interest->file, this});
+    registry.watched.erase({interest->file, this, key.first});
     sync::MutexLock ready_lock(ready_mu_);
     if (interest->ready) ready_->list.erase(ready_->list.iterator_to(*interest));
   }
@@ -95,16 +96,14 @@ void Epoll::DropInterestLocked(Interest& interest) {
 void Epoll::ForgetFile(vfs::FileDescription& file) {
   Registry& registry = TheRegistry();
   sync::MutexLock registry_lock(registry.mu);
-  auto it = registry.watched.lower_bound({&file, nullptr});
-  while (it != registry.watched.end() && it->first == &file) {
-    Epoll& epoll = *it->second;
+  auto it = registry.watched.lower_bound({&file, nullptr, 0});
+  while (it != registry.watched.end() && std::get<0>(*it) == &file) {
+    const auto [watched, epoll, fd] = *it;
     {
-      sync::MutexLock lock(epoll.mu_);
-      std::erase_if(epoll.interests_, [&](auto& entry) {
-        if (entry.second->file != &file) return false;
-        epoll.DropInterestLocked(*entry.second);
-        return true;
-      });
+      sync::MutexLock lock(epoll->mu_);
+      auto interest = epoll->interests_.find({fd, watched});
+      epoll->DropInterestLocked(*interest->second);
+      epoll->interests_.erase(interest);
     }
     it = registry.watched.erase(it);
   }
@@ -141,7 +140,7 @@ Result<> Epoll::Add(int fd, RefPtr<vfs::FileDescription> file, const epoll_event
     // A plain 0 would read as a spent one-shot; errors and hang-ups are reported all the same.
     if (event.events == 0) interest->events.store(waiter::kErr);
     file->MarkWatched(&Epoll::ForgetFile);
-    registry.watched.insert({file.get(), this});
+    registry.watched.insert({file.get(), this, fd});
     file->RegisterWaiter(*interest);
     interests_.emplace(key, std::move(interest));
   }
@@ -172,9 +171,7 @@ Result<> Epoll::Remove(int fd, vfs::FileDescription& file) {
   if (it == interests_.end()) return Err(ENOENT);
   DropInterestLocked(*it->second);
   interests_.erase(it);
-  bool more = false;
-  for (const auto& [key, interest] : interests_) more = more || key.second == &file;
-  if (!more) registry.watched.erase({&file, this});
+  registry.watched.erase({&file, this, fd});
   return {};
 }
 
