@@ -52,6 +52,7 @@ struct Epoll::Interest final : waiter::Entry, ReadyHook {
   vfs::FileDescription* const file;  // not owned; alive while the interest is in the registry
   std::atomic<uint32_t> events;      // 0: a spent one-shot
   epoll_data_t data;                 // epoll.mu_
+  uint64_t taken = 0;                // epoll.mu_: the call of Take that reported it last
   bool ready = false;                // epoll.ready_mu_: linked in ready_
 };
 
@@ -222,7 +223,14 @@ Epoll::Candidates Epoll::ReadyCandidates(size_t limit, bool remove) const {
 size_t Epoll::Take(std::span<epoll_event> events) {
   size_t taken = 0;
   boost::container::small_vector<Key, 4> again;
-  while (taken < events.size()) {
+  uint64_t call;
+  {
+    sync::MutexLock lock(mu_);
+    call = ++takes_;
+  }
+  // What became ready again after it was reported stands behind all that was ready before.
+  bool repeats = false;
+  while (taken < events.size() && !repeats) {
     Candidates candidates = ReadyCandidates(events.size() - taken, true);
     if (candidates.empty()) break;
     for (Candidate& c : candidates) {
@@ -234,6 +242,13 @@ size_t Epoll::Take(std::span<epoll_event> events) {
       Interest& interest = *it->second;
       ready &= interest.Mask();
       if (ready == 0) continue;
+      if (interest.taken == call) {
+        // Reported twice, the second report would be stale once the caller has served the first. For the next call.
+        repeats = true;
+        again.push_back(c.key);
+        continue;
+      }
+      interest.taken = call;
       uint32_t flags = interest.events.load(std::memory_order_relaxed);
       epoll_event& event = events[taken++];
       event.events = ready;

@@ -29,8 +29,8 @@ class Epoll final : public vfs::FileDescription {
   Result<> Modify(int fd, vfs::FileDescription& file, const epoll_event& event);
   Result<> Remove(int fd, vfs::FileDescription& file);
 
-  // Events that hold now, as many as there is room for: how many there are. Level-triggered ones stay ready. Does not
-  // block.
+  // Events that hold now, as many as there is room for, at most one of each interest: how many there are.
+  // Level-triggered ones stay ready. Does not block.
   size_t Take(std::span<epoll_event> events);
 
   Result<size_t> Read(IoSequence&, vfs::IoFlags) override { return Err(EINVAL); }
@@ -61,6 +61,7 @@ class Epoll final : public vfs::FileDescription {
   // The interest list; before ready_mu_.
   mutable sync::Mutex mu_{sync::Rank::kEpoll};
   std::map<Key, std::unique_ptr<Interest>> interests_ GUARDED_BY(mu_);
+  uint64_t takes_ GUARDED_BY(mu_) = 0;  // calls of Take
   // Taken inside files' wait queues.
   mutable sync::Mutex ready_mu_{sync::Rank::kEpollReady};
   struct ReadyList;

@@ -1,11 +1,13 @@
 #include "pkg/sentry/epoll/epoll.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 
 #include <vector>
 
 #include "pkg/fiber/fiber.h"
 #include "pkg/sentry/eventfd/eventfd.h"
+#include "pkg/sentry/vfs/anon_inode.h"
 #include "pkg/sentry/wait/wait.h"
 
 namespace redoubt::epoll {
@@ -146,6 +148,42 @@ TEST(Epoll, LevelStaysAndEdgeDoesNot) {
     Produce(*edge);
     EXPECT_EQ(Take(*epoll, 8).size(), 2u);
   });
+}
+
+// More of it arrives whenever somebody asks: a socket whose peer writes during epoll_wait(2).
+class Arriving final : public vfs::FileDescription {
+ public:
+  Arriving() : FileDescription(vfs::MakeAnonymousPath("arriving"), O_RDWR) {}
+  Result<size_t> Read(IoSequence&, vfs::IoFlags) override { return Err(EAGAIN); }
+  Result<size_t> Write(IoSequence&, vfs::IoFlags) override { return Err(EAGAIN); }
+  waiter::EventMask Readiness(waiter::EventMask mask) override {
+    if (arrivals > 0 && --arrivals > 0) queue_.Notify(waiter::kIn);
+    return mask & waiter::kIn;
+  }
+  void RegisterWaiter(waiter::Entry& entry) override { queue_.Register(entry); }
+  void UnregisterWaiter(waiter::Entry& entry) override { queue_.Unregister(entry); }
+  bool SupportsEpoll() const override { return true; }
+
+  int arrivals = 0;
+
+ private:
+  waiter::Queue queue_;
+};
+
+TEST(Epoll, OneCallReportsAnInterestOnce) {
+  for (uint32_t mode : {0u, uint32_t{EPOLLET}}) {
+    RefPtr<Epoll> epoll = MakeEpoll();
+    RefPtr<Arriving> busy = MakeRef<Arriving>();
+    RefPtr<vfs::FileDescription> other = eventfd::Make(1, false, 0);
+    ASSERT_TRUE(epoll->Add(0, busy, Event(EPOLLIN | mode, 0)));
+    ASSERT_TRUE(epoll->Add(1, other, Event(EPOLLIN, 1)));
+    busy->arrivals = 5;
+    EXPECT_EQ(Take(*epoll, 8).size(), 2u) << mode;
+    // What came meanwhile is not lost.
+    busy->arrivals = 0;
+    EXPECT_EQ(Take(*epoll, 8).size(), 2u) << mode;
+    EXPECT_EQ(Take(*epoll, 8).size(), mode == 0 ? 2u : 1u) << mode;
+  }
 }
 
 TEST(Epoll, ErrorsOfTheInterestList) {
