@@ -8,6 +8,8 @@
 #ifndef REDOUBT_PKG_HOSTIO_HOSTIO_H_
 #define REDOUBT_PKG_HOSTIO_HOSTIO_H_
 
+#include <sys/uio.h>
+
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -29,20 +31,25 @@ class Descriptor final {
   ~Descriptor();
   Descriptor(const Descriptor&) = delete;
   Descriptor& operator=(const Descriptor&) = delete;
-  int fd() const { return fd_; }
 
   static constexpr int64_t kFilePosition = -1;
-  // read(2) and pread(2), write(2) and pwrite(2): at `offset` (regular files), or at the file's own position.
+  // read(2) and pread(2), write(2) and pwrite(2): at `offset` in bytes (regular files), or at the file's own position.
+  // May do less than asked wherever RWF_NOWAIT may: what can be done at once.
   Result<size_t> Read(std::span<std::byte> dst, int64_t offset = kFilePosition) const;
   Result<size_t> Write(std::span<const std::byte> src, int64_t offset = kFilePosition) const;
   // fsync(2), fdatasync(2).
   Result<> Sync(bool data_only) const;
 
  private:
+  using VectorCall = ssize_t(int, const iovec*, int, off_t, int);  // preadv2(2), pwritev2(2)
+  Result<size_t> Transfer(VectorCall* call, uint8_t opcode, const iovec& iov, int64_t offset) const;
+
   const int fd_;
   int slot_ = -1;  // among the ring's registered files; -1: not registered
 };
 
+// ioctl(2) of a terminal, which may wait until its output is read: a thread waits. EINTR never.
+Result<> Ioctl(int fd, uint32_t command, void* argument);
 // recv(2) without flags, send(2) with MSG_NOSIGNAL, for sockets whose other end answers soon: a thread waits.
 Result<size_t> Receive(int socket, std::span<std::byte> dst);
 Result<size_t> Send(int socket, std::span<const std::byte> src);

@@ -1,3 +1,4 @@
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -47,14 +48,6 @@ Result<size_t> Wait(const Ring::Request& request, Call&& call) {
   return Block(call);
 }
 
-// Of files in memory and terminals, among others: the ring would ask a thread of the kernel, which is dearer than ours.
-bool KnowsNoNowait(ssize_t n) { return n < 0 && (errno == EOPNOTSUPP || errno == EINVAL || errno == EINTR); }
-
-Result<size_t> ToResult(ssize_t n) {
-  if (n < 0) return ErrFromHost();
-  return static_cast<size_t>(n);
-}
-
 // What the ring takes at once; the calls may do less than they are asked.
 uint32_t Bounded(size_t size) { return static_cast<uint32_t>(size < (1u << 30) ? size : 1u << 30); }
 
@@ -68,40 +61,46 @@ Descriptor::~Descriptor() {
   if (slot_ >= 0) installed->Unregister(slot_);
 }
 
-Result<size_t> Descriptor::Read(std::span<std::byte> dst, int64_t offset) const {
-  iovec iov{dst.data(), dst.size()};
+Result<size_t> Descriptor::Transfer(VectorCall* call, uint8_t opcode, const iovec& iov, int64_t offset) const {
   // preadv2(2): an offset of -1 is the file's position.
-  auto call = [&](int flags) { return ::preadv2(fd_, &iov, 1, offset, flags); };
-  ssize_t n = call(RWF_NOWAIT);
-  if (n < 0 && errno == EAGAIN) {
-    return Wait({.opcode = IORING_OP_READ,
-                 .slot = slot_,
-                 .data = dst.data(),
-                 .length = Bounded(dst.size()),
-                 .offset = static_cast<uint64_t>(offset)},
-                [&] { return call(0); });
+  ssize_t n = call(fd_, &iov, 1, offset, RWF_NOWAIT);
+  if (n >= 0) return static_cast<size_t>(n);
+  auto wait = [&] { return call(fd_, &iov, 1, offset, 0); };
+  switch (errno) {
+    case EAGAIN:
+      return Wait({.opcode = opcode,
+                   .slot = slot_,
+                   .data = iov.iov_base,
+                   .length = Bounded(iov.iov_len),
+                   .offset = static_cast<uint64_t>(offset)},
+                  wait);
+    case EOPNOTSUPP:
+    case EINVAL:
+      // Files in memory and terminals, among others, know no RWF_NOWAIT. The ring would ask a thread of the kernel,
+      // which is dearer than ours.
+    case EINTR:
+      return Block(wait);
+    default:
+      return ErrFromHost();
   }
-  return KnowsNoNowait(n) ? Block([&] { return call(0); }) : ToResult(n);
+}
+
+Result<size_t> Descriptor::Read(std::span<std::byte> dst, int64_t offset) const {
+  return Transfer(::preadv2, IORING_OP_READ, {dst.data(), dst.size()}, offset);
 }
 
 Result<size_t> Descriptor::Write(std::span<const std::byte> src, int64_t offset) const {
-  iovec iov{const_cast<std::byte*>(src.data()), src.size()};
-  auto call = [&](int flags) { return ::pwritev2(fd_, &iov, 1, offset, flags); };
-  ssize_t n = call(RWF_NOWAIT);
-  if (n < 0 && errno == EAGAIN) {
-    return Wait({.opcode = IORING_OP_WRITE,
-                 .slot = slot_,
-                 .data = iov.iov_base,
-                 .length = Bounded(src.size()),
-                 .offset = static_cast<uint64_t>(offset)},
-                [&] { return call(0); });
-  }
-  return KnowsNoNowait(n) ? Block([&] { return call(0); }) : ToResult(n);
+  return Transfer(::pwritev2, IORING_OP_WRITE, {const_cast<std::byte*>(src.data()), src.size()}, offset);
 }
 
 Result<> Descriptor::Sync(bool data_only) const {
   TRY(Wait({.opcode = IORING_OP_FSYNC, .slot = slot_, .flags = data_only ? IORING_FSYNC_DATASYNC : 0u},
            [&]() -> ssize_t { return data_only ? ::fdatasync(fd_) : ::fsync(fd_); }));
+  return {};
+}
+
+Result<> Ioctl(int fd, uint32_t command, void* argument) {
+  TRY(Block([&]() -> ssize_t { return ::ioctl(fd, command, argument); }));
   return {};
 }
 
@@ -112,7 +111,8 @@ Result<size_t> Receive(int socket, std::span<std::byte> dst) {
 Result<size_t> Send(int socket, std::span<const std::byte> src) {
   // There is room, nearly always.
   ssize_t n = ::send(socket, src.data(), src.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
-  if (n >= 0 || errno != EAGAIN) return ToResult(n);
+  if (n >= 0) return static_cast<size_t>(n);
+  if (errno != EAGAIN) return ErrFromHost();
   return Block([&] { return ::send(socket, src.data(), src.size(), MSG_NOSIGNAL); });
 }
 

@@ -18,7 +18,6 @@
 
 #include "pkg/errors/errors.h"
 #include "pkg/fiber/event_source.h"
-#include "pkg/fiber/fiber.h"
 #include "pkg/sync/mutex.h"
 
 namespace redoubt::hostio {
@@ -31,24 +30,24 @@ class Ring final : public fiber::EventSource {
   static constexpr unsigned kFiles = 1024;
 
   struct Request {
-    uint8_t opcode;  // IORING_OP_READ, _WRITE or _FSYNC
-    int slot;
-    void* data = nullptr;
-    uint32_t length = 0;
-    uint64_t offset = 0;
-    uint32_t flags = 0;  // of fsync
+    uint8_t opcode;        // IORING_OP_READ, _WRITE or _FSYNC
+    int slot;              // of Register
+    void* data = nullptr;  // the caller's, until the answer
+    uint32_t length = 0;   // bytes
+    uint64_t offset = 0;   // bytes; of all ones: the file's position
+    uint32_t flags = 0;    // IORING_FSYNC_*
   };
 
   // `other`: outlives this; may be null. EPERM, ENOSYS: the host forbids io_uring or has none. EINVAL: it is too old.
   static Result<std::unique_ptr<Ring>> Create(fiber::EventSource* other);
   ~Ring() override;
 
-  // -1 if there is no room.
+  // The slot for Request::slot; -1 if there is none free. The kernel holds the file until Unregister.
   int Register(int fd) EXCLUDES(mu_);
   void Unregister(int slot) EXCLUDES(mu_);
 
   // Makes one request and parks the current fiber until it is answered. The answer as of the system call, negative
-  // errno on failure. False: not made, the ring is full or gone.
+  // errno on failure; -ECANCELED: the thread that made it has ended. False: not made, the ring is full.
   bool Do(const Request& request, int* result) EXCLUDES(mu_);
 
   // For tests of what the kernel refuses.

@@ -1,10 +1,10 @@
 #include <sys/eventfd.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cerrno>
+#include <iterator>
 
+#include "pkg/fiber/fiber.h"
 #include "pkg/hostio/ring.h"
 #include "pkg/log/log.h"
 
@@ -77,7 +77,6 @@ int Ring::Register(int fd) {
 }
 
 void Ring::Unregister(int slot) {
-  if (slot < 0) return;
   sync::MutexLock lock(mu_);
   int none = -1;
   // A slot that cannot be emptied is not used again.
@@ -105,7 +104,7 @@ bool Ring::Do(const Request& request, int* result) {
     CHECK(r == 1, "io_uring_submit failed");
     submitted_.fetch_add(1, std::memory_order_relaxed);
   }
-  // Most often the answer is there already.
+  // The kernel may have answered within the call.
   Reap();
   bool parked = false;
   while (!pending.done.load(std::memory_order_acquire)) {

@@ -22,9 +22,8 @@ namespace redoubt::p9 {
 class Client;
 
 // A fid of the server's, clunked when the last reference goes: at once if it may be written, otherwise with the next
-// message, or when there are many such. Calls send one message and wait for the answer: they
-// block the fiber. Errors are the server's, or EIO if the connection is gone or the server speaks
-// nonsense.
+// message, or when there are many such. Calls send one message and wait for the answer, and block the fiber meanwhile.
+// Errors are the server's, or EIO if the connection is gone or the server speaks nonsense.
 class File final : public RefCounted {
  public:
   // Walks zero or more components; no names: a copy of this fid.

@@ -26,4 +26,11 @@ SCRIPT
 # Each run in an empty directory of its own; job numbers and their notices depend on timing and are cut off.
 run='cd "$(mktemp -d)" && bash "$0" 2>&1 | grep -v "^\[[0-9]\].*Done"; cd / && rm -rf "$OLDPWD"'
 same_as_native "bash script" bash -c "$run" "$SCRATCH/script.sh"
+# Host files on standard input and output, through the ring and by threads: read past what the host does at once, synced at the end.
+seq 1 300000 >"$SCRATCH/numbers"
+for ring in true false; do
+  timeout 60 "$RUNSC" --io-uring=$ring do sh -c 'dd bs=64k iflag=fullblock conv=fsync status=none' <"$SCRATCH/numbers" >"$SCRATCH/copy"
+  same "dd of host files, --io-uring=$ring" 0 $?
+  cmp "$SCRATCH/numbers" "$SCRATCH/copy" || fail "the copy differs, --io-uring=$ring"
+done
 finish

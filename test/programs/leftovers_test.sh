@@ -1,8 +1,6 @@
 . "$(dirname "$0")/lib.sh"
 # Nothing may be left after a run, nor after any of its processes was killed at any moment.
-left() { pgrep -f '^runsc-(sandbox|gofer)|redoubt-stub' | wc -l; }
 # Other tests may run sandboxes of their own at the same time, so only descendants by session are counted.
-own() { ps -eo pid,sid,stat,args --no-headers | awk -v s="$1" '$2 == s && $3 !~ /^Z/' ; }
 # Tests of the network that run at the same time mount the names of their namespaces.
 mounts() { grep -vc ' /run/netns' /proc/mounts; }
 mounts=$(mounts)

@@ -223,11 +223,7 @@ Epoll::Candidates Epoll::ReadyCandidates(size_t limit, bool remove) const {
 size_t Epoll::Take(std::span<epoll_event> events) {
   size_t taken = 0;
   boost::container::small_vector<Key, 4> again;
-  uint64_t call;
-  {
-    sync::MutexLock lock(mu_);
-    call = ++takes_;
-  }
+  const uint64_t call = takes_.fetch_add(1, std::memory_order_relaxed) + 1;
   // What became ready again after it was reported stands behind all that was ready before.
   bool repeats = false;
   while (taken < events.size() && !repeats) {

@@ -4,6 +4,7 @@
 
 #include <sys/epoll.h>
 
+#include <atomic>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -61,7 +62,7 @@ class Epoll final : public vfs::FileDescription {
   // The interest list; before ready_mu_.
   mutable sync::Mutex mu_{sync::Rank::kEpoll};
   std::map<Key, std::unique_ptr<Interest>> interests_ GUARDED_BY(mu_);
-  uint64_t takes_ GUARDED_BY(mu_) = 0;  // calls of Take
+  std::atomic<uint64_t> takes_{0};  // calls of Take
   // Taken inside files' wait queues.
   mutable sync::Mutex ready_mu_{sync::Rank::kEpollReady};
   struct ReadyList;

@@ -11,7 +11,6 @@
 #include <vector>
 
 #include "pkg/abi/linux/termios.h"
-#include "pkg/fiber/fiber.h"
 #include "pkg/sentry/fsimpl/host/host_inode.h"
 #include "pkg/sentry/fsimpl/host/host_terminal.h"
 #include "pkg/sentry/fsimpl/host/poller.h"
@@ -20,21 +19,6 @@
 namespace redoubt::host {
 
 namespace {
-
-// A host call that may block for a while. Leaves errno as the call did.
-template <typename Call>
-auto Blocking(Call&& call) {
-  if (fiber::Current() == nullptr) return call();
-  int error;
-  auto result = [&] {
-    fiber::BlockingRegion region;
-    auto r = call();
-    error = errno;
-    return r;
-  }();
-  errno = error;
-  return result;
-}
 
 // As of a system call: -1 and errno.
 ssize_t Done(Result<size_t> r) {
@@ -296,8 +280,7 @@ Result<int> HostInode::Readable() const {
 
 Result<> HostInode::TerminalIoctl(uint32_t command, void* argument) const {
   // Draining the output may take as long as the reader likes.
-  if (Blocking([&] { return ::ioctl(fd_, command, argument); }) != 0) return ErrFromHost();
-  return {};
+  return hostio::Ioctl(fd_, command, argument);
 }
 
 }  // namespace redoubt::host
