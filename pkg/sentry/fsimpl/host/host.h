@@ -16,8 +16,8 @@ namespace redoubt::host {
 // own description keeps its flags, since it may be shared with other host processes. Ownership is shown as `uid` and
 // `gid`. EINVAL for other kinds (directories).
 //
-// Neither reads nor writes block the Sentry: what cannot be asked without blocking is asked after a poll, in a
-// fiber::BlockingRegion. SIGPIPE must be ignored in the process.
+// Neither reads nor writes block the Sentry: what cannot be asked without blocking is asked after a poll, through
+// pkg/hostio. SIGPIPE must be ignored in the process.
 Result<RefPtr<vfs::FileDescription>> Import(int fd, int flags, uint32_t uid, uint32_t gid);
 
 // The terminal behind a description made by Import, or null if that is none: for SetForeground, SetConsole, and signals
