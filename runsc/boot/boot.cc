@@ -40,6 +40,7 @@
 #include "pkg/sentry/syscalls/table.h"
 #include "pkg/sentry/vfs/locks.h"
 #include "pkg/sentry/vfs/special_nodes.h"
+#include "runsc/boot/confine.h"
 #include "runsc/boot/crash.h"
 #include "runsc/boot/mounts.h"
 #include "runsc/sandbox/sandbox.h"
@@ -103,7 +104,7 @@ Expected<RefPtr<tty::Terminal>> ImportStdio(FdTable& fds, uint32_t uid, uint32_t
   RefPtr<vfs::FileDescription> previous_file;
   for (int fd : {0, 1, 2}) {
     struct stat st{};
-    if (fstat(fd, &st) != 0) continue;  // closed on the host: closed in the guest
+    if (!hostio::Stat(fd, st)) continue;  // closed on the host: closed in the guest
     RefPtr<vfs::FileDescription> file;
     int flags = fcntl(fd, F_GETFL) & (O_ACCMODE | O_APPEND);
     // One terminal on all three is one description, so that job control sees one terminal.
@@ -271,7 +272,7 @@ int BootMain() {
   } else {
     log::Configure(STDERR_FILENO, log::Level::kError);
   }
-  InstallCrashHandler();
+  InstallCrashHandler(&SyscallName);
   rlimit limit{};
   getrlimit(RLIMIT_NOFILE, &limit);
   limit.rlim_cur = limit.rlim_max;
@@ -346,6 +347,7 @@ int BootMain() {
   }
   SignalForwarder signals(*executor, *kernel);
   int code = sandbox::kSetupFailed;
+  if (auto r = Confine((*platform)->name(), "none"); !r) return Fail(sandbox::kSetupFailed, r.error());
   executor->Spawn([&] { code = RunContainer(*kernel, spec, gofers, signals); });
   fiber::Join(*executor);
   if (options.report_missing) {
