@@ -30,12 +30,16 @@ void OnTrap(int, siginfo_t* info, void* context) {
   if (info->si_code == kCodeSeccomp) {
     const uint64_t number = static_cast<uint32_t>(info->si_syscall);
     std::string_view name = g_hooks.name != nullptr ? g_hooks.name(number) : std::string_view();
-    LOG_ERROR(
+    // Nothing is allocated, which the filter may not allow in this thread.
+    char text[400];
+    auto end = fmt::format_to_n(
+        text, sizeof(text),
         "a system call that the filter does not allow: {} {}({:#x}, {:#x}, {:#x}, {:#x}, {:#x}, {:#x}); the process is "
         "ended. Either it was taken over, or its list of calls lacks this one",
         number, name.empty() ? "?" : name, static_cast<uint64_t>(r[REG_RDI]), static_cast<uint64_t>(r[REG_RSI]),
         static_cast<uint64_t>(r[REG_RDX]), static_cast<uint64_t>(r[REG_R10]), static_cast<uint64_t>(r[REG_R8]),
         static_cast<uint64_t>(r[REG_R9]));
+    log::Write(log::Level::kError, __FILE__, __LINE__, std::string_view(text, end.out));
     if (g_hooks.report != nullptr) g_hooks.report(context);
   }
   // Not by the signal: init of a PID namespace cannot send itself one that kills.

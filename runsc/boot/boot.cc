@@ -273,6 +273,7 @@ int BootMain() {
     log::Configure(STDERR_FILENO, log::Level::kError);
   }
   InstallCrashHandler(&SyscallName);
+  if (auto r = EnterBox(spec, options); !r) return Fail(sandbox::kSetupFailed, r.error());
   rlimit limit{};
   getrlimit(RLIMIT_NOFILE, &limit);
   limit.rlim_cur = limit.rlim_max;

@@ -1,17 +1,40 @@
 #include "runsc/boot/confine.h"
 
+#include <fcntl.h>
 #include <fmt/core.h>
 #include <sys/prctl.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
+#include "pkg/log/log.h"
+#include "pkg/platform/kvm/kvm.h"
 #include "pkg/seccomp/seccomp.h"
 #include "pkg/sentry/fsimpl/host/host.h"
 #include "pkg/sentry/syscalls/table.h"
 #include "runsc/boot/filter/filter.h"
+#include "runsc/box/box.h"
+#include "runsc/sandbox/sandbox.h"
 
 namespace redoubt::boot {
+
+specutils::Expected<void> EnterBox(const specutils::Spec& spec, const specutils::SandboxOptions& options) {
+  int trees = 1;
+  for (const specutils::Mount& m : spec.mounts) trees += m.is_bind() ? 1 : 0;
+  auto missing = box::EnterSentryBox({
+      .allow_weak = options.allow_weak_box,
+      .parent_pidfd = options.parent_pidfd,
+      .first_closed = std::max({sandbox::kFirstGoferFd + trees, options.parent_pidfd + 1, options.kvm_device + 1}),
+  });
+  if (!missing) return std::unexpected(missing.error());
+  for (const std::string& wall : *missing) LOG_ERROR("--allow-weak-box: the sandbox goes without: {}", wall);
+  for (int fd : {options.parent_pidfd, options.kvm_device}) {
+    if (fd >= 0) fcntl(fd, F_SETFD, FD_CLOEXEC);
+  }
+  platform::kvm::UseDevice(options.kvm_device);
+  return {};
+}
 
 specutils::Expected<void> Confine(std::string_view platform, std::string_view network) {
   const Filter* filter = FindFilter(platform, network);

@@ -1,4 +1,4 @@
-// The last thing that the Sentry does before it runs a guest: it takes from itself what it will not need again.
+// The first and the last thing that the Sentry does before it runs a guest: it takes from itself what it will not need.
 #ifndef REDOUBT_RUNSC_BOOT_CONFINE_H_
 #define REDOUBT_RUNSC_BOOT_CONFINE_H_
 
@@ -8,6 +8,9 @@
 #include "runsc/specutils/spec.h"
 
 namespace redoubt::boot {
+
+// The first: into the box (runsc/box), with what the sandbox was given. While there is one thread.
+specutils::Expected<void> EnterBox(const specutils::Spec& spec, const specutils::SandboxOptions& options);
 
 // Once everything that is ever opened is open, and before the first guest process exists: undumpable, and under the
 // filter of the platform (Platform::name) and network, all threads. An error is one line for the user, and the guest

@@ -35,6 +35,7 @@ struct Flags {
   bool report_missing = false;
   bool rewrite = true;
   bool io_uring = true;
+  bool allow_weak_box = false;
   int cpus = 0;
   uint64_t memory_mib = 0;
 };
@@ -118,6 +119,7 @@ specutils::Expected<specutils::SandboxOptions> ToOptions(const Flags& flags) {
   o.report_missing = flags.report_missing;
   o.rewrite = flags.rewrite;
   o.io_uring = flags.io_uring;
+  o.allow_weak_box = flags.allow_weak_box;
   cpu_set_t set;
   CPU_ZERO(&set);
   sched_getaffinity(0, sizeof(set), &set);
@@ -256,6 +258,8 @@ int Main(int argc, char** argv) {
   app.add_option("--io-uring", flags.io_uring,
                  "reach host files through a restricted io_uring where the host has one; false: by threads that block")
       ->capture_default_str();
+  app.add_flag("--allow-weak-box", flags.allow_weak_box,
+               "run also where the host does not let the sandbox have all its walls; the log says which are missing");
   app.add_flag("--report-missing", flags.report_missing,
                "at the end, list the calls that were made and are not implemented");
   app.add_option("--cpus", flags.cpus, "CPUs the guest sees (default: this process's)")->check(CLI::Range(1, 64));

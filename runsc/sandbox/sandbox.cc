@@ -4,8 +4,8 @@
 #include <fmt/core.h>
 #include <signal.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -13,6 +13,9 @@
 #include <cerrno>
 #include <cstring>
 #include <vector>
+
+#include "pkg/platform/kvm/kvm.h"
+#include "runsc/box/box.h"
 
 namespace redoubt::sandbox {
 namespace {
@@ -29,13 +32,15 @@ struct Program {
   std::vector<int> fds;    // become descriptors 3, 4, ... in the child; -1: none. All others close on exec
   std::vector<int> moved;  // the child's own notes
   const sigset_t& mask;
-  pid_t parent;
+  int parent;  // pidfd
+  unsigned long namespaces;
+  uid_t uid;
+  gid_t gid;
 };
 
 [[noreturn, gnu::noinline]] void Exec(Program& p) {
-  // Dies with the CLI. The parent may have died before this line.
-  prctl(PR_SET_PDEATHSIG, SIGKILL);
-  if (getppid() != p.parent) _exit(kSetupFailed);
+  // Dies with the CLI, which may have died before this line.
+  if (!box::BeforeExec(p.parent, p.namespaces, p.uid, p.gid)) _exit(kSetupFailed);
   // Out of the way of the target numbers first.
   for (size_t i = 0; i < p.fds.size(); i++) p.moved[i] = p.fds[i] < 0 ? -1 : fcntl(p.fds[i], F_DUPFD_CLOEXEC, 64);
   for (size_t i = 0; i < p.moved.size(); i++) {
@@ -52,13 +57,20 @@ struct Program {
   _exit(kSetupFailed);
 }
 
-pid_t Start(const std::vector<std::string>& args, const std::vector<int>& fds, const sigset_t& mask) {
-  Program p{.argv = {}, .fds = fds, .moved = std::vector<int>(fds.size()), .mask = mask, .parent = getpid()};
+pid_t Start(const std::vector<std::string>& args, const std::vector<int>& fds, const sigset_t& mask, int self) {
+  Program p{.argv = {},
+            .fds = fds,
+            .moved = std::vector<int>(fds.size()),
+            .mask = mask,
+            .parent = self,
+            .namespaces = box::BirthNamespaces(),
+            .uid = geteuid(),
+            .gid = getegid()};
   for (const std::string& a : args) p.argv.push_back(const_cast<char*>(a.c_str()));
   p.argv.push_back(nullptr);
   // Not fork: that copies page tables, and then each page that either side writes, which takes longer than all the
   // rest. All signals are blocked, so no handler runs in the child.
-  pid_t pid = vfork();
+  pid_t pid = box::Vfork(p.namespaces);
   if (pid == 0) Exec(p);
   return pid;
 }
@@ -82,7 +94,19 @@ int ToExitCode(int status) {
 
 }  // namespace
 
-int Run(const specutils::Spec& spec, const specutils::SandboxOptions& options, int log_fd) {
+int Run(const specutils::Spec& spec, const specutils::SandboxOptions& given, int log_fd) {
+  // Besides the trees' sockets: what boot could not open itself in its box.
+  specutils::SandboxOptions options = given;
+  int next_fd = kFirstGoferFd + 1;
+  for (const specutils::Mount& m : spec.mounts) next_fd += m.is_bind() ? 1 : 0;
+  const int self = static_cast<int>(syscall(SYS_pidfd_open, getpid(), 0));
+  if (self < 0) return Fail("pidfd_open");
+  options.parent_pidfd = next_fd++;
+  int kvm = -1;
+  if (options.platform == "kvm" || (options.platform == "auto" && platform::kvm::HasHardware())) {
+    kvm = platform::kvm::OpenDevice();
+    options.kvm_device = kvm < 0 ? kvm : next_fd++;
+  }
   std::string config = Serialize(spec, options);
   int config_fd = memfd_create("runsc-config", MFD_CLOEXEC);
   if (config_fd < 0 || write(config_fd, config.data(), config.size()) != static_cast<ssize_t>(config.size()) ||
@@ -109,15 +133,18 @@ int Run(const specutils::Spec& spec, const specutils::SandboxOptions& options, i
     if (m.is_bind() && !add_tree(m.source, m.read_only())) return Fail("socketpair");
   }
 
+  boot_fds.push_back(self);
+  if (kvm >= 0) boot_fds.push_back(kvm);
+  if (options.allow_weak_box) gofer_args[1] = "gofer-weak";
   sigset_t all, old;
   sigfillset(&all);
   sigprocmask(SIG_SETMASK, &all, &old);
   // Boot, which has more to do, first: it starts with everything blocked and takes signals when it can.
-  pid_t boot = Start({"runsc-sandbox", "boot"}, boot_fds, all);
+  pid_t boot = Start({"runsc-sandbox", "boot"}, boot_fds, all, self);
   if (boot < 0) return Fail("fork");
   // The gofer with every signal blocked for good: a Ctrl-C at the terminal is the guest's, and goes to all of this
   // process group.
-  pid_t gofer = Start(gofer_args, gofer_fds, all);
+  pid_t gofer = Start(gofer_args, gofer_fds, all, self);
   if (gofer < 0) {
     KillAndReap(boot);
     return Fail("fork");

@@ -343,7 +343,10 @@ std::string Serialize(const Spec& s, const SandboxOptions& o) {
                {"memory", o.memory},
                {"rewrite", o.rewrite},
                {"io_uring", o.io_uring},
-               {"report_missing", o.report_missing}};
+               {"report_missing", o.report_missing},
+               {"allow_weak_box", o.allow_weak_box},
+               {"parent_pidfd", o.parent_pidfd},
+               {"kvm_device", o.kvm_device}};
   // Not as text: arguments are bytes and need not be UTF-8.
   std::vector<uint8_t> packed = Json::to_msgpack(json);
   return std::string(packed.begin(), packed.end());
@@ -385,6 +388,9 @@ Expected<std::pair<Spec, SandboxOptions>> Deserialize(const std::string& text) {
     o.cpus = j.at("cpus");
     o.memory = j.at("memory");
     o.report_missing = j.at("report_missing");
+    o.allow_weak_box = j.at("allow_weak_box");
+    o.parent_pidfd = j.at("parent_pidfd");
+    o.kvm_device = j.at("kvm_device");
     o.rewrite = j.at("rewrite");
     o.io_uring = j.at("io_uring");
   } catch (const Json::exception& e) {

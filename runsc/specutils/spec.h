@@ -61,6 +61,11 @@ struct SandboxOptions {
   int cpus = 1;
   uint64_t memory = 0;  // bytes the guest may use
   bool report_missing = false;
+  bool allow_weak_box = false;  // a wall that the host does not let us build is done without
+  // Descriptors of boot besides those of sandbox.h: pidfd of the process to die with, -1 for none; /dev/kvm, or the
+  // errno negated of why it could not be opened.
+  int parent_pidfd = -1;
+  int kvm_device = -2;
 };
 
 // Errors are one line that names the file and the field.

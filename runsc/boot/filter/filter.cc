@@ -1,5 +1,8 @@
 #include "runsc/boot/filter/filter.h"
 
+#include <malloc.h>
+
+#include <algorithm>
 #include <array>
 #include <memory>
 #include <thread>
@@ -35,6 +38,9 @@ const Filter* FindFilter(std::string_view platform, std::string_view network) {
 }
 
 void OpenWhatIsOpenedLate() {
+  // glibc's own limit, which it would ask sched_getaffinity(2) for when it has eight arenas.
+  constexpr int kArenasPerCpu = 8;
+  mallopt(M_ARENA_MAX, kArenasPerCpu * static_cast<int>(std::max(1U, std::thread::hardware_concurrency())));
   // glibc's malloc looks into /proc/sys/vm/overcommit_memory when an arena that is not the main thread's shrinks for
   // the first time. These blocks are smaller than what malloc maps alone, and together more than an arena keeps free.
   std::thread([] {

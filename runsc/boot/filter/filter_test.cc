@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include <functional>
+#include <latch>
 #include <thread>
 
 #include "pkg/seccomp/rule.h"
@@ -66,6 +67,16 @@ TEST_P(SentryFilterTest, ThreadsAndMemoryAreItsOwn) {
                   free(p);
                 }).join();
               }
+              // More at once than malloc has arenas without thinking.
+              std::vector<std::thread> threads;
+              std::latch all(40);
+              for (int i = 0; i < 40; i++) {
+                threads.emplace_back([&all] {
+                  std::vector<char> block(5000);
+                  all.arrive_and_wait();
+                });
+              }
+              for (std::thread& t : threads) t.join();
             }),
             0);
 }
