@@ -348,8 +348,10 @@ int BootMain() {
   }
   SignalForwarder signals(*executor, *kernel);
   int code = sandbox::kSetupFailed;
-  if (auto r = Confine((*platform)->name(), "none"); !r) return Fail(sandbox::kSetupFailed, r.error());
-  executor->Spawn([&] { code = RunContainer(*kernel, spec, gofers, signals); });
+  executor->Spawn([&] {
+    auto confined = Confine((*platform)->name(), "none");
+    code = confined ? RunContainer(*kernel, spec, gofers, signals) : Fail(sandbox::kSetupFailed, confined.error());
+  });
   fiber::Join(*executor);
   if (options.report_missing) {
     for (const auto& [name, count] : syscalls::MissingCalls()) {

@@ -12,7 +12,7 @@ namespace redoubt::boot {
 // The first: into the box (runsc/box), with what the sandbox was given. While there is one thread.
 specutils::Expected<void> EnterBox(const specutils::Spec& spec, const specutils::SandboxOptions& options);
 
-// Once everything that is ever opened is open, and before the first guest process exists: undumpable, and under the
+// Best on a fiber. Once everything that is ever opened is open, and before the first guest process exists: undumpable, and under the
 // filter of the platform (Platform::name) and network, all threads. An error is one line for the user, and the guest
 // must not be run.
 specutils::Expected<void> Confine(std::string_view platform, std::string_view network);

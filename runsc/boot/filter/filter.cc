@@ -1,6 +1,7 @@
 #include "runsc/boot/filter/filter.h"
 
 #include <malloc.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -43,13 +44,18 @@ void OpenWhatIsOpenedLate() {
   mallopt(M_ARENA_MAX, kArenasPerCpu * static_cast<int>(std::max(1U, std::thread::hardware_concurrency())));
   // glibc's malloc looks into /proc/sys/vm/overcommit_memory when an arena that is not the main thread's shrinks for
   // the first time. These blocks are smaller than what malloc maps alone, and together more than an arena keeps free.
-  std::thread([] {
+  auto shrink_arena = [] {
     constexpr size_t kBlock = 100 << 10;
     std::array<std::unique_ptr<char[]>, 8> blocks;
     for (auto& b : blocks) b.reset(new char[kBlock]);
     // From the last on: each is joined to the free end of the arena.
     for (size_t i = blocks.size(); i > 0; i--) blocks[i - 1].reset();
-  }).join();
+  };
+  if (gettid() != getpid()) {
+    shrink_arena();
+  } else {
+    std::thread(shrink_arena).join();
+  }
 }
 
 }  // namespace redoubt::boot

@@ -26,7 +26,8 @@ std::span<const Filter> Filters();
 // Null if there is none for the two.
 const Filter* FindFilter(std::string_view platform, std::string_view network);
 
-// What libc and ourselves would open at the first need is opened before a filter forbids it: once, by any thread.
+// What libc would open at the first need is opened before a filter forbids it. Once; quicker when it is not the main
+// thread that calls.
 void OpenWhatIsOpenedLate();
 
 }  // namespace redoubt::boot
