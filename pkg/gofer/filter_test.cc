@@ -1,5 +1,6 @@
 #include "pkg/gofer/filter.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -9,6 +10,7 @@
 
 #include <functional>
 
+#include "pkg/log/log.h"
 #include "pkg/seccomp/rule.h"
 #include "pkg/seccomp/violation.h"
 
@@ -43,6 +45,21 @@ TEST(GoferFilter, ServingWorks) {
               if (syscall(SYS_clock_gettime, CLOCK_MONOTONIC, &ts) != 0) syscall(SYS_exit_group, 1);
             }),
             0);
+}
+
+TEST(GoferFilter, TheLogCanBeWritten) {
+  int pipe[2];
+  ASSERT_EQ(pipe2(pipe, O_CLOEXEC), 0);
+  EXPECT_EQ(Outcome([&] {
+              log::Configure(pipe[1], log::Level::kError);
+              LOG_ERROR("connection closed: {}", "EPROTO");
+            }),
+            0);
+  char text[200] = {};
+  EXPECT_GT(read(pipe[0], text, sizeof(text) - 1), 0);
+  EXPECT_NE(std::string_view(text).find("connection closed: EPROTO"), std::string_view::npos) << text;
+  close(pipe[0]);
+  close(pipe[1]);
 }
 
 TEST(GoferFilter, NothingElseDoes) {

@@ -46,6 +46,7 @@ class Tracer final {
 
   int Run(pid_t first) {
     first_ = first;
+    known_.insert(first);
     int status = 0;
     while (true) {
       pid_t tid = waitpid(-1, &status, __WALL);
@@ -53,8 +54,9 @@ class Tracer final {
       if (tid < 0) return result_;
       if (WIFSTOPPED(status)) {
         OnStop(tid, status);
-      } else if (tid == first_) {
-        result_ = status;
+      } else {
+        known_.erase(tid);
+        if (tid == first_) result_ = status;
       }
     }
   }
@@ -73,10 +75,11 @@ class Tracer final {
     ptrace(PTRACE_GETEVENTMSG, parent, 0, &child);
     const pid_t tid = static_cast<pid_t>(child);
     int status = 0;
-    while (waitpid(tid, &status, __WALL) < 0 && errno == EINTR) {
+    while (early_.erase(tid) == 0 && waitpid(tid, &status, __WALL) < 0 && errno == EINTR) {
     }
     const bool thread = StatusField(tid, "Tgid") != tid;
     if (thread || parent == first_) {
+      known_.insert(tid);
       Resume(tid, 0);
     } else {
       ptrace(PTRACE_DETACH, tid, 0, 0);
@@ -98,7 +101,7 @@ class Tracer final {
     if (info.op == PTRACE_SYSCALL_INFO_EXIT && installing_ == tid) {
       installing_ = 0;
       p.confined = info.exit.rval == 0;
-      p.self = static_cast<uint32_t>(StatusField(tid, "NSpid"));
+      p.self = static_cast<uint32_t>(StatusField(it->first, "NSpid"));
     }
     if (info.op != PTRACE_SYSCALL_INFO_ENTRY) return;
     if (info.entry.nr == SYS_seccomp) installing_ = tid;
@@ -111,6 +114,11 @@ class Tracer final {
   }
 
   void OnStop(pid_t tid, int status) {
+    // Its parent's stop is still to be told.
+    if (!known_.contains(tid)) {
+      early_.insert(tid);
+      return;
+    }
     const int signal = WSTOPSIG(status);
     switch (status >> 16) {
       case PTRACE_EVENT_CLONE:
@@ -136,6 +144,7 @@ class Tracer final {
   Coverage& sentry_;
   Coverage& gofer_;
   pid_t first_ = 0;
+  std::set<pid_t> known_, early_;
   pid_t installing_ = 0;
   int result_ = 0;
   std::map<pid_t, Process> processes_;

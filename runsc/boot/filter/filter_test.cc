@@ -16,6 +16,7 @@
 #include <latch>
 #include <thread>
 
+#include "pkg/safecopy/safecopy_unsafe.h"
 #include "pkg/seccomp/rule.h"
 #include "pkg/seccomp/seccomp.h"
 #include "pkg/seccomp/violation.h"
@@ -40,6 +41,7 @@ class SentryFilterTest : public ::testing::TestWithParam<Filter> {
     if (pid == 0) {
       seccomp::InstallViolationHandler({});
       OpenWhatIsOpenedLate();
+      safecopy::InstallFaultHandler();
       if (!seccomp::Install(GetParam().program)) syscall(SYS_exit_group, 99);
       what();
       syscall(SYS_exit_group, 0);
@@ -72,7 +74,9 @@ TEST_P(SentryFilterTest, ThreadsAndMemoryAreItsOwn) {
               std::latch all(40);
               for (int i = 0; i < 40; i++) {
                 threads.emplace_back([&all] {
-                  std::vector<char> block(5000);
+                  // Small blocks, which come from an arena; the main one grows by brk(2).
+                  std::vector<std::unique_ptr<char[]>> blocks;
+                  for (int k = 0; k < 100; k++) blocks.emplace_back(new char[5000]);
                   all.arrive_and_wait();
                 });
               }
@@ -137,6 +141,16 @@ TEST_P(SentryFilterTest, AFaultThatIsBlockedKills) {
               *reinterpret_cast<volatile int*>(8) = 1;
             }),
             1000 + SIGSEGV);
+}
+
+TEST_P(SentryFilterTest, AFaultOfACopyIsAnError) {
+  EXPECT_EQ(Outcome([] {
+              std::byte byte[1];
+              if (safecopy::CopyIn(byte, reinterpret_cast<const void*>(8)) != Result<size_t>(Err(EFAULT))) {
+                syscall(SYS_exit_group, 1);
+              }
+            }),
+            0);
 }
 
 TEST_P(SentryFilterTest, ClocksWork) {
