@@ -4,6 +4,8 @@
 #include <linux/capability.h>
 #include <sys/resource.h>
 
+#include "runsc/specutils/codec.h"
+
 namespace redoubt::specutils {
 namespace {
 
@@ -43,15 +45,25 @@ TEST(Spec, TravelsToTheBootProcess) {
   Spec spec = *Parse(DefaultConfig({"x"}));
   spec.process.args.push_back("not\xff utf8");
   spec.mounts.push_back({"/a", "bind", "/b", {"rbind", "ro"}});
-  auto copy = Deserialize(Serialize(spec, {.platform = "p", .strace = true, .cpus = 3}));
+  spec.masked_paths = {"/proc/kcore"};
+  spec.sysctls = {{"kernel.msgmax", "1"}};
+  Expected<Spec> copy = ParseSpec(SerializeSpec(spec));
   ASSERT_TRUE(copy) << copy.error();
-  EXPECT_EQ(copy->first.process.args, spec.process.args);
-  EXPECT_EQ(copy->first.process.rlimits[0].soft, 1024u);
-  EXPECT_TRUE(copy->first.mounts.back().is_bind());
-  EXPECT_TRUE(copy->first.mounts.back().read_only());
-  EXPECT_TRUE(copy->second.strace);
-  EXPECT_EQ(copy->second.cpus, 3);
-  EXPECT_FALSE(Deserialize("garbage"));
+  EXPECT_EQ(copy->process.args, spec.process.args);
+  EXPECT_EQ(copy->process.rlimits[0].soft, 1024u);
+  EXPECT_TRUE(copy->mounts.back().is_bind());
+  EXPECT_TRUE(copy->mounts.back().read_only());
+  EXPECT_EQ(copy->masked_paths, spec.masked_paths);
+  EXPECT_EQ(copy->sysctls, spec.sysctls);
+  EXPECT_FALSE(ParseSpec("garbage"));
+  Expected<Process> process = ParseProcess(SerializeProcess(spec.process));
+  ASSERT_TRUE(process);
+  EXPECT_EQ(process->args, spec.process.args);
+  EXPECT_FALSE(ParseProcess(SerializeSpec(spec)));
+  Expected<SandboxOptions> options = ParseOptions(SerializeOptions({.platform = "p", .strace = true, .cpus = 3}));
+  ASSERT_TRUE(options);
+  EXPECT_TRUE(options->strace);
+  EXPECT_EQ(options->cpus, 3);
 }
 
 }  // namespace
