@@ -2,6 +2,8 @@
 #ifndef REDOUBT_RUNSC_CONTROL_CONNECTION_H_
 #define REDOUBT_RUNSC_CONTROL_CONNECTION_H_
 
+#include <sys/socket.h>
+
 #include <cstdint>
 #include <span>
 #include <string>
