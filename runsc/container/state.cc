@@ -67,6 +67,22 @@ Json ToJson(const HostProcess& p) { return Json{{"pid", p.pid}, {"started", p.st
 
 HostProcess ProcessFrom(const Json& j) { return {.pid = j.at("pid"), .started = j.at("started")}; }
 
+std::vector<HostProcess> ExecsIn(const std::string& path, std::vector<std::string>* ended) {
+  std::vector<HostProcess> execs;
+  std::error_code error;
+  for (const auto& file : std::filesystem::directory_iterator(path + "/execs", error)) {
+    Expected<std::string> text = ReadFile(file.path());
+    HostProcess process{.pid = std::atoi(file.path().filename().c_str()),
+                        .started = text ? std::strtoull(text->c_str(), nullptr, 10) : 0};
+    if (process.Alive()) {
+      execs.push_back(process);
+    } else if (ended != nullptr) {
+      ended->push_back(file.path());
+    }
+  }
+  return execs;
+}
+
 Expected<State> ParseState(const std::string& path) {
   Expected<std::string> text = ReadFile(path);
   if (!text) return std::unexpected(text.error());
@@ -165,25 +181,14 @@ Expected<void> Entry::Remove() {
   return {};
 }
 
-std::vector<HostProcess> Entry::Execs() const {
-  std::vector<HostProcess> execs;
-  std::error_code error;
-  for (const auto& file : std::filesystem::directory_iterator(path_ + "/execs", error)) {
-    Expected<std::string> text = ReadFile(file.path());
-    HostProcess process{.pid = std::atoi(file.path().filename().c_str()),
-                        .started = text ? std::strtoull(text->c_str(), nullptr, 10) : 0};
-    if (process.Alive()) {
-      execs.push_back(process);
-    } else {
-      unlink(file.path().c_str());
-    }
-  }
-  return execs;
-}
+std::vector<HostProcess> Entry::Execs() const { return ExecsIn(path_, nullptr); }
 
 Expected<void> Entry::AddExec(const HostProcess& process) const {
   mkdir((path_ + "/execs").c_str(), 0700);
-  (void)Execs();
+  // Those that have ended leave their files behind; here is a good place to forget them.
+  std::vector<std::string> ended;
+  (void)ExecsIn(path_, &ended);
+  for (const std::string& file : ended) unlink(file.c_str());
   return ReplaceFile(fmt::format("{}/execs/{}", path_, process.pid), std::to_string(process.started));
 }
 
@@ -267,6 +272,15 @@ Expected<Entry> Store::OpenBroken(const std::string& id) const {
 bool Store::Exists(const std::string& id) const {
   return access(fmt::format("{}/{}/state.json", root_, id).c_str(), F_OK) == 0;
 }
+
+Expected<State> Store::Peek(const std::string& id) const {
+  if (!Exists(id)) return std::unexpected(fmt::format("container \"{}\" does not exist", id));
+  Expected<State> state = ParseState(fmt::format("{}/{}/state.json", root_, id));
+  if (!state) return std::unexpected(fmt::format("container \"{}\": {}", id, state.error()));
+  return state;
+}
+
+std::vector<HostProcess> Store::Execs(const std::string& id) const { return ExecsIn(root_ + "/" + id, nullptr); }
 
 std::vector<State> Store::List() const {
   std::vector<State> states;

@@ -70,7 +70,7 @@ class Entry final {
   Expected<std::string> LoadConfig() const;
   // The container is gone: the whole directory.
   Expected<void> Remove();
-  // Detached execs that are still there; forgets the others.
+  // Detached execs that are still there.
   std::vector<HostProcess> Execs() const;
   Expected<void> AddExec(const HostProcess& process) const;
 
@@ -96,6 +96,10 @@ class Store final {
   // Also if its state cannot be read; the state is then empty but for the ID. For `delete --force`.
   Expected<Entry> OpenBroken(const std::string& id) const;
   bool Exists(const std::string& id) const;
+  // Without the lock: as it was last saved.
+  Expected<State> Peek(const std::string& id) const;
+  // Detached execs of it that are still there.
+  std::vector<HostProcess> Execs(const std::string& id) const;
   // Without locks: what each was when it was last saved.
   std::vector<State> List() const;
 

@@ -137,21 +137,25 @@ Expected<Sandbox> Sandbox::Launch(const LaunchArgs& args) {
                            .preserved = static_cast<uint32_t>(args.preserved),
                            .body = specutils::SerializeSpec(args.spec)};
   Sandbox sandbox;
-  sandbox.connection_ = std::move(pair->first);
+  sandbox.connection_ = args.sentry_fd < 0 ? std::move(pair->first)
+                                           : control::Connection(UniqueFd(fcntl(args.sentry_fd, F_DUPFD_CLOEXEC, 3)));
   // Into the socket before there is anybody to read it: boot finds it when it comes that far.
   if (Result<> sent = sandbox.connection_.Send(control::Serialize(request), request_fds); !sent) {
     errno = sent.error().value();
     return Fail("request");
   }
-  // Boot, which has more to do, first.
-  sandbox.boot_ = Start({"runsc-sandbox", "boot"}, {null.get(), null.get(), null.get(), options.get(), args.log_fd,
-                                                    args.listen_fd, pair->second.fd()});
-  if (sandbox.boot_ < 0) return Fail("fork");
+  if (args.sentry_fd < 0) {
+    // Boot, which has more to do, first.
+    sandbox.boot_ = Start({"runsc-sandbox", "boot"}, {null.get(), null.get(), null.get(), options.get(), args.log_fd,
+                                                      args.listen_fd, pair->second.fd()});
+    if (sandbox.boot_ < 0) return Fail("fork");
+    sandbox.boot_pidfd_ = PidFd(sandbox.boot_);
+    if (!sandbox.boot_pidfd_) return Fail("pidfd_open");
+  }
   sandbox.gofer_ = Start(gofer_args, gofer_fds);
   if (sandbox.gofer_ < 0) return Fail("fork");
-  sandbox.boot_pidfd_ = PidFd(sandbox.boot_);
   sandbox.gofer_pidfd_ = PidFd(sandbox.gofer_);
-  if (!sandbox.boot_pidfd_ || !sandbox.gofer_pidfd_) return Fail("pidfd_open");
+  if (!sandbox.gofer_pidfd_) return Fail("pidfd_open");
   return sandbox;
 }
 

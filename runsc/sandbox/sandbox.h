@@ -26,10 +26,12 @@ struct LaunchArgs {
   int preserved = 0;                   // of this process, descriptors from 3 on that the guest gets
   int log_fd = -1;
   int listen_fd = -1;  // where the Sentry is to listen for requests; -1: it does not
+  int sentry_fd = -1;  // control::Connection to a running Sentry that the container is to be in; -1: one of its own
   bool start = false;  // at once, without a kStart
 };
 
-// Boot and gofer, children of this process; they die with it. Killed and reaped by the destructor.
+// Boot and gofer, children of this process; they die with it. Killed and reaped by the destructor. Only a gofer if the
+// container is in another's sandbox.
 class Sandbox final {
  public:
   Sandbox(Sandbox&& o) noexcept;
