@@ -340,6 +340,8 @@ int CapabilityByName(const std::string& name) {
   return -1;
 }
 
+const char* CapabilityName(int capability) { return kCapabilities[capability]; }
+
 int ResourceByName(const std::string& name) {
   for (size_t i = 0; i < std::size(kResources); i++) {
     if (name == kResources[i]) return static_cast<int>(i);
