@@ -87,6 +87,7 @@ int Main(int argc, char** argv) {
   AddProcesses(app, context);
   AddWatching(app, context);
   AddSpec(app, context);
+  AddTools(app, context);
   std::string topic;
   CLI::App* help_command = app.add_subcommand("help", "tell of a command");
   help_command->add_option("COMMAND", topic);

@@ -59,6 +59,7 @@ void AddProcesses(CLI::App& app, Context& context);
 void AddWatching(CLI::App& app, Context& context);
 void AddTransient(CLI::App& app, Context& context);
 void AddSpec(CLI::App& app, Context& context);
+void AddTools(CLI::App& app, Context& context);
 
 // "TERM", "SIGTERM", "15", "RTMIN+3". -1: no such signal.
 int ParseSignal(const std::string& text);
