@@ -51,7 +51,7 @@ Result<std::pair<Connection, Connection>> Connection::Pair() {
   return std::make_pair(Connection(UniqueFd(pair[0])), Connection(UniqueFd(pair[1])));
 }
 
-Result<> Connection::Send(std::string_view bytes, std::span<const int> fds) const {
+Result<> Connection::Send(std::string_view bytes, std::span<const int> fds, int flags) const {
   if (bytes.size() > kMessageLimit || fds.size() > kDescriptorLimit) return Err(E2BIG);
   UniqueFd file;
   char kind = kInline;
@@ -76,7 +76,7 @@ Result<> Connection::Send(std::string_view bytes, std::span<const int> fds) cons
     header->cmsg_len = CMSG_LEN(all.size() * sizeof(int));
     std::memcpy(CMSG_DATA(header), all.data(), all.size() * sizeof(int));
   }
-  while (sendmsg(socket_.get(), &message, MSG_NOSIGNAL) < 0) {
+  while (sendmsg(socket_.get(), &message, flags | MSG_NOSIGNAL) < 0) {
     if (errno != EINTR) return ErrFromHost();
   }
   return {};

@@ -2,6 +2,8 @@
 #ifndef REDOUBT_RUNSC_CONTROL_CONNECTION_H_
 #define REDOUBT_RUNSC_CONTROL_CONNECTION_H_
 
+#include <sys/socket.h>
+
 #include <cstdint>
 #include <span>
 #include <string>
@@ -35,8 +37,8 @@ class Connection final {
   static Result<std::pair<Connection, Connection>> Pair();
 
   // `fds` are borrowed. E2BIG: over the limits above. EPIPE, ECONNRESET: the peer is gone. Blocks while the peer does
-  // not read, unless the socket is non-blocking (EAGAIN).
-  Result<> Send(std::string_view bytes, std::span<const int> fds = {}) const;
+  // not read, unless `flags` has MSG_DONTWAIT or the socket is non-blocking (EAGAIN).
+  Result<> Send(std::string_view bytes, std::span<const int> fds = {}, int flags = 0) const;
   // Blocks for the next message unless `flags` has MSG_DONTWAIT (EAGAIN). ENOTCONN: the peer has closed. EBADMSG: not a
   // message of ours.
   Result<Packet> Receive(int flags = 0) const;

@@ -40,6 +40,7 @@ struct Process {
   uint64_t bounding = 0, permitted = 0, effective = 0, inheritable = 0, ambient = 0;  // bit masks by capability number
   bool no_new_privileges = false;
   int oom_score_adj = 0;
+  uint16_t console_rows = 0, console_columns = 0;  // 0: not said
   std::vector<Rlimit> rlimits;
 };
 
@@ -71,6 +72,7 @@ struct Resources {
   std::string cpuset_cpus, cpuset_mems;
   std::optional<int64_t> pids_limit;           // -1: none
   std::map<std::string, std::string> unified;  // files of cgroup v2
+  bool empty() const;
 };
 
 struct Spec {
@@ -110,9 +112,12 @@ struct SandboxOptions {
 template <typename T>
 using Expected = std::expected<T, std::string>;
 
-// BUNDLE/config.json.
-Expected<Spec> LoadBundle(const std::string& bundle);
+// The text of BUNDLE/config.json.
+Expected<std::string> ReadBundle(const std::string& bundle);
 Expected<Spec> ParseConfig(const std::string& text, const std::string& file_name, const std::string& bundle);
+// What `exec --process` and `update --resources` are given: config.json's "process" and "linux.resources" alone.
+Expected<Process> ParseProcessConfig(const std::string& text, const std::string& file_name);
+Expected<Resources> ParseResourcesConfig(const std::string& text, const std::string& file_name);
 // What `runsc spec` writes.
 std::string DefaultConfig(const std::vector<std::string>& args);
 
