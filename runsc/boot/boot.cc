@@ -152,8 +152,7 @@ int BootMain() {
   Result<std::unique_ptr<platform::Platform>> platform = platforms.Create(
       options->platform, {.spares = 2, .rewrite = options->rewrite, .memory_fd = (*memory_file)->fd()});
   if (!platform) {
-    return Refuse(connection,
-                  fmt::format("cannot use platform {}: {}", options->platform, platform.error().name()));
+    return Refuse(connection, fmt::format("cannot use platform {}: {}", options->platform, platform.error().name()));
   }
   LOG_INFO("platform {}", (*platform)->name());
   Result<std::unique_ptr<loader::Vdso>> vdso = loader::Vdso::Create(**memory_file);

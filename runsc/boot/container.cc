@@ -37,9 +37,8 @@ class NamespaceUser final {
 
 }  // namespace
 
-OrFailure<Container::Made> Container::Create(kernel::Kernel& kernel, const std::string& id,
-                                             const specutils::Spec& spec, std::vector<UniqueFd> fds,
-                                             uint32_t preserved, bool start) {
+OrFailure<Container::Made> Container::Create(kernel::Kernel& kernel, const std::string& id, const specutils::Spec& spec,
+                                             std::vector<UniqueFd> fds, uint32_t preserved, bool start) {
   uint64_t trees = 1;
   for (const specutils::Mount& m : spec.mounts) trees += m.is_bind() ? 1 : 0;
   const uint64_t expected = kStdio + preserved + trees;

@@ -21,9 +21,9 @@
 
 namespace redoubt::boot {
 
-// Made with its first process in it, which is held until Start unless made to start at once. When that ends, all its processes do, and its mounts
-// and gofers are let go. Kept by the service under its name, until it is deleted there. Thread-safe; all calls come
-// from fibers.
+// Made with its first process in it, which is held until Start unless made to start at once. When that ends, all its
+// processes do, and its mounts and gofers are let go. Kept by the service under its name, until it is deleted there.
+// Thread-safe; all calls come from fibers.
 class Container final : public RefCounted {
  public:
   struct Made {

@@ -50,10 +50,16 @@ Result<> MakeReadOnly(vfs::MountNamespace& mounts, const vfs::Walker& walker, co
 
 // Of an IPC or network namespace, known to Linux and without effect here, whether /proc/sys shows them or not.
 bool HasNoEffect(const std::string& name) {
-  static constexpr const char* kNames[] = {"kernel.shm_rmid_forced", "kernel.sem", "kernel.msg_next_id",
-                                           "kernel.sem_next_id", "kernel.shm_next_id", "kernel.auto_msgmni",
-                                           "net.ipv4.ping_group_range", "net.ipv4.ip_local_port_range",
-                                           "net.ipv4.ip_unprivileged_port_start", "net.ipv4.tcp_rmem",
+  static constexpr const char* kNames[] = {"kernel.shm_rmid_forced",
+                                           "kernel.sem",
+                                           "kernel.msg_next_id",
+                                           "kernel.sem_next_id",
+                                           "kernel.shm_next_id",
+                                           "kernel.auto_msgmni",
+                                           "net.ipv4.ping_group_range",
+                                           "net.ipv4.ip_local_port_range",
+                                           "net.ipv4.ip_unprivileged_port_start",
+                                           "net.ipv4.tcp_rmem",
                                            "net.ipv4.tcp_wmem"};
   return name.starts_with("fs.mqueue.") || std::find(std::begin(kNames), std::end(kNames), name) != std::end(kNames);
 }
@@ -111,9 +117,8 @@ OrFailure<void> SetSysctls(vfs::MountNamespace& mounts, const specutils::Spec& s
     }
     std::string file = name;
     std::replace(file.begin(), file.end(), '.', '/');
-    Result<vfs::Path> at = vfs::Lookup(walker, {.start = *sysctls,
-                                                .name = file,
-                                                .resolve = RESOLVE_BENEATH | RESOLVE_NO_XDEV | RESOLVE_NO_SYMLINKS});
+    Result<vfs::Path> at = vfs::Lookup(
+        walker, {.start = *sysctls, .name = file, .resolve = RESOLVE_BENEATH | RESOLVE_NO_XDEV | RESOLVE_NO_SYMLINKS});
     if (!at || !at->inode().IsRegular()) return Fail(fmt::format("sysctl {}: not known", name));
     if (Result<> r = Write(*at, value); !r) {
       return Fail(fmt::format("sysctl {}: cannot be set to \"{}\": {}", name, value, Why(r.error())));

@@ -18,7 +18,7 @@ using control::Method;
 using control::Reply;
 using control::Request;
 
-constexpr fiber::Time kStep = 100'000;           // between looks at what nobody tells of
+constexpr fiber::Time kStep = 100'000;            // between looks at what nobody tells of
 constexpr fiber::Time kPatience = 1'000'000'000;  // with others' last answers when the sandbox ends
 
 Reply ToReply(const Failure& failure) { return {.error = failure.text, .code = failure.code}; }
@@ -138,9 +138,9 @@ OrFailure<RefPtr<Container>> Service::Create(const Request& request, Fds fds, bo
 }
 
 void Service::CreateFirst(const RefPtr<Peer>& peer, const Request& request, Fds fds) {
-  OrFailure<RefPtr<Container>> container =
-      request.method == Method::kCreate ? Create(request, std::move(fds), true)
-                                        : Fail("internal error: the first request is not for a container");
+  OrFailure<RefPtr<Container>> container = request.method == Method::kCreate
+                                               ? Create(request, std::move(fds), true)
+                                               : Fail("internal error: the first request is not for a container");
   if (!container) {
     peer->Reply(ToReply(container.error()));
     _exit(sandbox::kSetupFailed);
