@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -59,9 +60,13 @@ Expected<specutils::SandboxOptions> ReadOptions() {
   return specutils::ParseOptions(text);
 }
 
-// Answers the request for the first container, whether it has come or not.
+// Answers the request for the first container. Not before it has come: who closes a socket with something unread makes
+// the other end lose the answer.
 int Refuse(const control::Connection& connection, const std::string& what) {
   LOG_WARNING("cannot boot: {}", what);
+  constexpr int kPatienceMs = 5000;
+  pollfd request{.fd = connection.fd(), .events = POLLIN, .revents = 0};
+  if (poll(&request, 1, kPatienceMs) == 1) (void)connection.Receive(MSG_DONTWAIT);
   (void)connection.Send(control::Serialize(control::Reply{.error = what, .code = sandbox::kSetupFailed}));
   return sandbox::kSetupFailed;
 }

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/socket.h>
 
 #include <cerrno>
@@ -13,6 +14,7 @@ namespace redoubt::boot {
 namespace {
 
 constexpr uint64_t kListenerId = 0;
+constexpr uint64_t kWakeId = ~uint64_t{0};
 constexpr uint32_t kForRequests = EPOLLIN | EPOLLRDHUP | EPOLLONESHOT;
 constexpr uint32_t kForTheEnd = EPOLLRDHUP | EPOLLONESHOT;
 // When there were no descriptors left: looked at again after so many ms, if no connection was closed before.
@@ -63,9 +65,12 @@ void Peer::Finish(const control::Reply& reply) {
 ControlServer::ControlServer(fiber::Executor& executor, UniqueFd listener, Handler handler)
     : executor_(executor),
       epoll_(epoll_create1(EPOLL_CLOEXEC)),
+      wake_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
       listener_(std::move(listener)),
       handler_(std::move(handler)) {
-  CHECK(epoll_, "no descriptor for the control server");
+  CHECK(epoll_ && wake_, "no descriptor for the control server");
+  epoll_event woken{.events = EPOLLIN, .data = {.u64 = kWakeId}};
+  CHECK(epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, wake_.get(), &woken) == 0);
   if (!listener_) return;
   // accept(2) would wait if whoever came has left again.
   fcntl(listener_.get(), F_SETFL, O_NONBLOCK);
@@ -97,9 +102,16 @@ void ControlServer::CloseLocked(Peer& peer) {
   if (peer.state_ == Peer::State::kClosed) return;
   peer.state_ = Peer::State::kClosed;
   epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, peer.connection_.fd(), nullptr);
-  // The other end sees it now, whoever holds this one.
+  // The other end sees it now, whoever holds this one. What it had sent is thrown away: a socket that is closed with
+  // something unread makes its peer lose what he has not read yet (ECONNRESET).
   shutdown(peer.connection_.fd(), SHUT_RDWR);
-  if (peer.gone_) executor_.Spawn(std::exchange(peer.gone_, nullptr));
+  char byte = 0;
+  while (recv(peer.connection_.fd(), &byte, 1, MSG_DONTWAIT) > 0) {
+  }
+  if (peer.gone_) {
+    gone_.push_back(std::exchange(peer.gone_, nullptr));
+    eventfd_write(wake_.get(), 1);
+  }
   peer.on_signal_ = nullptr;
   peers_.erase(peer.id_);
   ListenLocked();
@@ -208,6 +220,17 @@ void ControlServer::Receive(uint64_t id, uint32_t events) {
   executor_.Spawn([this, peer, shared, fds] { handler_(peer, std::move(*shared), std::move(*fds)); });
 }
 
+void ControlServer::TellOfTheGone() {
+  eventfd_t count = 0;
+  eventfd_read(wake_.get(), &count);
+  std::vector<Peer::Gone> gone;
+  {
+    sync::MutexLock lock(mu_);
+    gone.swap(gone_);
+  }
+  for (Peer::Gone& f : gone) executor_.Spawn(std::move(f));
+}
+
 void ControlServer::Run() {
   epoll_event events[16];
   while (true) {
@@ -224,6 +247,8 @@ void ControlServer::Run() {
     for (int i = 0; i < n; i++) {
       if (events[i].data.u64 == kListenerId) {
         Accept();
+      } else if (events[i].data.u64 == kWakeId) {
+        TellOfTheGone();
       } else {
         Receive(events[i].data.u64, events[i].events);
       }

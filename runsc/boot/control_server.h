@@ -80,7 +80,7 @@ class ControlServer final {
   void Accept() EXCLUDES(mu_);
   void Receive(uint64_t id, uint32_t events) EXCLUDES(mu_);
   void Watch(Peer& peer, uint32_t events, bool fresh) REQUIRES(mu_);
-  // Takes it out and has its `gone` called.
+  // Takes it out and has its `gone` called, by Run: fibers are not started under the lock.
   void CloseLocked(Peer& peer) REQUIRES(mu_);
   void Close(Peer& peer) EXCLUDES(mu_);
   void Resume(Peer& peer) EXCLUDES(mu_);
@@ -89,14 +89,18 @@ class ControlServer final {
   bool MakeRoomLocked() REQUIRES(mu_);
   bool IsOther(const Peer& peer) const REQUIRES(mu_) { return !peer.attached_ && peer.state_ != Peer::State::kLater; }
 
+  void TellOfTheGone() EXCLUDES(mu_);
+
   fiber::Executor& executor_;
   const UniqueFd epoll_;
+  const UniqueFd wake_;  // eventfd(2)
   const UniqueFd listener_;
   const Handler handler_;
   sync::Mutex mu_{sync::Rank::kLeaf};
   std::map<uint64_t, RefPtr<Peer>> peers_ GUARDED_BY(mu_);
   uint64_t next_id_ GUARDED_BY(mu_) = 1;
   uint64_t requests_ GUARDED_BY(mu_) = 0;
+  std::vector<Peer::Gone> gone_ GUARDED_BY(mu_);  // still to be called
   bool listening_ GUARDED_BY(mu_) = false;
 };
 
