@@ -1,5 +1,6 @@
 #include "runsc/control/connection.h"
 
+#include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -29,6 +30,8 @@ Result<UniqueFd> FileOf(std::string_view bytes) {
 Result<std::string> Contents(int file) {
   struct stat st{};
   if (fstat(file, &st) != 0) return ErrFromHost();
+  // Only files in memory can have seals (fcntl(2)): no file system of somebody's answers in its own time.
+  if (fcntl(file, F_GET_SEALS) < 0) return Err(EBADMSG);
   if (!S_ISREG(st.st_mode) || st.st_size < 0 || static_cast<size_t>(st.st_size) > kMessageLimit) return Err(EBADMSG);
   std::string bytes(static_cast<size_t>(st.st_size), '\0');
   for (size_t at = 0; at < bytes.size();) {

@@ -82,6 +82,15 @@ TEST(Connection, RefusesWhatIsNoMessage) {
   Result<Packet> p = b.Receive();
   ASSERT_FALSE(p);
   EXPECT_EQ(p.error(), Errno(EBADMSG));
+  // Nor may a file that another process serves.
+  int served = open("/proc/self/status", O_RDONLY | O_CLOEXEC);
+  ASSERT_GE(served, 0);
+  memcpy(CMSG_DATA(h), &served, sizeof(int));
+  ASSERT_EQ(sendmsg(a.fd(), &m, 0), 1);
+  p = b.Receive();
+  close(served);
+  ASSERT_FALSE(p);
+  EXPECT_EQ(p.error(), Errno(EBADMSG));
   close(pipe_fds[0]);
   close(pipe_fds[1]);
 }
@@ -120,6 +129,15 @@ TEST(Protocol, RoundTrips) {
   ASSERT_TRUE(stats);
   EXPECT_EQ(stats->cpu_user_ns, 5u);
   EXPECT_EQ(stats->threads, 8u);
+}
+
+TEST(Protocol, RefusesBottomlessNesting) {
+  for (const char* beginning : {"\x91", "\xdc\xff\xff", "\x81\xa1k"}) {
+    std::string bytes;
+    for (int i = 0; i < 1'000'000; i++) bytes += beginning;
+    EXPECT_FALSE(ParseRequest(bytes));
+    EXPECT_FALSE(ParseProcesses(bytes));
+  }
 }
 
 // Bytes of the other side are hostile: anything parses or is EBADMSG.

@@ -2,6 +2,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "runsc/msgpack/msgpack.h"
+
 namespace redoubt::control {
 namespace {
 
@@ -16,6 +18,7 @@ std::string Pack(const Json& json) {
 
 template <typename T, typename F>
 Result<T> Unpack(const std::string& bytes, F&& fill) {
+  if (!msgpack::IsShallow(bytes)) return Err(EBADMSG);
   try {
     T value;
     fill(Json::from_msgpack(bytes), value);

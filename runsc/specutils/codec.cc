@@ -4,6 +4,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "runsc/msgpack/msgpack.h"
+
 namespace redoubt::specutils {
 namespace {
 
@@ -17,6 +19,7 @@ std::string Pack(const Json& json) {
 
 template <typename T, typename F>
 Expected<T> Unpack(const std::string& bytes, const char* what, F&& fill) {
+  if (!msgpack::IsShallow(bytes)) return std::unexpected(fmt::format("internal error: {}: nested too deep", what));
   try {
     T value;
     fill(Json::from_msgpack(bytes), value);
