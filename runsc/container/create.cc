@@ -12,6 +12,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <optional>
 
 #include "runsc/console/console.h"
 #include "runsc/container/hooks.h"
@@ -315,8 +316,11 @@ Outcome<> Start(const Settings& settings, const std::string& id) {
   return {};
 }
 
-Outcome<int> Run(const Settings& settings, const RunArgs& args) {
+Outcome<int> Run(const Settings& given, const RunArgs& args) {
   SignalsBlocked blocked;
+  Settings settings = given;
+  std::optional<LogToStderr> log;
+  if (!args.detach) log.emplace(settings);
   Outcome<pid_t> relay = Make(settings, args.create, !args.detach);
   if (!relay) {
     Failure failure = relay.error();
@@ -340,10 +344,12 @@ Outcome<int> Run(const Settings& settings, const RunArgs& args) {
   return sandbox::ExitCode(status);
 }
 
-Outcome<int> RunTransient(const Settings& settings, const specutils::Spec& spec) {
+Outcome<int> RunTransient(const Settings& given, const specutils::Spec& spec) {
   SignalsBlocked blocked;
-  Expected<sandbox::Sandbox> sandbox =
-      sandbox::Sandbox::Launch({.spec = spec, .options = settings.options, .log_fd = settings.log_fd, .start = true});
+  Settings settings = given;
+  LogToStderr log(settings);
+  Expected<sandbox::Sandbox> sandbox = sandbox::Sandbox::Launch(
+      {.spec = spec, .options = settings.options, .id = "do", .log_fd = settings.log_fd, .start = true});
   if (!sandbox) return Fail(sandbox.error(), sandbox::kSetupFailed);
   Result<control::Packet> packet = sandbox->connection().Receive();
   Result<control::Reply> reply = packet ? control::ParseReply(packet->bytes) : Err(packet.error());
