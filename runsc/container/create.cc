@@ -152,9 +152,10 @@ void Tell(const control::Connection& report, const control::Reply& reply) {
   }
   if (!reply->error.empty()) give_up(reply->error, reply->code);
   reply->body = std::to_string(sandbox->boot());
-  Result<> told = report.Send(control::Serialize(*reply));
-  // The command that wanted it is gone.
-  if (!told) _exit(sandbox::kSetupFailed);
+  (void)report.Send(control::Serialize(*reply));
+  // Until the command that wanted it has written down that it is there, and lets go of it: if it is killed before that,
+  // nobody would know of this process.
+  if (!report.Receive()) _exit(sandbox::kSetupFailed);
   report = control::Connection();
 
   sandbox::Ended ended = sandbox::Relay(sandbox->connection(), &*sandbox);
@@ -172,6 +173,7 @@ void Tell(const control::Connection& report, const control::Reply& reply) {
 }
 
 Outcome<pid_t> Make(const Settings& settings, const CreateArgs& args, bool foreground) {
+  if (auto valid = Store::CheckId(args.id); !valid) return Fail(valid.error());
   Expected<std::string> config = specutils::ReadBundle(args.bundle);
   if (!config) return Fail(config.error());
   Expected<specutils::Spec> spec = specutils::ParseConfig(*config, args.bundle + "/config.json", args.bundle);
@@ -271,6 +273,7 @@ Outcome<pid_t> Make(const Settings& settings, const CreateArgs& args, bool foreg
   state.status = Status::kCreated;
   if (auto saved = made.entry.Save(); !saved) return failed(saved);
   if (Outcome<> written = WritePidFile(args.pid_file, made.relay); !written) return std::unexpected(written.error());
+  if (!report->first.Send("")) return Fail(args.id, "internal error: the process that stands for it has ended");
   made.kept = true;
   return made.relay;
 }

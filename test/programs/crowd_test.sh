@@ -4,7 +4,7 @@ ROOT=$SCRATCH/root
 BUNDLE=$SCRATCH/bundle
 export ROOT BUNDLE RUNSC
 trap 'for c in $("$RUNSC" --root "$ROOT" list -q); do "$RUNSC" --root "$ROOT" delete --force "$c"; done; rm -rf "$SCRATCH"' EXIT
-mkdir -p "$BUNDLE/rootfs/bin"
+mkdir -p "$ROOT" "$BUNDLE/rootfs/bin"
 cp /bin/busybox "$BUNDLE/rootfs/bin/busybox"
 for name in sh echo sleep true; do ln -s busybox "$BUNDLE/rootfs/bin/$name"; done
 "$RUNSC" spec --bundle "$BUNDLE" -- sleep 1000
@@ -39,7 +39,7 @@ killed() {
 }
 export -f killed
 said=$(seq 50 | xargs -P 10 -I{} bash -c 'killed {}' 2>&1) || fail "killed: $said"
-said=$(seq 50 | xargs -P 10 -I{} bash -c 'timeout 120 "$RUNSC" --root "$ROOT" run --bundle "$BUNDLE" k{} </dev/null >/dev/null 2>&1 & sleep 0.0$((RANDOM % 10)); kill -9 $!; wait $!; timeout 120 "$RUNSC" --root "$ROOT" delete --force k{}' 2>/dev/null) || fail "killed runs: $said"
+said=$(seq 50 | xargs -P 10 -I{} bash -c '"$RUNSC" --root "$ROOT" run --bundle "$BUNDLE" k{} </dev/null >/dev/null 2>&1 & sleep 0.0$((RANDOM % 10)); kill -9 $!; wait $!; timeout 120 "$RUNSC" --root "$ROOT" delete --force k{}' 2>/dev/null) || fail "killed runs: $said"
 for _ in $(seq 100); do
   left=$(pgrep -f "root $ROOT" || true)
   [ -z "$left" ] && break
