@@ -118,6 +118,25 @@ Expected<std::string> ResolvePath(const std::string& cgroups_path, const std::st
   return path;
 }
 
+int CountCpus(const std::string& list) {
+  int count = 0;
+  for (const std::string& part : Split(list, ',')) {
+    int first = 0, last = 0;
+    switch (std::sscanf(part.c_str(), "%d-%d", &first, &last)) {
+      case 1:
+        count++;
+        break;
+      case 2:
+        if (first < 0 || last < first || last > 4096) return 0;
+        count += last - first + 1;
+        break;
+      default:
+        return 0;
+    }
+  }
+  return count;
+}
+
 Expected<std::vector<Setting>> SettingsV1(const specutils::Resources& r) {
   std::vector<Setting> s;
   auto add = [&](const char* controller, const char* file, const auto& value) {

@@ -29,6 +29,9 @@ std::vector<Hierarchy> HostHierarchies();
 // put it: /a.slice/a-b.slice/prefix-name.scope. Empty: "/ID".
 Expected<std::string> ResolvePath(const std::string& cgroups_path, const std::string& id, bool systemd);
 
+// How many processors a list as "0-2,7" names; 0 for an empty or malformed one.
+int CountCpus(const std::string& list);
+
 // The files that bound resources, and what is written to them, in order.
 struct Setting {
   std::string controller;  // "memory", "cpu", "cpuset", "pids"

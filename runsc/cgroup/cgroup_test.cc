@@ -33,6 +33,14 @@ TEST(Path, IsResolved) {
   EXPECT_FALSE(ResolvePath("plain", "id", true));
 }
 
+TEST(Cpus, AreCounted) {
+  EXPECT_EQ(CountCpus("0-2,7"), 4);
+  EXPECT_EQ(CountCpus("3"), 1);
+  EXPECT_EQ(CountCpus(""), 0);
+  EXPECT_EQ(CountCpus("2-1"), 0);
+  EXPECT_EQ(CountCpus("x"), 0);
+}
+
 TEST(Settings, SpeakBothVersions) {
   specutils::Resources r;
   r.memory_limit = 64 << 20;

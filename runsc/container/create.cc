@@ -10,6 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <optional>
@@ -17,6 +18,7 @@
 #include "runsc/console/console.h"
 #include "runsc/container/hooks.h"
 #include "runsc/container/internal.h"
+#include "runsc/container/tree.h"
 
 namespace redoubt::container {
 namespace {
@@ -139,6 +141,9 @@ void Tell(const control::Connection& report, const control::Reply& reply) {
   Expected<sandbox::Sandbox> sandbox = sandbox::Sandbox::Launch(launch);
   if (!sandbox) give_up(sandbox.error(), sandbox::kSetupFailed);
   UniqueFd directory(open(plan.directory.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+  if (!plan.foreground) {
+    if (Expected<void> entered = EnterTree(plan.spec); !entered) give_up(entered.error(), 1);
+  }
   KeepOnly({report.fd(), sandbox->connection().fd(), sandbox->boot_pidfd(), sandbox->gofer_pidfd(), directory.get()},
            !plan.foreground);
 
@@ -172,13 +177,29 @@ void Tell(const control::Connection& report, const control::Reply& reply) {
   sandbox::EndAs(ended.status);
 }
 
-Outcome<pid_t> Make(const Settings& settings, const CreateArgs& args, bool foreground) {
+// The guest's machine is as large as its control groups let it be.
+specutils::SandboxOptions WithinLimits(specutils::SandboxOptions options, const specutils::Resources& r) {
+  if (r.memory_limit && *r.memory_limit > 0) {
+    options.memory = std::min(options.memory, static_cast<uint64_t>(*r.memory_limit));
+  }
+  if (r.cpu_quota && *r.cpu_quota > 0) {
+    uint64_t period = r.cpu_period.value_or(100'000);
+    uint64_t cpus = period == 0 ? 1 : (static_cast<uint64_t>(*r.cpu_quota) + period - 1) / period;
+    options.cpus = std::min(options.cpus, static_cast<int>(std::clamp<uint64_t>(cpus, 1, 64)));
+  }
+  if (int n = cgroup::CountCpus(r.cpuset_cpus); n > 0) options.cpus = std::min(options.cpus, n);
+  return options;
+}
+
+Outcome<pid_t> Make(const Settings& given, const CreateArgs& args, bool foreground) {
+  Settings settings = given;
   if (auto valid = Store::CheckId(args.id); !valid) return Fail(valid.error());
   Expected<std::string> config = specutils::ReadBundle(args.bundle);
   if (!config) return Fail(config.error());
   Expected<specutils::Spec> spec = specutils::ParseConfig(*config, args.bundle + "/config.json", args.bundle);
   if (!spec) return Fail(spec.error());
   if (Expected<void> there = CheckPaths(*spec, args.bundle); !there) return Fail(there.error());
+  settings.options = WithinLimits(settings.options, spec->resources);
   if (!foreground && spec->process.terminal && args.console_socket.empty()) {
     return Fail(args.id, "process.terminal is set and nobody watches it; give --console-socket");
   }

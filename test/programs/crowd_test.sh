@@ -1,3 +1,4 @@
+#!/usr/bin/env bash
 # Many commands at once, some of them killed: no lock is left behind, no process, no directory.
 . "$(dirname "$0")/lib.sh"
 ROOT=$SCRATCH/root

@@ -1,3 +1,4 @@
+#!/usr/bin/env bash
 # The life of a container as engines drive it: create, start, state, exec, kill, pause, delete, each in its right and
 # its wrong order.
 . "$(dirname "$0")/lib.sh"
