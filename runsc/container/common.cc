@@ -13,6 +13,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "pkg/log/log.h"
 #include "runsc/container/hooks.h"
 #include "runsc/container/internal.h"
 
@@ -20,6 +21,13 @@ namespace redoubt::container {
 
 std::unexpected<Failure> Fail(const std::string& id, const std::string& text, int code) {
   return std::unexpected(Failure{fmt::format("container \"{}\": {}", id, text), code});
+}
+
+LogToStderr::LogToStderr(Settings& settings) {
+  if (settings.log_fd >= 0) return;
+  copy_ = UniqueFd(fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3));
+  settings.log_fd = copy_.get();
+  settings.options.log_level = static_cast<int>(log::Level::kError);
 }
 
 Outcome<control::Connection> Connect(const Settings& settings, const State& state) {

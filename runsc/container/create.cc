@@ -12,6 +12,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <optional>
 
 #include "runsc/console/console.h"
 #include "runsc/container/hooks.h"
@@ -151,9 +152,10 @@ void Tell(const control::Connection& report, const control::Reply& reply) {
   }
   if (!reply->error.empty()) give_up(reply->error, reply->code);
   reply->body = std::to_string(sandbox->boot());
-  Result<> told = report.Send(control::Serialize(*reply));
-  // The command that wanted it is gone.
-  if (!told) _exit(sandbox::kSetupFailed);
+  (void)report.Send(control::Serialize(*reply));
+  // Until the command that wanted it has written down that it is there, and lets go of it: if it is killed before that,
+  // nobody would know of this process.
+  if (!report.Receive()) _exit(sandbox::kSetupFailed);
   report = control::Connection();
 
   sandbox::Ended ended = sandbox::Relay(sandbox->connection(), &*sandbox);
@@ -171,6 +173,7 @@ void Tell(const control::Connection& report, const control::Reply& reply) {
 }
 
 Outcome<pid_t> Make(const Settings& settings, const CreateArgs& args, bool foreground) {
+  if (auto valid = Store::CheckId(args.id); !valid) return Fail(valid.error());
   Expected<std::string> config = specutils::ReadBundle(args.bundle);
   if (!config) return Fail(config.error());
   Expected<specutils::Spec> spec = specutils::ParseConfig(*config, args.bundle + "/config.json", args.bundle);
@@ -270,6 +273,7 @@ Outcome<pid_t> Make(const Settings& settings, const CreateArgs& args, bool foreg
   state.status = Status::kCreated;
   if (auto saved = made.entry.Save(); !saved) return failed(saved);
   if (Outcome<> written = WritePidFile(args.pid_file, made.relay); !written) return std::unexpected(written.error());
+  if (!report->first.Send("")) return Fail(args.id, "internal error: the process that stands for it has ended");
   made.kept = true;
   return made.relay;
 }
@@ -315,8 +319,11 @@ Outcome<> Start(const Settings& settings, const std::string& id) {
   return {};
 }
 
-Outcome<int> Run(const Settings& settings, const RunArgs& args) {
+Outcome<int> Run(const Settings& given, const RunArgs& args) {
   SignalsBlocked blocked;
+  Settings settings = given;
+  std::optional<LogToStderr> log;
+  if (!args.detach) log.emplace(settings);
   Outcome<pid_t> relay = Make(settings, args.create, !args.detach);
   if (!relay) {
     Failure failure = relay.error();
@@ -340,10 +347,12 @@ Outcome<int> Run(const Settings& settings, const RunArgs& args) {
   return sandbox::ExitCode(status);
 }
 
-Outcome<int> RunTransient(const Settings& settings, const specutils::Spec& spec) {
+Outcome<int> RunTransient(const Settings& given, const specutils::Spec& spec) {
   SignalsBlocked blocked;
-  Expected<sandbox::Sandbox> sandbox =
-      sandbox::Sandbox::Launch({.spec = spec, .options = settings.options, .log_fd = settings.log_fd, .start = true});
+  Settings settings = given;
+  LogToStderr log(settings);
+  Expected<sandbox::Sandbox> sandbox = sandbox::Sandbox::Launch(
+      {.spec = spec, .options = settings.options, .id = "do", .log_fd = settings.log_fd, .start = true});
   if (!sandbox) return Fail(sandbox.error(), sandbox::kSetupFailed);
   Result<control::Packet> packet = sandbox->connection().Receive();
   Result<control::Reply> reply = packet ? control::ParseReply(packet->bytes) : Err(packet.error());

@@ -37,6 +37,15 @@ class SignalsBlocked final {
   sigset_t old_;
 };
 
+// With somebody at stderr: what has no log of its own and must be told goes there.
+class LogToStderr final {
+ public:
+  explicit LogToStderr(Settings& settings);
+
+ private:
+  UniqueFd copy_;
+};
+
 // A Sentry that does not answer for so long is taken for broken.
 inline constexpr int kAnswerSeconds = 30;
 

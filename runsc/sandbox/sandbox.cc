@@ -108,7 +108,7 @@ Expected<Sandbox> Sandbox::Launch(const LaunchArgs& args) {
   if (!pair) return Fail("socketpair");
 
   std::vector<std::string> gofer_args = {"runsc-gofer", "gofer"};
-  std::vector<int> gofer_fds = {null.get(), null.get(), null.get()};
+  std::vector<int> gofer_fds = {null.get(), null.get(), args.log_fd >= 0 ? args.log_fd : null.get()};
   std::vector<int> request_fds = args.stdio;
   for (int i = 0; i < args.preserved; i++) request_fds.push_back(3 + i);
   std::vector<UniqueFd> trees;

@@ -9,6 +9,7 @@
 #include <fstream>
 #include <iterator>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 namespace redoubt::specutils {
 namespace {
@@ -119,6 +120,17 @@ class Fields final {
     }
     *out = static_cast<T>(n);
   }
+  // Of a number or an optional one: the number's type.
+  template <typename T>
+  struct Plain {
+    using Type = T;
+  };
+  template <typename T>
+  struct Plain<std::optional<T>> {
+    using Type = T;
+  };
+  template <typename T>
+  using Value = typename Plain<T>::Type;
   template <typename T>
   void Signed(const Json& o, const std::string& path, const char* key, T* out) {
     auto it = o.find(key);
@@ -127,8 +139,14 @@ class Fields final {
       Fail(path.empty() ? key : path + "." + key, fmt::format("must be a whole number, is {}", it->type_name()));
       return;
     }
-    // As runc: numbers over what fits are not there to be told from "none".
-    *out = it->get<int64_t>();
+    int64_t value = it->get<int64_t>();
+    // Larger than any limit: none.
+    if (it->is_number_unsigned() && it->get<uint64_t>() > INT64_MAX) value = INT64_MAX;
+    if (!std::in_range<Value<T>>(value)) {
+      Fail(path.empty() ? key : path + "." + key, fmt::format("{} is out of range", value));
+      return;
+    }
+    *out = static_cast<Value<T>>(value);
   }
   void StringMap(const Json& o, const std::string& path, const char* key, std::map<std::string, std::string>* out) {
     const Json* map = Object(o, path, key, false);
@@ -339,6 +357,8 @@ int CapabilityByName(const std::string& name) {
   }
   return -1;
 }
+
+const char* CapabilityName(int capability) { return kCapabilities[capability]; }
 
 int ResourceByName(const std::string& name) {
   for (size_t i = 0; i < std::size(kResources); i++) {

@@ -123,6 +123,7 @@ std::string DefaultConfig(const std::vector<std::string>& args);
 
 // Capability number of "CAP_CHOWN"; -1 if unknown. Resource number of "RLIMIT_NOFILE"; -1.
 int CapabilityByName(const std::string& name);
+const char* CapabilityName(int capability);
 int ResourceByName(const std::string& name);
 
 }  // namespace redoubt::specutils
