@@ -70,6 +70,7 @@ const std::map<std::string, uint64_t>& Constants() {
       NAMED(FALLOC_FL_KEEP_SIZE),
       NAMED(MADV_DONTNEED),
       NAMED(MADV_FREE),
+      NAMED(MADV_REMOVE),
       NAMED(MADV_DONTDUMP),
       NAMED(MADV_HUGEPAGE),
       NAMED(MADV_NOHUGEPAGE),

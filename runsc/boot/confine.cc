@@ -4,9 +4,9 @@
 #include <fmt/core.h>
 #include <sys/prctl.h>
 
-#include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <latch>
 
 #include "pkg/log/log.h"
 #include "pkg/platform/kvm/kvm.h"
@@ -15,24 +15,21 @@
 #include "pkg/sentry/syscalls/table.h"
 #include "runsc/boot/filter/filter.h"
 #include "runsc/box/box.h"
-#include "runsc/sandbox/sandbox.h"
+#include "runsc/sandbox/layout.h"
 
 namespace redoubt::boot {
 
-specutils::Expected<void> EnterBox(const specutils::Spec& spec, const specutils::SandboxOptions& options) {
-  int trees = 1;
-  for (const specutils::Mount& m : spec.mounts) trees += m.is_bind() ? 1 : 0;
+specutils::Expected<void> EnterBox(const specutils::SandboxOptions& options) {
   auto missing = box::EnterSentryBox({
       .allow_weak = options.allow_weak_box,
-      .parent_pidfd = options.parent_pidfd,
-      .first_closed = std::max({sandbox::kFirstGoferFd + trees, options.parent_pidfd + 1, options.kvm_device + 1}),
+      .parent_pidfd = options.has_parent ? sandbox::kParentFd : -1,
+      .first_closed = sandbox::kFirstOtherFd,
   });
   if (!missing) return std::unexpected(missing.error());
   for (const std::string& wall : *missing) LOG_ERROR("--allow-weak-box: the sandbox goes without: {}", wall);
-  for (int fd : {options.parent_pidfd, options.kvm_device}) {
-    if (fd >= 0) fcntl(fd, F_SETFD, FD_CLOEXEC);
-  }
-  platform::kvm::UseDevice(options.kvm_device);
+  fcntl(sandbox::kParentFd, F_SETFD, FD_CLOEXEC);
+  fcntl(sandbox::kKvmFd, F_SETFD, FD_CLOEXEC);
+  platform::kvm::UseDevice(options.kvm_error == 0 ? sandbox::kKvmFd : -options.kvm_error);
   return {};
 }
 
@@ -53,6 +50,18 @@ specutils::Expected<void> Confine(std::string_view platform, std::string_view ne
         std::strerror(r.error().value())));
   }
   return {};
+}
+
+specutils::Expected<void> ConfineOnFiber(fiber::Executor& executor, std::string_view platform,
+                                         std::string_view network) {
+  specutils::Expected<void> result;
+  std::latch done(1);
+  executor.Spawn([&] {
+    result = Confine(platform, network);
+    done.count_down();
+  });
+  done.wait();
+  return result;
 }
 
 // The guest's numbers are the host's.

@@ -1,10 +1,12 @@
 // What runsc is asked to run: the parts of an OCI runtime configuration (opencontainers/runtime-spec, config.md) that
-// it acts on, and how the CLI hands them to the boot process.
+// it acts on.
 #ifndef REDOUBT_RUNSC_SPECUTILS_SPEC_H_
 #define REDOUBT_RUNSC_SPECUTILS_SPEC_H_
 
 #include <cstdint>
 #include <expected>
+#include <map>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -37,7 +39,40 @@ struct Process {
   std::string cwd = "/";
   uint64_t bounding = 0, permitted = 0, effective = 0, inheritable = 0, ambient = 0;  // bit masks by capability number
   bool no_new_privileges = false;
+  int oom_score_adj = 0;
+  uint16_t console_rows = 0, console_columns = 0;  // 0: not said
   std::vector<Rlimit> rlimits;
+};
+
+// A program outside the sandbox that is told of a step of the container's life.
+struct Hook {
+  std::string path;
+  std::vector<std::string> args;  // the first is argv[0]; none: the path
+  std::vector<std::string> env;
+  int timeout_seconds = 0;  // 0: none
+};
+
+struct Hooks {
+  std::vector<Hook> prestart, create_runtime, create_container, start_container, poststart, poststop;
+};
+
+struct Namespace {
+  std::string type;  // as config-linux.md has it: "network", "pid", ...
+  std::string path;  // of an existing one; empty: a new one
+};
+
+// What control groups of the host hold the whole sandbox to; absent: not limited.
+struct Resources {
+  std::optional<int64_t> memory_limit;  // bytes; -1: none
+  std::optional<int64_t> memory_swap;   // memory and swap
+  std::optional<int64_t> memory_reservation;
+  std::optional<uint64_t> cpu_shares;
+  std::optional<int64_t> cpu_quota;    // µs in a period; -1: none
+  std::optional<uint64_t> cpu_period;  // µs
+  std::string cpuset_cpus, cpuset_mems;
+  std::optional<int64_t> pids_limit;           // -1: none
+  std::map<std::string, std::string> unified;  // files of cgroup v2
+  bool empty() const;
 };
 
 struct Spec {
@@ -48,7 +83,17 @@ struct Spec {
   // Writes below / are kept in memory, over a root that is not changed.
   bool root_overlay = false;
   std::string hostname;
+  std::string domainname;
   std::vector<Mount> mounts;
+  std::vector<std::string> masked_paths;     // inside: empty, whatever is there
+  std::vector<std::string> read_only_paths;  // inside
+  std::vector<std::pair<std::string, std::string>> sysctls;
+  // The CLI's business; the Sentry is not told.
+  Hooks hooks;
+  std::map<std::string, std::string> annotations;
+  std::vector<Namespace> namespaces;
+  std::string cgroups_path;
+  Resources resources;
 };
 
 // How the sandbox is to be run, whatever the container is.
@@ -62,28 +107,26 @@ struct SandboxOptions {
   uint64_t memory = 0;  // bytes the guest may use
   bool report_missing = false;
   bool allow_weak_box = false;  // a wall that the host does not let us build is done without
-  // Descriptors of boot besides those of sandbox.h: pidfd of the process to die with, -1 for none; /dev/kvm, or the
-  // errno negated of why it could not be opened.
-  int parent_pidfd = -1;
-  int kvm_device = -2;
+  bool has_parent = false;      // to die with: kParentFd of runsc/sandbox/layout.h
+  int kvm_error = 2;            // why there is no kKvmFd, an errno; 0: there is one
 };
 
 // Errors are one line that names the file and the field.
 template <typename T>
 using Expected = std::expected<T, std::string>;
 
-// BUNDLE/config.json.
-Expected<Spec> LoadBundle(const std::string& bundle);
+// The text of BUNDLE/config.json.
+Expected<std::string> ReadBundle(const std::string& bundle);
 Expected<Spec> ParseConfig(const std::string& text, const std::string& file_name, const std::string& bundle);
+// What `exec --process` and `update --resources` are given: config.json's "process" and "linux.resources" alone.
+Expected<Process> ParseProcessConfig(const std::string& text, const std::string& file_name);
+Expected<Resources> ParseResourcesConfig(const std::string& text, const std::string& file_name);
 // What `runsc spec` writes.
 std::string DefaultConfig(const std::vector<std::string>& args);
 
-// From the CLI to the boot process.
-std::string Serialize(const Spec& spec, const SandboxOptions& options);
-Expected<std::pair<Spec, SandboxOptions>> Deserialize(const std::string& text);
-
 // Capability number of "CAP_CHOWN"; -1 if unknown. Resource number of "RLIMIT_NOFILE"; -1.
 int CapabilityByName(const std::string& name);
+const char* CapabilityName(int capability);
 int ResourceByName(const std::string& name);
 
 }  // namespace redoubt::specutils
