@@ -21,6 +21,8 @@ class UniqueFd final {
     if (fd_ >= 0) close(fd_);
   }
   int get() const { return fd_; }
+  // The caller's from now on.
+  int release() { return std::exchange(fd_, -1); }
   explicit operator bool() const { return fd_ >= 0; }
 
  private:

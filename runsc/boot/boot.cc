@@ -33,6 +33,7 @@
 #include "pkg/sentry/pgalloc/memory_file.h"
 #include "pkg/sentry/pipe/pipe.h"
 #include "pkg/sentry/socket/inet/inet.h"
+#include "pkg/sentry/socket/inet/link_events.h"
 #include "pkg/sentry/socket/inet/network.h"
 #include "pkg/sentry/socket/socket.h"
 #include "pkg/sentry/socket/unix/unix.h"
@@ -42,7 +43,9 @@
 #include "pkg/sentry/vfs/special_nodes.h"
 #include "runsc/boot/crash.h"
 #include "runsc/boot/mounts.h"
+#include "runsc/boot/network.h"
 #include "runsc/sandbox/sandbox.h"
+#include "runsc/specutils/network.h"
 #include "runsc/specutils/spec.h"
 
 namespace redoubt::boot {
@@ -58,13 +61,29 @@ int Fail(int code, const std::string& what) {
   return code;
 }
 
-Expected<std::pair<specutils::Spec, specutils::SandboxOptions>> ReadConfig() {
+std::string ReadAll(int fd) {
   std::string text;
   char buffer[16384];
   ssize_t n = 0;
-  while ((n = read(sandbox::kConfigFd, buffer, sizeof(buffer))) > 0) text.append(buffer, n);
-  close(sandbox::kConfigFd);
-  return specutils::Deserialize(text);
+  while ((n = read(fd, buffer, sizeof(buffer))) > 0) text.append(buffer, n);
+  close(fd);
+  return text;
+}
+
+Expected<std::pair<specutils::Spec, specutils::SandboxOptions>> ReadConfig() {
+  return specutils::Deserialize(ReadAll(sandbox::kConfigFd));
+}
+
+// What the CLI has taken over: a file at `fd`, and the descriptors after it.
+Expected<void> TakeOverNetwork(inetsock::Network& network, inetsock::LinkEvents& events, int fd) {
+  Expected<specutils::NetworkConfig> config = specutils::DeserializeNetwork(ReadAll(fd));
+  if (!config) return std::unexpected(config.error());
+  std::vector<gofer::UniqueFd> sockets;
+  for (size_t i = 0; i < config->links.size(); i++) {
+    sockets.emplace_back(++fd);
+    fcntl(fd, F_SETFD, FD_CLOEXEC);
+  }
+  return ConfigureNetwork(network, events, *config, std::move(sockets));
 }
 
 RefPtr<auth::Credentials> MakeCreds(const specutils::Process& p) {
@@ -309,6 +328,12 @@ int BootMain() {
       LOG_INFO("no io_uring here ({}): host files are read by threads that block", ring.error().name());
     }
   }
+  inetsock::LinkEvents* link_events = nullptr;
+  if (options.network == specutils::NetworkMode::kSandbox) {
+    Result<std::unique_ptr<inetsock::LinkEvents>> made = inetsock::LinkEvents::Create(events);
+    if (!made) return Fail(sandbox::kSetupFailed, fmt::format("cannot receive frames: {}", made.error().name()));
+    events = link_events = made->release();
+  }
   fiber::Executor* executor =
       fiber::ThreadedExecutor::Create({.slots = options.cpus, .thread_name = "runsc", .events = events}).release();
   (*vdso)->StartClock(*executor);
@@ -327,7 +352,7 @@ int BootMain() {
   dev::RegisterDevices({.controlling_terminal = ControllingTerminal});
   devpts::RegisterDevices();
   socket::RegisterFamily(AF_UNIX, unixsock::UnixFamily());
-  // --network=none: a loopback and nothing else.
+  // All of --network=none, and the beginning of the others.
   auto* network = new inetsock::Network(*executor);
   if (Result<> r = network->AddLoopback(); !r) {
     return Fail(sandbox::kSetupFailed, fmt::format("cannot make the loopback interface: {}", r.error().name()));
@@ -343,6 +368,12 @@ int BootMain() {
     int fd = sandbox::kFirstGoferFd + static_cast<int>(i);
     fcntl(fd, F_SETFD, FD_CLOEXEC);
     gofers.push_back(fd);
+  }
+  if (link_events != nullptr) {
+    int fd = sandbox::kFirstGoferFd + static_cast<int>(trees);
+    if (Expected<void> r = TakeOverNetwork(*network, *link_events, fd); !r) {
+      return Fail(sandbox::kSetupFailed, r.error());
+    }
   }
   SignalForwarder signals(*executor, *kernel);
   int code = sandbox::kSetupFailed;

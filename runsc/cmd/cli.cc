@@ -28,7 +28,7 @@ constexpr int kUsage = 1;
 struct Flags {
   std::string root = "/run/runsc";
   std::string platform = "auto";
-  std::string network = "none";
+  std::string network;
   std::string debug_log;
   bool debug = false;
   bool strace = false;
@@ -110,7 +110,7 @@ std::vector<std::string> Normalize(int argc, char** argv, const CLI::App& app) {
   return args;
 }
 
-specutils::Expected<specutils::SandboxOptions> ToOptions(const Flags& flags) {
+specutils::Expected<specutils::SandboxOptions> ToOptions(const specutils::Spec& spec, const Flags& flags) {
   specutils::SandboxOptions o;
   o.platform = flags.platform;
   o.strace = flags.strace;
@@ -129,9 +129,13 @@ specutils::Expected<specutils::SandboxOptions> ToOptions(const Flags& flags) {
     return std::unexpected(
         fmt::format("unknown platform \"{}\"; there are: auto, systrap, ptrace, kvm", flags.platform));
   }
-  if (flags.network != "none") {
-    return std::unexpected(fmt::format("unknown network \"{}\"; there is: none", flags.network));
+  if (!flags.network.empty() && flags.network != "none" && flags.network != "sandbox") {
+    return std::unexpected(fmt::format("unknown network \"{}\"; there are: sandbox, none", flags.network));
   }
+  // Without the flag, only a namespace that was named is taken over. In one that is to be new there is nothing to take.
+  const bool is_new = spec.network_namespace && spec.network_namespace_path.empty();
+  const bool wanted = flags.network.empty() ? !spec.network_namespace_path.empty() : flags.network == "sandbox";
+  if (wanted && !is_new) o.network = specutils::NetworkMode::kSandbox;
   return o;
 }
 
@@ -152,7 +156,7 @@ specutils::Expected<int> OpenLog(const Flags& flags) {
 }
 
 int RunSpec(const specutils::Spec& spec, const Flags& flags) {
-  auto options = ToOptions(flags);
+  auto options = ToOptions(spec, flags);
   if (!options) return Fail(options.error());
   auto log_fd = OpenLog(flags);
   if (!log_fd) return Fail(log_fd.error());
@@ -245,7 +249,11 @@ int Main(int argc, char** argv) {
                  "how guest code is run: systrap (fast), ptrace (anywhere), kvm, or auto (the fastest that works)")
       ->envname("RUNSC_PLATFORM")
       ->capture_default_str();
-  app.add_option("--network", flags.network, "what network the guest has: none")->capture_default_str();
+  app.add_option(
+      "--network", flags.network,
+      "what network the guest has: sandbox (the interfaces of the network namespace that config.json names, or "
+      "else of the current one, with a stack of the sandbox's own) or none (a loopback); default: sandbox if "
+      "config.json names a namespace");
   app.add_option("--debug-log", flags.debug_log, "directory for log files");
   app.add_flag("--debug", flags.debug, "log more");
   app.add_flag("--strace", flags.strace, "log every system call of the guest (to stderr without --debug-log)");

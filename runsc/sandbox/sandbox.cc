@@ -12,7 +12,11 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <optional>
 #include <vector>
+
+#include "runsc/sandbox/network.h"
+#include "runsc/specutils/network.h"
 
 namespace redoubt::sandbox {
 namespace {
@@ -80,15 +84,22 @@ int ToExitCode(int status) {
   return kSetupFailed;
 }
 
+// A descriptor from which `text` can be read; -1.
+int FileOf(const std::string& text) {
+  int fd = memfd_create("runsc-config", MFD_CLOEXEC);
+  if (fd >= 0 &&
+      (write(fd, text.data(), text.size()) != static_cast<ssize_t>(text.size()) || lseek(fd, 0, SEEK_SET) != 0)) {
+    close(fd);
+    return -1;
+  }
+  return fd;
+}
+
 }  // namespace
 
 int Run(const specutils::Spec& spec, const specutils::SandboxOptions& options, int log_fd) {
-  std::string config = Serialize(spec, options);
-  int config_fd = memfd_create("runsc-config", MFD_CLOEXEC);
-  if (config_fd < 0 || write(config_fd, config.data(), config.size()) != static_cast<ssize_t>(config.size()) ||
-      lseek(config_fd, 0, SEEK_SET) != 0) {
-    return Fail("configuration");
-  }
+  int config_fd = FileOf(Serialize(spec, options));
+  if (config_fd < 0) return Fail("configuration");
 
   std::vector<std::string> gofer_args = {"runsc-gofer", "gofer"};
   std::vector<int> gofer_fds;
@@ -107,6 +118,23 @@ int Run(const specutils::Spec& spec, const specutils::SandboxOptions& options, i
   if (!add_tree(spec.root_path, spec.root_read_only || spec.root_overlay)) return Fail("socketpair");
   for (const specutils::Mount& m : spec.mounts) {
     if (m.is_bind() && !add_tree(m.source, m.read_only())) return Fail("socketpair");
+  }
+
+  // Given back when the sandbox has ended.
+  std::optional<BorrowedNetwork> network;
+  if (options.network == specutils::NetworkMode::kSandbox) {
+    specutils::Expected<BorrowedNetwork> borrowed = BorrowedNetwork::Borrow(spec.network_namespace_path);
+    if (!borrowed) {
+      fmt::print(stderr, "runsc: {}\n", borrowed.error());
+      return kSetupFailed;
+    }
+    network.emplace(std::move(*borrowed));
+    boot_fds.push_back(FileOf(SerializeNetwork(network->config())));
+    if (boot_fds.back() < 0) return Fail("network configuration");
+    for (const gofer::UniqueFd& socket : network->sockets()) {
+      boot_fds.push_back(fcntl(socket.get(), F_DUPFD_CLOEXEC, 64));
+      if (boot_fds.back() < 0) return Fail("network");
+    }
   }
 
   sigset_t all, old;

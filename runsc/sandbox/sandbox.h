@@ -8,7 +8,8 @@
 
 namespace redoubt::sandbox {
 
-// Descriptors that boot is started with; gofer sockets follow, one per tree (the root, then bind mounts in order).
+// Descriptors that boot is started with; gofer sockets follow, one per tree (the root, then bind mounts in order). With
+// --network=sandbox then a file with the network's configuration and its packet sockets (runsc/boot/network.h).
 inline constexpr int kConfigFd = 3;
 inline constexpr int kLogFd = 4;
 inline constexpr int kFirstGoferFd = 5;

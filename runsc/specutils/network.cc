@@ -65,8 +65,7 @@ std::string SerializeNetwork(const NetworkConfig& config) {
                       {"type", r.type},
                       {"protocol", r.protocol}});
   }
-  std::vector<uint8_t> packed =
-      Json::to_msgpack({{"links", links}, {"routes", routes}, {"notes", config.notes}});
+  std::vector<uint8_t> packed = Json::to_msgpack({{"links", links}, {"routes", routes}, {"notes", config.notes}});
   return std::string(packed.begin(), packed.end());
 }
 
@@ -82,10 +81,8 @@ Expected<NetworkConfig> DeserializeNetwork(const std::string& text) {
                        .ipv6 = l.at("ipv6"),
                        .addresses = {}};
       for (const Json& a : l.at("addresses")) {
-        link.addresses.push_back({.prefix = ToPrefix(a.at(0), a.at(1)),
-                                  .preferred = a.at(2),
-                                  .valid = a.at(3),
-                                  .from_router = a.at(4)});
+        link.addresses.push_back(
+            {.prefix = ToPrefix(a.at(0), a.at(1)), .preferred = a.at(2), .valid = a.at(3), .from_router = a.at(4)});
       }
       config.links.push_back(std::move(link));
     }

@@ -32,9 +32,9 @@ struct NetworkLink {
 };
 
 struct NetworkConfig {
-  std::vector<NetworkLink> links;             // one packet socket each goes with them, in this order
-  std::vector<netstack::RouteEntry> routes;   // interface_index: the host's
-  std::vector<std::string> notes;             // what could not be taken over, a line each, for the log
+  std::vector<NetworkLink> links;            // one packet socket each goes with them, in this order
+  std::vector<netstack::RouteEntry> routes;  // interface_index: the host's
+  std::vector<std::string> notes;            // what could not be taken over, a line each, for the log
   friend bool operator==(const NetworkConfig&, const NetworkConfig&) = default;
 };
 

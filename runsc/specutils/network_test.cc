@@ -27,8 +27,7 @@ NetworkConfig Example() {
                       .mtu = 1300,
                       .type = netstack::RouteType::kUnicast,
                       .protocol = 4},
-                     {.destination = {*Address::Parse("2001:db8:1::"), 48},
-                      .type = netstack::RouteType::kUnreachable}},
+                     {.destination = {*Address::Parse("2001:db8:1::"), 48}, .type = netstack::RouteType::kUnreachable}},
           .notes = {"a note"}};
 }
 

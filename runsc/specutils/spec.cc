@@ -198,6 +198,28 @@ void ParseProcess(Fields& f, const Json& p, Process* out) {
   }
 }
 
+// Only the network namespace is a matter of the sandbox: the guest's others are all its own.
+void ParseNamespaces(Fields& f, const Json& linux_part, Spec* out) {
+  const Json* namespaces = f.Array(linux_part, "linux", "namespaces", false);
+  for (size_t i = 0; namespaces != nullptr && i < namespaces->size() && f.ok(); i++) {
+    const std::string path = fmt::format("linux.namespaces[{}]", i);
+    const Json& n = (*namespaces)[i];
+    if (!n.is_object()) {
+      f.Fail(path, "must be an object");
+      break;
+    }
+    std::string type;
+    f.String(n, path, "type", true, &type);
+    if (type != "network") continue;
+    if (out->network_namespace) f.Fail(path + ".type", "\"network\" is given twice");
+    out->network_namespace = true;
+    f.String(n, path, "path", false, &out->network_namespace_path);
+    if (!out->network_namespace_path.empty() && !out->network_namespace_path.starts_with('/')) {
+      f.Fail(path + ".path", "must be an absolute path");
+    }
+  }
+}
+
 }  // namespace
 
 bool Mount::is_bind() const {
@@ -260,6 +282,7 @@ Expected<Spec> ParseConfig(const std::string& text, const std::string& file_name
       spec.mounts.push_back(std::move(mount));
     }
   }
+  if (const Json* linux_part = f.Object(json, "", "linux", false)) ParseNamespaces(f, *linux_part, &spec);
   if (!f.ok()) return std::unexpected(f.error());
   return spec;
 }
@@ -336,6 +359,9 @@ std::string Serialize(const Spec& s, const SandboxOptions& o) {
                {"root_overlay", s.root_overlay},
                {"hostname", s.hostname},
                {"mounts", mounts},
+               {"network_namespace", s.network_namespace},
+               {"network_namespace_path", s.network_namespace_path},
+               {"network", o.network},
                {"platform", o.platform},
                {"strace", o.strace},
                {"log_level", o.log_level},
@@ -379,6 +405,9 @@ Expected<std::pair<Spec, SandboxOptions>> Deserialize(const std::string& text) {
       s.mounts.push_back(
           {m.at("destination"), m.at("type"), m.at("source"), m.at("options").get<std::vector<std::string>>()});
     }
+    s.network_namespace = j.at("network_namespace");
+    s.network_namespace_path = j.at("network_namespace_path");
+    o.network = j.at("network");
     o.platform = j.at("platform");
     o.strace = j.at("strace");
     o.log_level = j.at("log_level");

@@ -49,6 +49,15 @@ struct Spec {
   bool root_overlay = false;
   std::string hostname;
   std::vector<Mount> mounts;
+  // linux.namespaces has one of type "network"; with a path, unless it is to be a new one.
+  bool network_namespace = false;
+  std::string network_namespace_path;
+};
+
+// Where the guest's network comes from.
+enum class NetworkMode : uint8_t {
+  kNone,     // a loopback
+  kSandbox,  // the interfaces of a network namespace, with the sandbox's own stack on them
 };
 
 // How the sandbox is to be run, whatever the container is.
@@ -60,6 +69,7 @@ struct SandboxOptions {
   int log_level = 2;  // log::Level
   int cpus = 1;
   uint64_t memory = 0;  // bytes the guest may use
+  NetworkMode network = NetworkMode::kNone;
   bool report_missing = false;
 };
 

@@ -21,6 +21,33 @@ TEST(Spec, TheDefaultIsValid) {
   EXPECT_EQ(spec->process.rlimits[0].resource, RLIMIT_NOFILE);
 }
 
+TEST(Spec, TheNetworkNamespace) {
+  auto with = [](const std::string& namespaces) {
+    return Parse(
+        R"({"ociVersion":"1.0.2","process":{"args":["a"],"cwd":"/"},"root":{"path":"r"},"linux":{"namespaces":)" +
+        namespaces + "}}");
+  };
+  Expected<Spec> spec = with(R"([{"type":"pid","path":"/x"},{"type":"network","path":"/run/netns/a"}])");
+  ASSERT_TRUE(spec) << spec.error();
+  EXPECT_TRUE(spec->network_namespace);
+  EXPECT_EQ(spec->network_namespace_path, "/run/netns/a");
+  auto read = Deserialize(Serialize(*spec, {.network = NetworkMode::kSandbox}));
+  ASSERT_TRUE(read) << read.error();
+  EXPECT_EQ(read->first.network_namespace_path, "/run/netns/a");
+  EXPECT_EQ(read->second.network, NetworkMode::kSandbox);
+  spec = with(R"([{"type":"network"}])");
+  ASSERT_TRUE(spec) << spec.error();
+  EXPECT_TRUE(spec->network_namespace);
+  EXPECT_EQ(spec->network_namespace_path, "");
+  EXPECT_FALSE(with("[]")->network_namespace);
+  EXPECT_EQ(with(R"([{"type":"network","path":"a"}])").error(),
+            "config.json: linux.namespaces[0].path: must be an absolute path");
+  EXPECT_EQ(with(R"([{"type":"network"},{"type":"network"}])").error(),
+            "config.json: linux.namespaces[1].type: \"network\" is given twice");
+  EXPECT_EQ(with(R"([{}])").error(), "config.json: linux.namespaces[0].type: missing");
+  EXPECT_EQ(with(R"([7])").error(), "config.json: linux.namespaces[0]: must be an object");
+}
+
 TEST(Spec, ErrorsNameFileAndField) {
   EXPECT_NE(Parse("{").error().find("config.json: not valid JSON"), std::string::npos);
   EXPECT_EQ(Parse("{}").error(), "config.json: ociVersion: missing");

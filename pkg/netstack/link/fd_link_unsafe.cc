@@ -128,8 +128,8 @@ LinkCaps FdLink::caps() const {
 
 void FdLink::Attach(LinkDispatcher* dispatcher) { dispatcher_.store(dispatcher, std::memory_order_release); }
 
-bool FdLink::DispatchReady() {
-  for (size_t done = 0; done < kMaxPerDispatch;) {
+bool FdLink::DispatchReady(size_t most) {
+  for (size_t done = 0; done < most;) {
     PacketList frames;
     size_t n;
     {
