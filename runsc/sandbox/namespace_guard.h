@@ -5,6 +5,7 @@
 
 #include <sys/types.h>
 
+#include <cstdint>
 #include <optional>
 #include <string>
 
@@ -22,15 +23,28 @@ struct NamespaceId {
 std::optional<NamespaceId> NamespaceOfFile(const std::string& path);
 std::optional<NamespaceId> NamespaceOfFd(int fd);
 
+// The network namespace of process 1, as far as may be seen: if that cannot be read (ptrace(2), "Ptrace access mode
+// checking"), of the outermost ancestor of this process that can.
+std::optional<NamespaceId> NamespaceOfMachine();
+// Is the calling thread in the namespace that the kernel started with? Only there net.core.netdev_max_backlog is to be
+// seen (Documentation/admin-guide/sysctl/net.rst); net.core.somaxconn is everywhere. nullopt: /proc/sys cannot be read.
+std::optional<bool> InInitialNamespace();
+
 // How the namespace was named.
 enum class NamespaceChoice : uint8_t {
   kPath,     // in config.json; if it leads to the caller's own namespace, somebody is mistaken
   kCurrent,  // --network=sandbox in a namespace made for the purpose (`ip netns exec`)
 };
 
-// The error line if `target` must not be taken over: it is the machine's (that of process 1), or nobody can tell.
-specutils::Expected<void> CheckTakeable(NamespaceChoice choice, std::optional<NamespaceId> target,
-                                        std::optional<NamespaceId> of_process_1, std::optional<NamespaceId> caller);
+// What is known of a namespace; nothing for what could not be found out.
+struct NamespaceEvidence {
+  std::optional<NamespaceId> target;
+  std::optional<bool> target_is_initial;
+  std::optional<NamespaceId> machine;
+  std::optional<NamespaceId> caller;
+};
+// The error line if it must not be taken over: it is the machine's, or nobody can tell.
+specutils::Expected<void> CheckTakeable(NamespaceChoice choice, const NamespaceEvidence& evidence);
 
 }  // namespace redoubt::sandbox
 

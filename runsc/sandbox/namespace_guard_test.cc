@@ -10,40 +10,46 @@ using Choice = NamespaceChoice;
 
 // With made-up namespaces only: nothing here can touch a real one.
 TEST(NamespaceGuard, AContainersOwnIsTaken) {
-  EXPECT_TRUE(CheckTakeable(Choice::kPath, kContainer, kMachine, kMachine));
-  EXPECT_TRUE(CheckTakeable(Choice::kPath, kContainer, kMachine, kOther));
-  EXPECT_TRUE(CheckTakeable(Choice::kCurrent, kContainer, kMachine, kContainer));
+  EXPECT_TRUE(CheckTakeable(Choice::kPath, {kContainer, false, kMachine, kMachine}));
+  EXPECT_TRUE(CheckTakeable(Choice::kPath, {kContainer, false, kMachine, kOther}));
+  EXPECT_TRUE(CheckTakeable(Choice::kCurrent, {kContainer, false, kMachine, kContainer}));
 }
 
 TEST(NamespaceGuard, TheMachinesIsRefusedWithARemedy) {
   for (Choice choice : {Choice::kPath, Choice::kCurrent}) {
     for (NamespaceId caller : {kMachine, kContainer}) {
-      specutils::Expected<void> r = CheckTakeable(choice, kMachine, kMachine, caller);
-      ASSERT_FALSE(r);
-      EXPECT_EQ(r.error(),
-                "--network=sandbox: this is the machine's own network namespace, whose addresses would be taken from "
-                "the machine; use --network=none, or name a network namespace of the container's own in config.json, "
-                "linux.namespaces");
+      // By its number, by being the first one, by both.
+      for (const NamespaceEvidence& e :
+           {NamespaceEvidence{kMachine, false, kMachine, caller}, NamespaceEvidence{kMachine, true, kContainer, caller},
+            NamespaceEvidence{kMachine, true, kMachine, caller}}) {
+        specutils::Expected<void> r = CheckTakeable(choice, e);
+        ASSERT_FALSE(r);
+        EXPECT_EQ(r.error(),
+                  "--network=sandbox: this is the machine's own network namespace, whose addresses would be taken "
+                  "from the machine; use --network=none, or name a network namespace of the container's own in "
+                  "config.json, linux.namespaces");
+      }
     }
   }
 }
 
 TEST(NamespaceGuard, APathToTheCallersIsRefused) {
-  specutils::Expected<void> r = CheckTakeable(Choice::kPath, kContainer, kMachine, kContainer);
+  specutils::Expected<void> r = CheckTakeable(Choice::kPath, {kContainer, false, kMachine, kContainer});
   ASSERT_FALSE(r);
   EXPECT_NE(r.error().find("runsc itself runs in"), std::string::npos);
 }
 
 TEST(NamespaceGuard, WhatCannotBeReadIsRefused) {
   for (Choice choice : {Choice::kPath, Choice::kCurrent}) {
-    EXPECT_FALSE(CheckTakeable(choice, std::nullopt, kMachine, kContainer));
-    EXPECT_FALSE(CheckTakeable(choice, kContainer, std::nullopt, kContainer));
-    EXPECT_FALSE(CheckTakeable(choice, kContainer, kMachine, std::nullopt));
+    EXPECT_FALSE(CheckTakeable(choice, {std::nullopt, false, kMachine, kOther}));
+    EXPECT_FALSE(CheckTakeable(choice, {kContainer, std::nullopt, kMachine, kOther}));
+    EXPECT_FALSE(CheckTakeable(choice, {kContainer, false, std::nullopt, kOther}));
+    EXPECT_FALSE(CheckTakeable(choice, {kContainer, false, kMachine, std::nullopt}));
   }
 }
 
 TEST(NamespaceGuard, OneNumberOnAnotherDeviceIsAnother) {
-  EXPECT_TRUE(CheckTakeable(Choice::kPath, NamespaceId{5, 100}, kMachine, kMachine));
+  EXPECT_TRUE(CheckTakeable(Choice::kPath, {NamespaceId{5, 100}, false, kMachine, kMachine}));
 }
 
 TEST(NamespaceGuard, FilesThatAreNoNamespace) {

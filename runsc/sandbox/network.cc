@@ -27,7 +27,8 @@ Expected<T> InNamespace(int netns_fd, const std::function<Expected<T>()>& f) {
   Expected<T> result = std::unexpected(std::string());
   std::thread([&] {
     if (setns(netns_fd, CLONE_NEWNET) != 0) {
-      result = std::unexpected(fmt::format("cannot enter the network namespace: {}", std::strerror(errno)));
+      result = std::unexpected(
+          fmt::format("--network=sandbox: cannot enter the network namespace: {}", std::strerror(errno)));
       return;
     }
     result = f();
@@ -58,21 +59,27 @@ std::string Named(const std::string& error) { return "--network=sandbox: " + err
 }  // namespace
 
 Expected<TakenNetwork> TakeNetwork(int netns_fd) {
-  constexpr char kOwn[] = "/proc/self/ns/net";
-  const std::optional<NamespaceId> own = NamespaceOfFile(kOwn);
+  NamespaceEvidence evidence{.target = {},
+                             .target_is_initial = {},
+                             .machine = NamespaceOfMachine(),
+                             .caller = NamespaceOfFile("/proc/self/ns/net")};
+  evidence.target = netns_fd < 0 ? evidence.caller : NamespaceOfFd(netns_fd);
   const NamespaceChoice choice = netns_fd < 0 ? NamespaceChoice::kCurrent : NamespaceChoice::kPath;
-  Expected<void> may =
-      CheckTakeable(choice, netns_fd < 0 ? own : NamespaceOfFd(netns_fd), NamespaceOfFile("/proc/1/ns/net"), own);
-  if (!may) return std::unexpected(may.error());
-  Expected<TakenNetwork> taken = InNamespace<TakenNetwork>(netns_fd, Take);
-  if (!taken) return std::unexpected(Named(taken.error()));
-  return taken;
+  return InNamespace<TakenNetwork>(netns_fd, [&]() -> Expected<TakenNetwork> {
+    evidence.target_is_initial = InInitialNamespace();
+    if (Expected<void> may = CheckTakeable(choice, evidence); !may) return std::unexpected(may.error());
+    Expected<TakenNetwork> taken = Take();
+    if (!taken) return std::unexpected(Named(taken.error()));
+    return taken;
+  });
 }
 
 Expected<void> GiveBackNetwork(int netns_fd, const NetworkConfig& config) {
-  Expected<void> r = InNamespace<void>(netns_fd, [&] { return RestoreAddresses(config); });
-  if (!r) return std::unexpected(Named(r.error()));
-  return {};
+  return InNamespace<void>(netns_fd, [&]() -> Expected<void> {
+    Expected<void> r = RestoreAddresses(config);
+    if (!r) return std::unexpected(Named(r.error()));
+    return r;
+  });
 }
 
 Expected<BorrowedNetwork> BorrowedNetwork::Borrow(const std::string& path) {
