@@ -137,9 +137,7 @@ bool FdLink::DispatchReady(size_t most) {
       n = Receive(frames);
     }
     LinkDispatcher* dispatcher = dispatcher_.load(std::memory_order_acquire);
-    while (PacketPtr p = frames.PopFront()) {
-      if (dispatcher != nullptr) dispatcher->DeliverFrame(std::move(p));
-    }
+    if (dispatcher != nullptr && !frames.empty()) dispatcher->DeliverFrames(std::move(frames));
     if (n < kBatch) return false;
     done += n;
   }
