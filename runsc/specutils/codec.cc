@@ -119,6 +119,7 @@ std::string SerializeOptions(const SandboxOptions& o) {
                {"memory", o.memory},
                {"rewrite", o.rewrite},
                {"io_uring", o.io_uring},
+               {"network", static_cast<uint8_t>(o.network)},
                {"report_missing", o.report_missing}});
 }
 
@@ -130,6 +131,7 @@ Expected<SandboxOptions> ParseOptions(const std::string& bytes) {
     o.cpus = j.at("cpus");
     o.memory = j.at("memory");
     o.report_missing = j.at("report_missing");
+    o.network = j.at("network").get<uint8_t>() == 0 ? NetworkMode::kNone : NetworkMode::kSandbox;
     o.rewrite = j.at("rewrite");
     o.io_uring = j.at("io_uring");
   });

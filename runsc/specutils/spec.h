@@ -92,8 +92,15 @@ struct Spec {
   Hooks hooks;
   std::map<std::string, std::string> annotations;
   std::vector<Namespace> namespaces;
+  const Namespace* FindNamespace(const std::string& type) const;  // null: that of the caller
   std::string cgroups_path;
   Resources resources;
+};
+
+// Where the guest's network comes from.
+enum class NetworkMode : uint8_t {
+  kNone,     // a loopback
+  kSandbox,  // the interfaces of a network namespace, with the sandbox's own stack on them
 };
 
 // How the sandbox is to be run, whatever the container is.
@@ -105,6 +112,7 @@ struct SandboxOptions {
   int log_level = 2;  // log::Level
   int cpus = 1;
   uint64_t memory = 0;  // bytes the guest may use
+  NetworkMode network = NetworkMode::kNone;
   bool report_missing = false;
 };
 

@@ -128,8 +128,8 @@ LinkCaps FdLink::caps() const {
 
 void FdLink::Attach(LinkDispatcher* dispatcher) { dispatcher_.store(dispatcher, std::memory_order_release); }
 
-bool FdLink::DispatchReady() {
-  for (size_t done = 0; done < kMaxPerDispatch;) {
+bool FdLink::DispatchReady(size_t most) {
+  for (size_t done = 0; done < most;) {
     PacketList frames;
     size_t n;
     {
@@ -137,9 +137,7 @@ bool FdLink::DispatchReady() {
       n = Receive(frames);
     }
     LinkDispatcher* dispatcher = dispatcher_.load(std::memory_order_acquire);
-    while (PacketPtr p = frames.PopFront()) {
-      if (dispatcher != nullptr) dispatcher->DeliverFrame(std::move(p));
-    }
+    if (dispatcher != nullptr && !frames.empty()) dispatcher->DeliverFrames(std::move(frames));
     if (n < kBatch) return false;
     done += n;
   }
