@@ -37,6 +37,7 @@
 #include "pkg/sentry/syscalls/table.h"
 #include "pkg/sentry/vfs/locks.h"
 #include "pkg/sentry/vfs/special_nodes.h"
+#include "runsc/boot/confine.h"
 #include "runsc/boot/control_server.h"
 #include "runsc/boot/crash.h"
 #include "runsc/boot/mounts.h"
@@ -140,7 +141,8 @@ int BootMain() {
   } else {
     log::Configure(STDERR_FILENO, log::Level::kError);
   }
-  InstallCrashHandler();
+  InstallCrashHandler(&SyscallName);
+  if (auto in_box = EnterBox(*options); !in_box) return Refuse(connection, in_box.error());
   rlimit limit{};
   getrlimit(RLIMIT_NOFILE, &limit);
   limit.rlim_cur = limit.rlim_max;
@@ -219,10 +221,16 @@ int BootMain() {
     if (!done) return boot::Fail(done.error());
     return {};
   };
-  auto* service =
-      new Service(*kernel, *options, {.configure = configure, .last_words = [report = options->report_missing] {
-                                        return report ? MissingCalls() : "";
-                                      }});
+  auto confine = [name = (*platform)->name(), link_events]() -> OrFailure<void> {
+    auto confined = Confine(name, link_events != nullptr ? "sandbox" : "none");
+    if (!confined) return boot::Fail(confined.error());
+    return {};
+  };
+  auto* service = new Service(
+      *kernel, *options,
+      {.configure = configure, .before_first_instruction = confine, .last_words = [report = options->report_missing] {
+         return report ? MissingCalls() : "";
+       }});
   auto* server = new ControlServer(*executor, std::move(listener),
                                    [service](RefPtr<Peer> peer, control::Request request, std::vector<UniqueFd> fds) {
                                      service->Handle(std::move(peer), std::move(request), std::move(fds));

@@ -17,8 +17,7 @@ namespace redoubt::boot {
 // time before the guest's first instruction. A failure may leave some of it done: the sandbox is then not to be
 // started.
 specutils::Expected<void> ConfigureNetwork(inetsock::Network& network, inetsock::LinkEvents& events,
-                                           const specutils::NetworkConfig& config,
-                                           std::vector<UniqueFd> sockets);
+                                           const specutils::NetworkConfig& config, std::vector<UniqueFd> sockets);
 
 }  // namespace redoubt::boot
 

@@ -61,6 +61,8 @@ void AddFlags(CLI::App& app, Flags& flags) {
   app.add_option("--io-uring", flags.io_uring,
                  "reach host files through a restricted io_uring where the host has one; false: by threads that block")
       ->capture_default_str();
+  app.add_flag("--allow-weak-box", flags.allow_weak_box,
+               "run also where the host does not let the sandbox have all its walls; the log says which are missing");
   app.add_flag("--report-missing", flags.report_missing,
                "at the end, list the calls that were made and are not implemented");
   app.add_option("--cpus", flags.cpus, "CPUs the guest sees (default: this process's)")->check(CLI::Range(1, 64));

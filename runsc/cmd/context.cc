@@ -109,6 +109,7 @@ specutils::Expected<container::Settings> ToSettings(const Flags& flags) {
   o.report_missing = flags.report_missing;
   o.rewrite = flags.rewrite;
   o.io_uring = flags.io_uring;
+  o.allow_weak_box = flags.allow_weak_box;
   cpu_set_t set;
   CPU_ZERO(&set);
   sched_getaffinity(0, sizeof(set), &set);

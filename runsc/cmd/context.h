@@ -32,6 +32,7 @@ struct Flags {
   bool report_missing = false;
   bool rewrite = true;
   bool io_uring = true;
+  bool allow_weak_box = false;
   int cpus = 0;
   uint64_t memory_mib = 0;
 };

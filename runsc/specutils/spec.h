@@ -114,6 +114,8 @@ struct SandboxOptions {
   uint64_t memory = 0;  // bytes the guest may use
   NetworkMode network = NetworkMode::kNone;
   bool report_missing = false;
+  bool allow_weak_box = false;  // a wall that the host does not let us build is done without
+  int kvm_device = 0;           // 0: boot is given /dev/kvm; otherwise the errno of why not
 };
 
 // Errors are one line that names the file and the field.
