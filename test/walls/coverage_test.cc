@@ -176,17 +176,20 @@ json.dump(c, open('config.json', 'w'))
   // Asked from outside, while it runs.
   void RunAsked() {
     const std::string root = "--root=" + directory_ + "/root", bundle = directory_ + "/bundle";
-    std::thread asker([&] {
-      const std::string ask = runsc_ + " " + root + " ";
-      for (int i = 0; i < 100 && std::system((ask + "exec asked true 2>/dev/null").c_str()) != 0; i++) usleep(100'000);
-      EXPECT_EQ(std::system((ask + "exec --env=LONG=" + std::string(100'000, 'x') + " asked /bin/true").c_str()), 0);
-      EXPECT_EQ(std::system((ask + "ps asked >/dev/null").c_str()), 0);
-      EXPECT_EQ(std::system((ask + "exec asked touch /data/end").c_str()), 0);
-    });
-    ASSERT_TRUE(Configure(bundle, "import os, time\nwhile not os.path.exists('/data/end'): time.sleep(0.1)"));
+    // Not by threads of this process: the tracer waits for all its children.
+    const std::string ask = runsc_ + " " + root + " ", said = directory_ + "/said";
+    std::ofstream(directory_ + "/ask.sh")
+        << "for i in $(seq 100); do " + ask + "exec asked true 2>/dev/null && break; sleep 0.1; done\n" + ask +
+               "exec --env=LONG=" + std::string(100'000, 'x') + " asked true && echo exec\n" + ask +
+               "ps asked >/dev/null && echo ps\n" + ask + "exec asked touch /data/end && echo touch\n";
+    ASSERT_EQ(std::system(("setsid sh " + directory_ + "/ask.sh >" + said + " 2>&1 &").c_str()), 0);
+    ASSERT_TRUE(
+        Configure(bundle, "import os, time\nwhile not os.path.exists('/data/end'): time.sleep(0.1)\ntime.sleep(3)"));
     Run("asked",
         {.argv = {runsc_, "--platform=" + GetParam(), root, "run", "--bundle=" + bundle, "asked"}, .in_child = {}});
-    asker.join();
+    std::stringstream all;
+    all << std::ifstream(said).rdbuf();
+    EXPECT_EQ(all.str(), "exec\nps\ntouch\n");
   }
   static std::string Unused(const Coverage& c) {
     std::string text;
