@@ -37,7 +37,7 @@ network $OUTSIDE to-other 198.51.100.1 2001:db8:1::1
 network $INSIDE eth0 192.0.2.2 2001:db8::2
 network $OTHER eth0 198.51.100.2 2001:db8:1::2
 gateways() { # NAMESPACE IPV4 IPV6
-  ip -n "$1" route add default via "$2" && ip -n "$1" -6 route add default via "$3"
+  ip -n "$1" route add default via "$2" mtu 1400 metric 7 && ip -n "$1" -6 route add default via "$3"
 }
 gateways $INSIDE 192.0.2.1 2001:db8::1
 gateways $OTHER 198.51.100.1 2001:db8:1::1
@@ -94,6 +94,17 @@ for url in http://192.0.2.1:8000/small 'http://[2001:db8::1]:8000/small'; do
   outside curl -sSg --retry 50 --retry-delay 1 --retry-connrefused "$url" >/dev/null 2>&1 || fail "the server outside does not come up"
 done
 
+cat >"$SCRATCH/udp.py" <<'SCRIPT'
+# Answers a datagram by five in one call, of 1000 bytes each but the last (UDP_SEGMENT, man 7 udp).
+import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind(("192.0.2.1", 7000))
+s.setsockopt(socket.IPPROTO_UDP, 103, 1000)
+while True:
+    s.sendto(b"".join(bytes([48 + i]) * 1000 for i in range(4)) + b"end", s.recvfrom(100)[1])
+SCRIPT
+background $IN_OUTSIDE python3 "$SCRATCH/udp.py"
+
 # Clients inside.
 cat >"$SCRATCH/client.sh" <<'SCRIPT'
 cat /proc/net/if_inet6 | grep -v ^fe80 | awk '{print $1, $3, $NF}'
@@ -114,6 +125,10 @@ except socket.gaierror as e: print(e)
 for peer in ("192.0.2.1", 9), ("192.0.2.99", 9), ("2001:db8::1", 9):
     try: socket.create_connection(peer, timeout=10)
     except OSError as e: print(peer[0], e)
+u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+u.settimeout(10)
+u.sendto(b"?", ("192.0.2.1", 7000))
+print([(len(d), d[:3]) for d in (u.recv(65535) for _ in range(5))])
 '
 for way in "" -R; do
   for address in 192.0.2.1 2001:db8::1; do
@@ -144,6 +159,7 @@ b'hello from outside\\n'
 192.0.2.1 [Errno 111] Connection refused
 192.0.2.99 [Errno 113] No route to host
 2001:db8::1 [Errno 111] Connection refused
+[(1000, b'000'), (1000, b'111'), (1000, b'222'), (1000, b'333'), (3, b'end')]
 iperf3 True
 iperf3 True
 iperf3 True
