@@ -14,7 +14,7 @@
 #include <vector>
 
 #include "pkg/errors/errors.h"
-#include "pkg/gofer/unique_fd.h"
+#include "pkg/fd/unique_fd.h"
 #include "pkg/p9/protocol.h"
 #include "pkg/p9/transport.h"
 

@@ -5,8 +5,8 @@
 
 namespace redoubt::boot {
 
-// Started by sandbox::Run with the descriptors that sandbox.h lists, and every signal blocked. Returns the exit code of
-// the container's process.
+// Started with the descriptors that runsc/sandbox/layout.h lists. Serves requests until the first container has ended,
+// and then ends the process with 0; returns an exit code if it does not come to that.
 int BootMain();
 
 }  // namespace redoubt::boot

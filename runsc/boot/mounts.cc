@@ -132,12 +132,12 @@ void RegisterFilesystems(kernel::Kernel& kernel, inetsock::Network& network) {
 }
 
 specutils::Expected<RefPtr<vfs::MountNamespace>> MakeMounts(kernel::Kernel& kernel, const specutils::Spec& spec,
-                                                            const std::vector<int>& gofers) {
+                                                            std::vector<UniqueFd> gofers) {
   auto fail = [](const std::string& what, Errno e) {
     return std::unexpected(fmt::format("cannot mount {}: {} ({})", what, strerror(e.value()), e.name()));
   };
   RefPtr<auth::Credentials> creds = auth::Credentials::Root();
-  Result<RefPtr<vfs::Filesystem>> root_fs = ConnectGofer(kernel, gofers.at(0));
+  Result<RefPtr<vfs::Filesystem>> root_fs = ConnectGofer(kernel, gofers.at(0).release());
   if (!root_fs) return fail("the root file system", root_fs.error());
   if (spec.root_overlay || spec.root_read_only) {
     // Also for a read-only root: mount points that are missing are made in memory, not on the host.
@@ -161,7 +161,7 @@ specutils::Expected<RefPtr<vfs::MountNamespace>> MakeMounts(kernel::Kernel& kern
     Result<RefPtr<vfs::Filesystem>> fs = Err(ENODEV);
     bool directory = true;
     if (m.is_bind()) {
-      fs = ConnectGofer(kernel, gofers.at(next_gofer++));
+      fs = ConnectGofer(kernel, gofers.at(next_gofer++).release());
       if (fs) directory = (*fs)->root()->IsDirectory();
     } else if (m.type == "tmpfs" && m.destination == "/dev") {
       // Engines ask for a tmpfs and expect the standard devices in it.

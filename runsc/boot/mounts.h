@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "pkg/errors/errors.h"
+#include "pkg/fd/unique_fd.h"
 #include "pkg/refs/refs.h"
 #include "pkg/sentry/kernel/kernel.h"
 #include "pkg/sentry/socket/inet/network.h"
@@ -20,7 +21,7 @@ void RegisterFilesystems(kernel::Kernel& kernel, inetsock::Network& network);
 // From a fiber. `gofers`: sockets, the root's first, then the bind mounts' in order; taken over. On failure the message
 // says what could not be mounted and why.
 specutils::Expected<RefPtr<vfs::MountNamespace>> MakeMounts(kernel::Kernel& kernel, const specutils::Spec& spec,
-                                                            const std::vector<int>& gofers);
+                                                            std::vector<UniqueFd> gofers);
 
 }  // namespace redoubt::boot
 

@@ -24,7 +24,7 @@ std::unexpected<std::string> Failed(const std::string& what, Errno e) {
 }
 
 Expected<RefPtr<Interface>> AddLink(netstack::Stack& stack, inetsock::LinkEvents& events, const NetworkLink& link,
-                                    gofer::UniqueFd socket) {
+                                    UniqueFd socket) {
   // Kept with the interface, for ever.
   const int fd = socket.release();
   auto endpoint = std::make_unique<FdLink>(FdLink::Options{
@@ -59,7 +59,7 @@ Expected<RefPtr<Interface>> AddLink(netstack::Stack& stack, inetsock::LinkEvents
 }  // namespace
 
 Expected<void> ConfigureNetwork(inetsock::Network& network, inetsock::LinkEvents& events,
-                                const specutils::NetworkConfig& config, std::vector<gofer::UniqueFd> sockets) {
+                                const specutils::NetworkConfig& config, std::vector<UniqueFd> sockets) {
   for (const std::string& note : config.notes) LOG_WARNING("network: {}", note);
   if (sockets.size() != config.links.size()) return std::unexpected("internal error: network: sockets are missing");
   netstack::Stack& stack = network.stack();

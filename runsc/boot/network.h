@@ -4,7 +4,7 @@
 
 #include <vector>
 
-#include "pkg/gofer/unique_fd.h"
+#include "pkg/fd/unique_fd.h"
 #include "pkg/sentry/socket/inet/link_events.h"
 #include "pkg/sentry/socket/inet/network.h"
 #include "runsc/specutils/network.h"
@@ -17,8 +17,7 @@ namespace redoubt::boot {
 // time before the guest's first instruction. A failure may leave some of it done: the sandbox is then not to be
 // started.
 specutils::Expected<void> ConfigureNetwork(inetsock::Network& network, inetsock::LinkEvents& events,
-                                           const specutils::NetworkConfig& config,
-                                           std::vector<gofer::UniqueFd> sockets);
+                                           const specutils::NetworkConfig& config, std::vector<UniqueFd> sockets);
 
 }  // namespace redoubt::boot
 

@@ -3,7 +3,7 @@
 #ifndef REDOUBT_RUNSC_SANDBOX_HOST_NETWORK_H_
 #define REDOUBT_RUNSC_SANDBOX_HOST_NETWORK_H_
 
-#include "pkg/gofer/unique_fd.h"
+#include "pkg/fd/unique_fd.h"
 #include "runsc/specutils/network.h"
 #include "runsc/specutils/spec.h"
 
@@ -14,7 +14,7 @@ namespace redoubt::sandbox {
 specutils::Expected<specutils::NetworkConfig> ReadHostNetwork();
 
 // packet(7), bound to the interface: everything it receives, and not what is sent on it.
-specutils::Expected<gofer::UniqueFd> OpenPacketSocket(const specutils::NetworkLink& link);
+specutils::Expected<UniqueFd> OpenPacketSocket(const specutils::NetworkLink& link);
 
 // IPv4 addresses one by one, IPv6 by disable_ipv6 (Documentation/networking/ip-sysctl), which keeps new ones away too.
 specutils::Expected<void> RemoveAddresses(const specutils::NetworkConfig& config);

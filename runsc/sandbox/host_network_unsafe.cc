@@ -15,7 +15,6 @@
 namespace redoubt::sandbox {
 namespace {
 
-using gofer::UniqueFd;
 using netstack::Address;
 using specutils::Expected;
 using specutils::NetworkAddress;

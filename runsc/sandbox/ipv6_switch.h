@@ -9,23 +9,23 @@
 #include <cerrno>
 #include <string>
 
-#include "pkg/gofer/unique_fd.h"
+#include "pkg/fd/unique_fd.h"
 
 namespace redoubt::sandbox {
 
-inline gofer::UniqueFd OpenIpv6Switch(const std::string& interface, int flags) {
+inline UniqueFd OpenIpv6Switch(const std::string& interface, int flags) {
   const std::string path = "/proc/sys/net/ipv6/conf/" + interface + "/disable_ipv6";
-  return gofer::UniqueFd(open(path.c_str(), flags | O_CLOEXEC));
+  return UniqueFd(open(path.c_str(), flags | O_CLOEXEC));
 }
 // False also on a host without IPv6.
 inline bool Ipv6Enabled(const std::string& interface) {
-  gofer::UniqueFd fd = OpenIpv6Switch(interface, O_RDONLY);
+  UniqueFd fd = OpenIpv6Switch(interface, O_RDONLY);
   char c = '1';
   return fd && read(fd.get(), &c, 1) == 1 && c == '0';
 }
 // 0, or an errno.
 inline int SetIpv6(const std::string& interface, bool on) {
-  gofer::UniqueFd fd = OpenIpv6Switch(interface, O_WRONLY);
+  UniqueFd fd = OpenIpv6Switch(interface, O_WRONLY);
   if (!fd || write(fd.get(), on ? "0" : "1", 1) != 1) return errno;
   return 0;
 }

@@ -11,7 +11,7 @@
 #include <span>
 #include <string>
 
-#include "pkg/gofer/unique_fd.h"
+#include "pkg/fd/unique_fd.h"
 #include "runsc/specutils/spec.h"
 
 namespace redoubt::sandbox {
@@ -62,11 +62,11 @@ class Rtnetlink final {
   int Do(RtRequest request);
 
  private:
-  explicit Rtnetlink(gofer::UniqueFd fd) : fd_(std::move(fd)) {}
+  explicit Rtnetlink(UniqueFd fd) : fd_(std::move(fd)) {}
   // 0, or an errno.
   int Exchange(RtRequest& request, uint16_t flags, const std::function<void(uint16_t, Bytes)>& f);
 
-  gofer::UniqueFd fd_;
+  UniqueFd fd_;
   uint32_t sequence_ = 0;
 };
 

@@ -40,7 +40,7 @@ void RtRequest::Attribute(uint16_t type, Bytes value) {
 }
 
 specutils::Expected<Rtnetlink> Rtnetlink::Open() {
-  gofer::UniqueFd fd(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE));
+  UniqueFd fd(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE));
   if (!fd) return std::unexpected(fmt::format("cannot open a netlink socket: {}", std::strerror(errno)));
   return Rtnetlink(std::move(fd));
 }

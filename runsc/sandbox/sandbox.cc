@@ -1,63 +1,64 @@
 #include "runsc/sandbox/sandbox.h"
 
 #include <fcntl.h>
-#include <fmt/core.h>
+#include <fmt/format.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <optional>
-#include <vector>
 
-#include "runsc/sandbox/network.h"
+#include "runsc/specutils/codec.h"
 #include "runsc/specutils/network.h"
 
 namespace redoubt::sandbox {
 namespace {
 
-int Fail(const char* what) {
-  fmt::print(stderr, "runsc: cannot start the sandbox: {}: {}\n", what, std::strerror(errno));
-  return kSetupFailed;
+std::unexpected<std::string> Fail(const char* what) {
+  return std::unexpected(fmt::format("cannot start the sandbox: {}: {}", what, std::strerror(errno)));
 }
 
 // What the child needs, made before it exists: it shares this process's memory until it executes, so it must not
 // allocate.
 struct Program {
   std::vector<char*> argv;
-  std::vector<int> fds;    // become descriptors 3, 4, ... in the child; -1: none. All others close on exec
+  std::vector<int> fds;    // become descriptors 0, 1, 2, ... in the child; -1: none. All others close on exec
   std::vector<int> moved;  // the child's own notes
-  const sigset_t& mask;
   pid_t parent;
 };
 
 [[noreturn, gnu::noinline]] void Exec(Program& p) {
-  // Dies with the CLI. The parent may have died before this line.
+  // Dies with its parent, which may have died before this line.
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (getppid() != p.parent) _exit(kSetupFailed);
   // Out of the way of the target numbers first.
-  for (size_t i = 0; i < p.fds.size(); i++) p.moved[i] = p.fds[i] < 0 ? -1 : fcntl(p.fds[i], F_DUPFD_CLOEXEC, 64);
+  for (size_t i = 0; i < p.fds.size(); i++)
+    p.moved[i] = p.fds[i] < 0 ? -1 : fcntl(p.fds[i], F_DUPFD_CLOEXEC, static_cast<int>(p.fds.size()));
   for (size_t i = 0; i < p.moved.size(); i++) {
     if (p.moved[i] < 0) {
-      close(3 + static_cast<int>(i));
+      close(static_cast<int>(i));
     } else {
-      dup2(p.moved[i], 3 + static_cast<int>(i));
+      dup2(p.moved[i], static_cast<int>(i));
     }
   }
-  sigprocmask(SIG_SETMASK, &p.mask, nullptr);
+  // The caller may have been given descriptors without close-on-exec; the child gets what it is meant to have.
+  close_range(static_cast<unsigned>(p.fds.size()), ~0U, CLOSE_RANGE_CLOEXEC);
   // The environment is the caller's business, not the sandbox's.
   char* env[] = {nullptr};
   execve("/proc/self/exe", p.argv.data(), env);
   _exit(kSetupFailed);
 }
 
-pid_t Start(const std::vector<std::string>& args, const std::vector<int>& fds, const sigset_t& mask) {
-  Program p{.argv = {}, .fds = fds, .moved = std::vector<int>(fds.size()), .mask = mask, .parent = getpid()};
+// With every signal blocked, in the child too: a Ctrl-C at the terminal goes to the whole process group and is the
+// guest's, and comes to it by the connection.
+pid_t Start(const std::vector<std::string>& args, const std::vector<int>& fds) {
+  Program p{.argv = {}, .fds = fds, .moved = std::vector<int>(fds.size()), .parent = getpid()};
   for (const std::string& a : args) p.argv.push_back(const_cast<char*>(a.c_str()));
   p.argv.push_back(nullptr);
   // Not fork: that copies page tables, and then each page that either side writes, which takes longer than all the
@@ -67,134 +68,124 @@ pid_t Start(const std::vector<std::string>& args, const std::vector<int>& fds, c
   return pid;
 }
 
-void KillAndReap(pid_t pid) {
-  if (pid <= 0) return;
-  kill(pid, SIGKILL);
-  while (waitpid(pid, nullptr, 0) < 0 && errno == EINTR) {
+UniqueFd PidFd(pid_t pid) { return UniqueFd(static_cast<int>(syscall(SYS_pidfd_open, pid, 0))); }
+
+bool AwaitReadable(int fd, int milliseconds) {
+  pollfd p{fd, POLLIN, 0};
+  int n = 0;
+  while ((n = poll(&p, 1, milliseconds)) < 0 && errno == EINTR) {
   }
+  return n > 0;
 }
 
-int ToExitCode(int status) {
-  if (WIFEXITED(status)) return WEXITSTATUS(status);
-  fmt::print(
-      stderr,
-      "runsc: internal error: the sandbox process died of signal {} ({}); run again with --debug-log DIR for the "
-      "reason\n",
-      WTERMSIG(status), strsignal(WTERMSIG(status)));
-  return kSetupFailed;
-}
-
-// A descriptor from which `text` can be read; -1.
-int FileOf(const std::string& text) {
-  int fd = memfd_create("runsc-config", MFD_CLOEXEC);
-  if (fd >= 0 &&
-      (write(fd, text.data(), text.size()) != static_cast<ssize_t>(text.size()) || lseek(fd, 0, SEEK_SET) != 0)) {
-    close(fd);
-    return -1;
+int Reap(pid_t pid) {
+  int status = 0;
+  while (waitpid(pid, &status, 0) < 0) {
+    if (errno != EINTR) return 0;
   }
-  return fd;
+  return status;
 }
 
 }  // namespace
 
-int Run(const specutils::Spec& spec, const specutils::SandboxOptions& options, int log_fd) {
-  int config_fd = FileOf(Serialize(spec, options));
-  if (config_fd < 0) return Fail("configuration");
+Sandbox::Sandbox(Sandbox&& o) noexcept
+    : boot_(std::exchange(o.boot_, -1)),
+      gofer_(std::exchange(o.gofer_, -1)),
+      boot_pidfd_(std::move(o.boot_pidfd_)),
+      gofer_pidfd_(std::move(o.gofer_pidfd_)),
+      connection_(std::move(o.connection_)) {}
+
+Sandbox::~Sandbox() { Kill(); }
+
+Expected<Sandbox> Sandbox::Launch(const LaunchArgs& args) {
+  std::string config = specutils::SerializeOptions(args.options);
+  UniqueFd options(memfd_create("runsc-options", MFD_CLOEXEC));
+  if (!options || pwrite(options.get(), config.data(), config.size(), 0) != static_cast<ssize_t>(config.size())) {
+    return Fail("options");
+  }
+  UniqueFd null(open("/dev/null", O_RDWR | O_CLOEXEC));
+  if (!null) return Fail("/dev/null");
+  Result<std::pair<control::Connection, control::Connection>> pair = control::Connection::Pair();
+  if (!pair) return Fail("socketpair");
 
   std::vector<std::string> gofer_args = {"runsc-gofer", "gofer"};
-  std::vector<int> gofer_fds;
-  std::vector<int> boot_fds = {config_fd, log_fd};
+  std::vector<int> gofer_fds = {null.get(), null.get(), args.log_fd >= 0 ? args.log_fd : null.get()};
+  std::vector<int> request_fds = args.stdio;
+  for (int i = 0; i < args.preserved; i++) request_fds.push_back(3 + i);
+  std::vector<UniqueFd> trees;
   auto add_tree = [&](const std::string& path, bool read_only) {
-    int pair[2];
-    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0) return false;
+    int ends[2];
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) return false;
+    trees.emplace_back(ends[0]);
+    trees.emplace_back(ends[1]);
     gofer_args.push_back(read_only ? "ro" : "rw");
     gofer_args.push_back(path);
-    gofer_args.push_back(std::to_string(3 + gofer_fds.size()));
-    gofer_fds.push_back(pair[0]);
-    boot_fds.push_back(pair[1]);
+    gofer_args.push_back(std::to_string(gofer_fds.size()));
+    gofer_fds.push_back(ends[0]);
+    request_fds.push_back(ends[1]);
     return true;
   };
   // Writes below a read-only or overlaid root never reach the gofer, which is told so too.
-  if (!add_tree(spec.root_path, spec.root_read_only || spec.root_overlay)) return Fail("socketpair");
-  for (const specutils::Mount& m : spec.mounts) {
+  if (!add_tree(args.spec.root_path, args.spec.root_read_only || args.spec.root_overlay)) return Fail("socketpair");
+  for (const specutils::Mount& m : args.spec.mounts) {
     if (m.is_bind() && !add_tree(m.source, m.read_only())) return Fail("socketpair");
   }
 
-  // Given back when the sandbox has ended.
-  std::optional<BorrowedNetwork> network;
-  if (options.network == specutils::NetworkMode::kSandbox) {
-    specutils::Expected<BorrowedNetwork> borrowed = BorrowedNetwork::Borrow(spec.network_namespace_path);
-    if (!borrowed) {
-      fmt::print(stderr, "runsc: {}\n", borrowed.error());
-      return kSetupFailed;
-    }
-    network.emplace(std::move(*borrowed));
-    boot_fds.push_back(FileOf(SerializeNetwork(network->config())));
-    if (boot_fds.back() < 0) return Fail("network configuration");
-    for (const gofer::UniqueFd& socket : network->sockets()) {
-      boot_fds.push_back(fcntl(socket.get(), F_DUPFD_CLOEXEC, 64));
-      if (boot_fds.back() < 0) return Fail("network");
-    }
+  control::Request request{.method = control::Method::kCreate,
+                           .container = args.id,
+                           .attach = true,
+                           .start = args.start,
+                           .preserved = static_cast<uint32_t>(args.preserved),
+                           .body = specutils::SerializeSpec(args.spec),
+                           .network = {},
+                           .network_fds = 0};
+  if (args.network != nullptr) {
+    request.network = specutils::SerializeNetwork(args.network->config);
+    for (const UniqueFd& socket : args.network->sockets) request_fds.push_back(socket.get());
+    request.network_fds = static_cast<uint32_t>(args.network->sockets.size());
   }
+  Sandbox sandbox;
+  sandbox.connection_ = args.sentry_fd < 0 ? std::move(pair->first)
+                                           : control::Connection(UniqueFd(fcntl(args.sentry_fd, F_DUPFD_CLOEXEC, 3)));
+  // Into the socket before there is anybody to read it: boot finds it when it comes that far.
+  if (Result<> sent = sandbox.connection_.Send(control::Serialize(request), request_fds); !sent) {
+    errno = sent.error().value();
+    return Fail("request");
+  }
+  if (args.sentry_fd < 0) {
+    // Boot, which has more to do, first.
+    sandbox.boot_ = Start({"runsc-sandbox", "boot"}, {null.get(), null.get(), null.get(), options.get(), args.log_fd,
+                                                      args.listen_fd, pair->second.fd()});
+    if (sandbox.boot_ < 0) return Fail("fork");
+    sandbox.boot_pidfd_ = PidFd(sandbox.boot_);
+    if (!sandbox.boot_pidfd_) return Fail("pidfd_open");
+  }
+  sandbox.gofer_ = Start(gofer_args, gofer_fds);
+  if (sandbox.gofer_ < 0) return Fail("fork");
+  sandbox.gofer_pidfd_ = PidFd(sandbox.gofer_);
+  if (!sandbox.gofer_pidfd_) return Fail("pidfd_open");
+  return sandbox;
+}
 
-  sigset_t all, old;
-  sigfillset(&all);
-  sigprocmask(SIG_SETMASK, &all, &old);
-  // Boot, which has more to do, first: it starts with everything blocked and takes signals when it can.
-  pid_t boot = Start({"runsc-sandbox", "boot"}, boot_fds, all);
-  if (boot < 0) return Fail("fork");
-  // The gofer with every signal blocked for good: a Ctrl-C at the terminal is the guest's, and goes to all of this
-  // process group.
-  pid_t gofer = Start(gofer_args, gofer_fds, all);
-  if (gofer < 0) {
-    KillAndReap(boot);
-    return Fail("fork");
+std::string Sandbox::AwaitEnd(int milliseconds) {
+  if (boot_ < 0) return "";
+  if (!AwaitReadable(boot_pidfd_.get(), milliseconds)) {
+    Kill();
+    return "it did not end and was killed";
   }
-  for (int fd : gofer_fds) close(fd);
-  for (size_t i = 2; i < boot_fds.size(); i++) close(boot_fds[i]);
-  close(config_fd);
+  int status = Reap(std::exchange(boot_, -1));
+  if (WIFSIGNALED(status))
+    return fmt::format("it died of signal {} ({})", WTERMSIG(status), strsignal(WTERMSIG(status)));
+  if (WEXITSTATUS(status) != 0) return fmt::format("it exited with {}", WEXITSTATUS(status));
+  return "";
+}
 
-  int boot_status = 0;
-  bool gofer_gone = false;
-  while (true) {
-    siginfo_t info;
-    int sig = sigwaitinfo(&all, &info);
-    if (sig < 0) continue;
-    if (sig == SIGCHLD) {
-      int status = 0;
-      pid_t pid = 0;
-      bool boot_gone = false;
-      while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
-        if (pid == boot) {
-          boot_gone = true;
-          boot_status = status;
-        } else if (pid == gofer) {
-          gofer_gone = true;
-        }
-      }
-      if (boot_gone) break;
-      if (gofer_gone) {
-        // Normal once the sandbox closes its connections; otherwise the guest has lost its files.
-        timespec patience{.tv_sec = 0, .tv_nsec = 500'000'000};
-        sigset_t child;
-        sigemptyset(&child);
-        sigaddset(&child, SIGCHLD);
-        sigtimedwait(&child, nullptr, &patience);
-        if (waitpid(boot, &boot_status, WNOHANG) == boot) break;
-        KillAndReap(boot);
-        fmt::print(stderr, "runsc: the gofer process died; the sandbox was ended\n");
-        sigprocmask(SIG_SETMASK, &old, nullptr);
-        return kSetupFailed;
-      }
-      continue;
-    }
-    // From the terminal the whole process group got it, boot included; what is sent to the CLI alone is passed on.
-    bool from_terminal = info.si_code == SI_KERNEL;
-    if (!from_terminal) kill(boot, sig);
+void Sandbox::Kill() {
+  for (pid_t* pid : {&boot_, &gofer_}) {
+    if (*pid <= 0) continue;
+    kill(*pid, SIGKILL);
+    Reap(std::exchange(*pid, -1));
   }
-  if (!gofer_gone) KillAndReap(gofer);
-  sigprocmask(SIG_SETMASK, &old, nullptr);
-  return ToExitCode(boot_status);
 }
 
 }  // namespace redoubt::sandbox

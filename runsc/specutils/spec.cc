@@ -9,6 +9,7 @@
 #include <fstream>
 #include <iterator>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 namespace redoubt::specutils {
 namespace {
@@ -119,6 +120,46 @@ class Fields final {
     }
     *out = static_cast<T>(n);
   }
+  // Of a number or an optional one: the number's type.
+  template <typename T>
+  struct Plain {
+    using Type = T;
+  };
+  template <typename T>
+  struct Plain<std::optional<T>> {
+    using Type = T;
+  };
+  template <typename T>
+  using Value = typename Plain<T>::Type;
+  template <typename T>
+  void Signed(const Json& o, const std::string& path, const char* key, T* out) {
+    auto it = o.find(key);
+    if (it == o.end() || it->is_null()) return;
+    if (!it->is_number_integer()) {
+      Fail(path.empty() ? key : path + "." + key, fmt::format("must be a whole number, is {}", it->type_name()));
+      return;
+    }
+    int64_t value = it->get<int64_t>();
+    // Larger than any limit: none.
+    if (it->is_number_unsigned() && it->get<uint64_t>() > INT64_MAX) value = INT64_MAX;
+    if (!std::in_range<Value<T>>(value)) {
+      Fail(path.empty() ? key : path + "." + key, fmt::format("{} is out of range", value));
+      return;
+    }
+    *out = static_cast<Value<T>>(value);
+  }
+  void StringMap(const Json& o, const std::string& path, const char* key, std::map<std::string, std::string>* out) {
+    const Json* map = Object(o, path, key, false);
+    if (map == nullptr) return;
+    std::string at = path.empty() ? key : path + "." + key;
+    for (auto& [name, value] : map->items()) {
+      if (!value.is_string()) {
+        Fail(fmt::format("{}.{}", at, name), "must be a string");
+        return;
+      }
+      (*out)[name] = value.get<std::string>();
+    }
+  }
   void Strings(const Json& o, const std::string& path, const char* key, bool required, std::vector<std::string>* out) {
     const Json* a = Array(o, path, key, required);
     if (a == nullptr) return;
@@ -145,7 +186,7 @@ void ParseCapabilities(Fields& f, const Json& caps, const char* key, uint64_t* o
   }
 }
 
-void ParseProcess(Fields& f, const Json& p, Process* out) {
+void ReadProcess(Fields& f, const Json& p, Process* out) {
   f.Bool(p, "process", "terminal", &out->terminal);
   if (const Json* user = f.Object(p, "process", "user", false)) {
     f.Number(*user, "process.user", "uid", false, &out->uid);
@@ -174,6 +215,11 @@ void ParseProcess(Fields& f, const Json& p, Process* out) {
     ParseCapabilities(f, *caps, "ambient", &out->ambient);
   }
   f.Bool(p, "process", "noNewPrivileges", &out->no_new_privileges);
+  f.Signed(p, "process", "oomScoreAdj", &out->oom_score_adj);
+  if (const Json* size = f.Object(p, "process", "consoleSize", false)) {
+    f.Number(*size, "process.consoleSize", "height", true, &out->console_rows);
+    f.Number(*size, "process.consoleSize", "width", true, &out->console_columns);
+  }
   if (const Json* limits = f.Array(p, "process", "rlimits", false)) {
     for (size_t i = 0; i < limits->size() && f.ok(); i++) {
       std::string path = fmt::format("process.rlimits[{}]", i);
@@ -198,29 +244,112 @@ void ParseProcess(Fields& f, const Json& p, Process* out) {
   }
 }
 
-// Only the network namespace is a matter of the sandbox: the guest's others are all its own.
-void ParseNamespaces(Fields& f, const Json& linux_part, Spec* out) {
-  const Json* namespaces = f.Array(linux_part, "linux", "namespaces", false);
-  for (size_t i = 0; namespaces != nullptr && i < namespaces->size() && f.ok(); i++) {
-    const std::string path = fmt::format("linux.namespaces[{}]", i);
-    const Json& n = (*namespaces)[i];
-    if (!n.is_object()) {
+void ParseHookList(Fields& f, const Json& hooks, const char* key, std::vector<Hook>* out) {
+  const Json* list = f.Array(hooks, "hooks", key, false);
+  if (list == nullptr) return;
+  for (size_t i = 0; i < list->size() && f.ok(); i++) {
+    std::string path = fmt::format("hooks.{}[{}]", key, i);
+    const Json& h = (*list)[i];
+    if (!h.is_object()) {
       f.Fail(path, "must be an object");
-      break;
+      return;
     }
-    std::string type;
-    f.String(n, path, "type", true, &type);
-    if (type != "network") continue;
-    if (out->network_namespace) f.Fail(path + ".type", "\"network\" is given twice");
-    out->network_namespace = true;
-    f.String(n, path, "path", false, &out->network_namespace_path);
-    if (!out->network_namespace_path.empty() && !out->network_namespace_path.starts_with('/')) {
-      f.Fail(path + ".path", "must be an absolute path");
+    Hook hook;
+    f.String(h, path, "path", true, &hook.path);
+    if (f.ok() && !hook.path.starts_with('/')) f.Fail(path + ".path", "must be an absolute path");
+    f.Strings(h, path, "args", false, &hook.args);
+    f.Strings(h, path, "env", false, &hook.env);
+    f.Signed(h, path, "timeout", &hook.timeout_seconds);
+    if (f.ok() && h.contains("timeout") && hook.timeout_seconds <= 0) f.Fail(path + ".timeout", "must be positive");
+    out->push_back(std::move(hook));
+  }
+}
+
+void ParseHooks(Fields& f, const Json& json, Hooks* out) {
+  const Json* hooks = f.Object(json, "", "hooks", false);
+  if (hooks == nullptr) return;
+  ParseHookList(f, *hooks, "prestart", &out->prestart);
+  ParseHookList(f, *hooks, "createRuntime", &out->create_runtime);
+  ParseHookList(f, *hooks, "createContainer", &out->create_container);
+  ParseHookList(f, *hooks, "startContainer", &out->start_container);
+  ParseHookList(f, *hooks, "poststart", &out->poststart);
+  ParseHookList(f, *hooks, "poststop", &out->poststop);
+}
+
+void ReadResources(Fields& f, const Json& r, const std::string& path, Resources* out) {
+  if (const Json* memory = f.Object(r, path, "memory", false)) {
+    f.Signed(*memory, path + ".memory", "limit", &out->memory_limit);
+    f.Signed(*memory, path + ".memory", "swap", &out->memory_swap);
+    f.Signed(*memory, path + ".memory", "reservation", &out->memory_reservation);
+  }
+  if (const Json* cpu = f.Object(r, path, "cpu", false)) {
+    f.Signed(*cpu, path + ".cpu", "shares", &out->cpu_shares);
+    f.Signed(*cpu, path + ".cpu", "quota", &out->cpu_quota);
+    f.Signed(*cpu, path + ".cpu", "period", &out->cpu_period);
+    f.String(*cpu, path + ".cpu", "cpus", false, &out->cpuset_cpus);
+    f.String(*cpu, path + ".cpu", "mems", false, &out->cpuset_mems);
+  }
+  if (const Json* pids = f.Object(r, path, "pids", false)) f.Signed(*pids, path + ".pids", "limit", &out->pids_limit);
+  f.StringMap(r, path, "unified", &out->unified);
+}
+
+void ParseLinux(Fields& f, const Json& json, Spec* spec) {
+  const Json* l = f.Object(json, "", "linux", false);
+  if (l == nullptr) return;
+  f.Strings(*l, "linux", "maskedPaths", false, &spec->masked_paths);
+  f.Strings(*l, "linux", "readonlyPaths", false, &spec->read_only_paths);
+  f.String(*l, "linux", "cgroupsPath", false, &spec->cgroups_path);
+  std::map<std::string, std::string> sysctls;
+  f.StringMap(*l, "linux", "sysctl", &sysctls);
+  spec->sysctls.assign(sysctls.begin(), sysctls.end());
+  if (const Json* r = f.Object(*l, "linux", "resources", false)) {
+    ReadResources(f, *r, "linux.resources", &spec->resources);
+  }
+  const Json* namespaces = f.Array(*l, "linux", "namespaces", false);
+  for (size_t i = 0; namespaces != nullptr && i < namespaces->size() && f.ok(); i++) {
+    std::string path = fmt::format("linux.namespaces[{}]", i);
+    if (!(*namespaces)[i].is_object()) {
+      f.Fail(path, "must be an object");
+      return;
     }
+    Namespace ns;
+    f.String((*namespaces)[i], path, "type", true, &ns.type);
+    f.String((*namespaces)[i], path, "path", false, &ns.path);
+    constexpr const char* kTypes[] = {"pid", "network", "mount", "ipc", "uts", "user", "cgroup", "time"};
+    if (f.ok() && std::find(std::begin(kTypes), std::end(kTypes), ns.type) == std::end(kTypes)) {
+      f.Fail(path + ".type", fmt::format("unknown namespace \"{}\"", ns.type));
+    }
+    for (const Namespace& other : spec->namespaces) {
+      if (other.type == ns.type) f.Fail(path + ".type", fmt::format("\"{}\" is given twice", ns.type));
+    }
+    if (f.ok() && !ns.path.empty() && !ns.path.starts_with('/')) f.Fail(path + ".path", "must be an absolute path");
+    spec->namespaces.push_back(std::move(ns));
+  }
+}
+
+Expected<Json> ParseText(const std::string& text, const std::string& file_name) {
+  try {
+    Json json = Json::parse(text);
+    if (!json.is_object()) return std::unexpected(file_name + ": must be a JSON object");
+    return json;
+  } catch (const Json::exception& e) {
+    return std::unexpected(fmt::format("{}: not valid JSON: {}", file_name, e.what()));
   }
 }
 
 }  // namespace
+
+bool Resources::empty() const {
+  return !memory_limit && !memory_swap && !memory_reservation && !cpu_shares && !cpu_quota && !cpu_period &&
+         cpuset_cpus.empty() && cpuset_mems.empty() && !pids_limit && unified.empty();
+}
+
+NetworkMode ResolveNetwork(NetworkMode asked, const Spec& spec) {
+  if (asked != NetworkMode::kAuto) return asked;
+  bool has = std::any_of(spec.namespaces.begin(), spec.namespaces.end(),
+                         [](const Namespace& n) { return n.type == "network"; });
+  return has ? NetworkMode::kSandbox : NetworkMode::kNone;
+}
 
 bool Mount::is_bind() const {
   return type == "bind" ||
@@ -236,6 +365,8 @@ int CapabilityByName(const std::string& name) {
   return -1;
 }
 
+const char* CapabilityName(int capability) { return kCapabilities[capability]; }
+
 int ResourceByName(const std::string& name) {
   for (size_t i = 0; i < std::size(kResources); i++) {
     if (name == kResources[i]) return static_cast<int>(i);
@@ -244,26 +375,26 @@ int ResourceByName(const std::string& name) {
 }
 
 Expected<Spec> ParseConfig(const std::string& text, const std::string& file_name, const std::string& bundle) {
-  Json json;
-  try {
-    json = Json::parse(text);
-  } catch (const Json::parse_error& e) {
-    return std::unexpected(fmt::format("{}: not valid JSON: {}", file_name, e.what()));
-  }
-  if (!json.is_object()) return std::unexpected(file_name + ": must be a JSON object");
+  Expected<Json> parsed = ParseText(text, file_name);
+  if (!parsed) return std::unexpected(parsed.error());
+  const Json& json = *parsed;
   Fields f(file_name);
   Spec spec;
   f.String(json, "", "ociVersion", true, &spec.oci_version);
   if (f.ok() && !spec.oci_version.starts_with("1.")) {
     f.Fail("ociVersion", fmt::format("version {} is not supported, 1.x is", spec.oci_version));
   }
-  if (const Json* process = f.Object(json, "", "process", true)) ParseProcess(f, *process, &spec.process);
+  if (const Json* process = f.Object(json, "", "process", true)) ReadProcess(f, *process, &spec.process);
   if (const Json* root = f.Object(json, "", "root", true)) {
     f.String(*root, "root", "path", true, &spec.root_path);
     f.Bool(*root, "root", "readonly", &spec.root_read_only);
   }
   if (!spec.root_path.starts_with('/')) spec.root_path = bundle + "/" + spec.root_path;
   f.String(json, "", "hostname", false, &spec.hostname);
+  f.String(json, "", "domainname", false, &spec.domainname);
+  f.StringMap(json, "", "annotations", &spec.annotations);
+  ParseHooks(f, json, &spec.hooks);
+  ParseLinux(f, json, &spec);
   if (const Json* mounts = f.Array(json, "", "mounts", false)) {
     for (size_t i = 0; i < mounts->size() && f.ok(); i++) {
       std::string path = fmt::format("mounts[{}]", i);
@@ -282,20 +413,38 @@ Expected<Spec> ParseConfig(const std::string& text, const std::string& file_name
       spec.mounts.push_back(std::move(mount));
     }
   }
-  if (const Json* linux_part = f.Object(json, "", "linux", false)) ParseNamespaces(f, *linux_part, &spec);
   if (!f.ok()) return std::unexpected(f.error());
   return spec;
 }
 
-Expected<Spec> LoadBundle(const std::string& bundle) {
+Expected<Process> ParseProcessConfig(const std::string& text, const std::string& file_name) {
+  Expected<Json> json = ParseText(text, file_name);
+  if (!json) return std::unexpected(json.error());
+  Fields f(file_name);
+  Process process;
+  ReadProcess(f, *json, &process);
+  if (!f.ok()) return std::unexpected(f.error());
+  return process;
+}
+
+Expected<Resources> ParseResourcesConfig(const std::string& text, const std::string& file_name) {
+  Expected<Json> json = ParseText(text, file_name);
+  if (!json) return std::unexpected(json.error());
+  Fields f(file_name);
+  Resources resources;
+  ReadResources(f, *json, "resources", &resources);
+  if (!f.ok()) return std::unexpected(f.error());
+  return resources;
+}
+
+Expected<std::string> ReadBundle(const std::string& bundle) {
   std::string file = bundle + "/config.json";
   std::ifstream in(file);
   if (!in) {
     return std::unexpected(
         fmt::format("{}: {}; `runsc spec --bundle {}` writes one to start from", file, std::strerror(errno), bundle));
   }
-  std::string text(std::istreambuf_iterator<char>(in), {});
-  return ParseConfig(text, file, bundle);
+  return std::string(std::istreambuf_iterator<char>(in), {});
 }
 
 std::string DefaultConfig(const std::vector<std::string>& args) {
@@ -305,7 +454,7 @@ std::string DefaultConfig(const std::vector<std::string>& args) {
     return Json{{"destination", destination}, {"type", type}, {"source", source}, {"options", options}};
   };
   Json config = {
-      {"ociVersion", "1.0.2"},
+      {"ociVersion", "1.2.0"},
       {"process",
        {{"terminal", false},
         {"user", {{"uid", 0}, {"gid", 0}}},
@@ -329,97 +478,14 @@ std::string DefaultConfig(const std::vector<std::string>& args) {
         mount("/dev/shm", "tmpfs", "shm", {"nosuid", "noexec", "nodev", "mode=1777", "size=65536k"}),
         mount("/sys", "sysfs", "sysfs", {"nosuid", "noexec", "nodev", "ro"})}},
       {"linux",
-       {{"namespaces",
+       {{"maskedPaths",
+         {"/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list",
+          "/proc/timer_stats", "/proc/sched_debug", "/sys/firmware", "/proc/scsi"}},
+        {"readonlyPaths", {"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}},
+        {"namespaces",
          {{{"type", "pid"}}, {{"type", "network"}}, {{"type", "ipc"}}, {{"type", "uts"}}, {{"type", "mount"}}}}}},
   };
   return config.dump(4) + "\n";
-}
-
-std::string Serialize(const Spec& s, const SandboxOptions& o) {
-  const Process& p = s.process;
-  Json rlimits = Json::array();
-  for (const Rlimit& r : p.rlimits) rlimits.push_back({r.resource, r.soft, r.hard});
-  Json mounts = Json::array();
-  for (const Mount& m : s.mounts) {
-    mounts.push_back({{"destination", m.destination}, {"type", m.type}, {"source", m.source}, {"options", m.options}});
-  }
-  Json json = {{"terminal", p.terminal},
-               {"uid", p.uid},
-               {"gid", p.gid},
-               {"groups", p.groups},
-               {"umask", p.umask},
-               {"args", p.args},
-               {"env", p.env},
-               {"cwd", p.cwd},
-               {"caps", {p.bounding, p.permitted, p.effective, p.inheritable, p.ambient}},
-               {"no_new_privileges", p.no_new_privileges},
-               {"rlimits", rlimits},
-               {"root_path", s.root_path},
-               {"root_read_only", s.root_read_only},
-               {"root_overlay", s.root_overlay},
-               {"hostname", s.hostname},
-               {"mounts", mounts},
-               {"network_namespace", s.network_namespace},
-               {"network_namespace_path", s.network_namespace_path},
-               {"network", o.network},
-               {"platform", o.platform},
-               {"strace", o.strace},
-               {"log_level", o.log_level},
-               {"cpus", o.cpus},
-               {"memory", o.memory},
-               {"rewrite", o.rewrite},
-               {"io_uring", o.io_uring},
-               {"report_missing", o.report_missing}};
-  // Not as text: arguments are bytes and need not be UTF-8.
-  std::vector<uint8_t> packed = Json::to_msgpack(json);
-  return std::string(packed.begin(), packed.end());
-}
-
-Expected<std::pair<Spec, SandboxOptions>> Deserialize(const std::string& text) {
-  Spec s;
-  SandboxOptions o;
-  Process& p = s.process;
-  try {
-    Json j = Json::from_msgpack(text);
-    p.terminal = j.at("terminal");
-    p.uid = j.at("uid");
-    p.gid = j.at("gid");
-    p.groups = j.at("groups").get<std::vector<uint32_t>>();
-    p.umask = j.at("umask");
-    p.args = j.at("args").get<std::vector<std::string>>();
-    p.env = j.at("env").get<std::vector<std::string>>();
-    p.cwd = j.at("cwd");
-    const Json& caps = j.at("caps");
-    p.bounding = caps.at(0);
-    p.permitted = caps.at(1);
-    p.effective = caps.at(2);
-    p.inheritable = caps.at(3);
-    p.ambient = caps.at(4);
-    p.no_new_privileges = j.at("no_new_privileges");
-    for (const Json& r : j.at("rlimits")) p.rlimits.push_back({r.at(0), r.at(1), r.at(2)});
-    s.root_path = j.at("root_path");
-    s.root_read_only = j.at("root_read_only");
-    s.root_overlay = j.at("root_overlay");
-    s.hostname = j.at("hostname");
-    for (const Json& m : j.at("mounts")) {
-      s.mounts.push_back(
-          {m.at("destination"), m.at("type"), m.at("source"), m.at("options").get<std::vector<std::string>>()});
-    }
-    s.network_namespace = j.at("network_namespace");
-    s.network_namespace_path = j.at("network_namespace_path");
-    o.network = j.at("network");
-    o.platform = j.at("platform");
-    o.strace = j.at("strace");
-    o.log_level = j.at("log_level");
-    o.cpus = j.at("cpus");
-    o.memory = j.at("memory");
-    o.report_missing = j.at("report_missing");
-    o.rewrite = j.at("rewrite");
-    o.io_uring = j.at("io_uring");
-  } catch (const Json::exception& e) {
-    return std::unexpected(fmt::format("internal error: launch configuration: {}", e.what()));
-  }
-  return std::make_pair(std::move(s), std::move(o));
 }
 
 }  // namespace redoubt::specutils

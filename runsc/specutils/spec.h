@@ -1,10 +1,12 @@
 // What runsc is asked to run: the parts of an OCI runtime configuration (opencontainers/runtime-spec, config.md) that
-// it acts on, and how the CLI hands them to the boot process.
+// it acts on.
 #ifndef REDOUBT_RUNSC_SPECUTILS_SPEC_H_
 #define REDOUBT_RUNSC_SPECUTILS_SPEC_H_
 
 #include <cstdint>
 #include <expected>
+#include <map>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -37,7 +39,40 @@ struct Process {
   std::string cwd = "/";
   uint64_t bounding = 0, permitted = 0, effective = 0, inheritable = 0, ambient = 0;  // bit masks by capability number
   bool no_new_privileges = false;
+  int oom_score_adj = 0;
+  uint16_t console_rows = 0, console_columns = 0;  // 0: not said
   std::vector<Rlimit> rlimits;
+};
+
+// A program outside the sandbox that is told of a step of the container's life.
+struct Hook {
+  std::string path;
+  std::vector<std::string> args;  // the first is argv[0]; none: the path
+  std::vector<std::string> env;
+  int timeout_seconds = 0;  // 0: none
+};
+
+struct Hooks {
+  std::vector<Hook> prestart, create_runtime, create_container, start_container, poststart, poststop;
+};
+
+struct Namespace {
+  std::string type;  // as config-linux.md has it: "network", "pid", ...
+  std::string path;  // of an existing one; empty: a new one
+};
+
+// What control groups of the host hold the whole sandbox to; absent: not limited.
+struct Resources {
+  std::optional<int64_t> memory_limit;  // bytes; -1: none
+  std::optional<int64_t> memory_swap;   // memory and swap
+  std::optional<int64_t> memory_reservation;
+  std::optional<uint64_t> cpu_shares;
+  std::optional<int64_t> cpu_quota;    // µs in a period; -1: none
+  std::optional<uint64_t> cpu_period;  // µs
+  std::string cpuset_cpus, cpuset_mems;
+  std::optional<int64_t> pids_limit;           // -1: none
+  std::map<std::string, std::string> unified;  // files of cgroup v2
+  bool empty() const;
 };
 
 struct Spec {
@@ -48,17 +83,27 @@ struct Spec {
   // Writes below / are kept in memory, over a root that is not changed.
   bool root_overlay = false;
   std::string hostname;
+  std::string domainname;
   std::vector<Mount> mounts;
-  // linux.namespaces has one of type "network"; with a path, unless it is to be a new one.
-  bool network_namespace = false;
-  std::string network_namespace_path;
+  std::vector<std::string> masked_paths;     // inside: empty, whatever is there
+  std::vector<std::string> read_only_paths;  // inside
+  std::vector<std::pair<std::string, std::string>> sysctls;
+  // The CLI's business; the Sentry is not told.
+  Hooks hooks;
+  std::map<std::string, std::string> annotations;
+  std::vector<Namespace> namespaces;
+  std::string cgroups_path;
+  Resources resources;
 };
 
 // Where the guest's network comes from.
 enum class NetworkMode : uint8_t {
+  kAuto,     // kSandbox if the configuration has a network namespace, else kNone
   kNone,     // a loopback
   kSandbox,  // the interfaces of a network namespace, with the sandbox's own stack on them
 };
+// With kAuto resolved.
+NetworkMode ResolveNetwork(NetworkMode asked, const Spec& spec);
 
 // How the sandbox is to be run, whatever the container is.
 struct SandboxOptions {
@@ -69,7 +114,7 @@ struct SandboxOptions {
   int log_level = 2;  // log::Level
   int cpus = 1;
   uint64_t memory = 0;  // bytes the guest may use
-  NetworkMode network = NetworkMode::kNone;
+  NetworkMode network = NetworkMode::kAuto;
   bool report_missing = false;
 };
 
@@ -77,18 +122,18 @@ struct SandboxOptions {
 template <typename T>
 using Expected = std::expected<T, std::string>;
 
-// BUNDLE/config.json.
-Expected<Spec> LoadBundle(const std::string& bundle);
+// The text of BUNDLE/config.json.
+Expected<std::string> ReadBundle(const std::string& bundle);
 Expected<Spec> ParseConfig(const std::string& text, const std::string& file_name, const std::string& bundle);
+// What `exec --process` and `update --resources` are given: config.json's "process" and "linux.resources" alone.
+Expected<Process> ParseProcessConfig(const std::string& text, const std::string& file_name);
+Expected<Resources> ParseResourcesConfig(const std::string& text, const std::string& file_name);
 // What `runsc spec` writes.
 std::string DefaultConfig(const std::vector<std::string>& args);
 
-// From the CLI to the boot process.
-std::string Serialize(const Spec& spec, const SandboxOptions& options);
-Expected<std::pair<Spec, SandboxOptions>> Deserialize(const std::string& text);
-
 // Capability number of "CAP_CHOWN"; -1 if unknown. Resource number of "RLIMIT_NOFILE"; -1.
 int CapabilityByName(const std::string& name);
+const char* CapabilityName(int capability);
 int ResourceByName(const std::string& name);
 
 }  // namespace redoubt::specutils

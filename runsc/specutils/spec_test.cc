@@ -4,6 +4,8 @@
 #include <linux/capability.h>
 #include <sys/resource.h>
 
+#include "runsc/specutils/codec.h"
+
 namespace redoubt::specutils {
 namespace {
 
@@ -19,33 +21,6 @@ TEST(Spec, TheDefaultIsValid) {
   EXPECT_NE(spec->process.bounding & (uint64_t{1} << CAP_KILL), 0u);
   ASSERT_EQ(spec->process.rlimits.size(), 1u);
   EXPECT_EQ(spec->process.rlimits[0].resource, RLIMIT_NOFILE);
-}
-
-TEST(Spec, TheNetworkNamespace) {
-  auto with = [](const std::string& namespaces) {
-    return Parse(
-        R"({"ociVersion":"1.0.2","process":{"args":["a"],"cwd":"/"},"root":{"path":"r"},"linux":{"namespaces":)" +
-        namespaces + "}}");
-  };
-  Expected<Spec> spec = with(R"([{"type":"pid","path":"/x"},{"type":"network","path":"/run/netns/a"}])");
-  ASSERT_TRUE(spec) << spec.error();
-  EXPECT_TRUE(spec->network_namespace);
-  EXPECT_EQ(spec->network_namespace_path, "/run/netns/a");
-  auto read = Deserialize(Serialize(*spec, {.network = NetworkMode::kSandbox}));
-  ASSERT_TRUE(read) << read.error();
-  EXPECT_EQ(read->first.network_namespace_path, "/run/netns/a");
-  EXPECT_EQ(read->second.network, NetworkMode::kSandbox);
-  spec = with(R"([{"type":"network"}])");
-  ASSERT_TRUE(spec) << spec.error();
-  EXPECT_TRUE(spec->network_namespace);
-  EXPECT_EQ(spec->network_namespace_path, "");
-  EXPECT_FALSE(with("[]")->network_namespace);
-  EXPECT_EQ(with(R"([{"type":"network","path":"a"}])").error(),
-            "config.json: linux.namespaces[0].path: must be an absolute path");
-  EXPECT_EQ(with(R"([{"type":"network"},{"type":"network"}])").error(),
-            "config.json: linux.namespaces[1].type: \"network\" is given twice");
-  EXPECT_EQ(with(R"([{}])").error(), "config.json: linux.namespaces[0].type: missing");
-  EXPECT_EQ(with(R"([7])").error(), "config.json: linux.namespaces[0]: must be an object");
 }
 
 TEST(Spec, ErrorsNameFileAndField) {
@@ -66,19 +41,74 @@ TEST(Spec, ErrorsNameFileAndField) {
       "config.json: process.rlimits[0].type: unknown limit \"RLIMIT_X\"");
 }
 
+TEST(Spec, HooksNamespacesAndResources) {
+  const std::string head = R"({"ociVersion":"1.2.0","process":{"args":["a"],"cwd":"/"},"root":{"path":"r"},)";
+  Expected<Spec> spec = Parse(head + R"("domainname":"d","annotations":{"k":"v"},
+    "hooks":{"prestart":[{"path":"/h","args":["h","x"],"env":["A=b"],"timeout":5}],"poststop":[{"path":"/p"}]},
+    "linux":{"namespaces":[{"type":"network","path":"/n"},{"type":"pid"}],"cgroupsPath":"/c","maskedPaths":["/m"],
+    "sysctl":{"net.ipv4.ip_forward":"1"},
+    "resources":{"memory":{"limit":18446744073709551615,"swap":-1},"cpu":{"shares":5,"quota":-1,"period":100,"cpus":"0"},
+    "pids":{"limit":7},"unified":{"memory.high":"1"}}}})");
+  ASSERT_TRUE(spec) << spec.error();
+  ASSERT_EQ(spec->hooks.prestart.size(), 1u);
+  EXPECT_EQ(spec->hooks.prestart[0].timeout_seconds, 5);
+  EXPECT_EQ(spec->hooks.poststop[0].path, "/p");
+  ASSERT_EQ(spec->namespaces.size(), 2u);
+  EXPECT_EQ(spec->namespaces[0].path, "/n");
+  EXPECT_EQ(spec->resources.memory_limit, INT64_MAX);
+  EXPECT_EQ(spec->resources.memory_swap, -1);
+  EXPECT_EQ(spec->resources.cpu_shares, 5u);
+  EXPECT_EQ(spec->resources.pids_limit, 7);
+  EXPECT_EQ(spec->resources.unified["memory.high"], "1");
+  EXPECT_EQ(spec->annotations["k"], "v");
+  EXPECT_EQ(spec->sysctls[0].first, "net.ipv4.ip_forward");
+  auto error = [&](const std::string& rest) { return Parse(head + rest + "}").error(); };
+  EXPECT_EQ(error(R"("hooks":{"poststop":[{"path":"rel"}]})"),
+            "config.json: hooks.poststop[0].path: must be an absolute path");
+  EXPECT_EQ(error(R"("hooks":{"prestart":[{"path":"/h","timeout":-1}]})"),
+            "config.json: hooks.prestart[0].timeout: must be positive");
+  EXPECT_EQ(error(R"("linux":{"resources":{"cpu":{"shares":-5}}})"),
+            "config.json: linux.resources.cpu.shares: -5 is out of range");
+  EXPECT_EQ(error(R"("linux":{"namespaces":[{"type":"pid"},{"type":"pid"}]})"),
+            "config.json: linux.namespaces[1].type: \"pid\" is given twice");
+  EXPECT_EQ(error(R"("linux":{"namespaces":[{"type":"x"}]})"),
+            "config.json: linux.namespaces[0].type: unknown namespace \"x\"");
+}
+
+TEST(Spec, ProcessAndResourcesAlone) {
+  Expected<Process> process = ParseProcessConfig(R"({"args":["a"],"cwd":"/","oomScoreAdj":-5})", "f");
+  ASSERT_TRUE(process) << process.error();
+  EXPECT_EQ(process->oom_score_adj, -5);
+  EXPECT_EQ(ParseProcessConfig("[]", "f").error(), "f: must be a JSON object");
+  Expected<Resources> resources = ParseResourcesConfig(R"({"pids":{"limit":-1}})", "f");
+  ASSERT_TRUE(resources);
+  EXPECT_EQ(resources->pids_limit, -1);
+  EXPECT_FALSE(resources->empty());
+}
+
 TEST(Spec, TravelsToTheBootProcess) {
   Spec spec = *Parse(DefaultConfig({"x"}));
   spec.process.args.push_back("not\xff utf8");
   spec.mounts.push_back({"/a", "bind", "/b", {"rbind", "ro"}});
-  auto copy = Deserialize(Serialize(spec, {.platform = "p", .strace = true, .cpus = 3}));
+  spec.masked_paths = {"/proc/kcore"};
+  spec.sysctls = {{"kernel.msgmax", "1"}};
+  Expected<Spec> copy = ParseSpec(SerializeSpec(spec));
   ASSERT_TRUE(copy) << copy.error();
-  EXPECT_EQ(copy->first.process.args, spec.process.args);
-  EXPECT_EQ(copy->first.process.rlimits[0].soft, 1024u);
-  EXPECT_TRUE(copy->first.mounts.back().is_bind());
-  EXPECT_TRUE(copy->first.mounts.back().read_only());
-  EXPECT_TRUE(copy->second.strace);
-  EXPECT_EQ(copy->second.cpus, 3);
-  EXPECT_FALSE(Deserialize("garbage"));
+  EXPECT_EQ(copy->process.args, spec.process.args);
+  EXPECT_EQ(copy->process.rlimits[0].soft, 1024u);
+  EXPECT_TRUE(copy->mounts.back().is_bind());
+  EXPECT_TRUE(copy->mounts.back().read_only());
+  EXPECT_EQ(copy->masked_paths, spec.masked_paths);
+  EXPECT_EQ(copy->sysctls, spec.sysctls);
+  EXPECT_FALSE(ParseSpec("garbage"));
+  Expected<Process> process = ParseProcess(SerializeProcess(spec.process));
+  ASSERT_TRUE(process);
+  EXPECT_EQ(process->args, spec.process.args);
+  EXPECT_FALSE(ParseProcess(SerializeSpec(spec)));
+  Expected<SandboxOptions> options = ParseOptions(SerializeOptions({.platform = "p", .strace = true, .cpus = 3}));
+  ASSERT_TRUE(options);
+  EXPECT_TRUE(options->strace);
+  EXPECT_EQ(options->cpus, 3);
 }
 
 }  // namespace

@@ -123,7 +123,6 @@ class HostTree {
   int client_socket() const { return client_socket_; }
 
  private:
-  using UniqueFd = gofer::UniqueFd;
   std::string root_;
   int client_socket_ = -1;
   std::thread thread_;

@@ -60,7 +60,7 @@ json.dump({"ociVersion": "1.0.2",
                        "capabilities": {k: ["CAP_NET_BIND_SERVICE"] for k in ("bounding", "permitted", "effective")}},
            "root": {"path": "/", "readonly": True},
            "mounts": [{"destination": d, "type": t, "source": s, "options": o} for d, t, s, o in mounts],
-           "linux": {"namespaces": [{"type": "network", "path": path}]}}, open(directory + "/config.json", "w"))
+           "linux": {"namespaces": [{"type": "network", "path": path} if path else {"type": "network"}]}}, open(directory + "/config.json", "w"))
 SCRIPT
 }
 run() { timeout "${LIMIT:-120}" "$RUNSC" run --bundle "$SCRATCH/$1" "$1-$$"; }
@@ -209,11 +209,41 @@ kill "$server"
 wait "$server" 2>/dev/null
 same "addresses and routes are given back after a signal" "$before" "$(has)"
 
+# As Docker does it: a new namespace, whose interfaces are made between create and start.
+mkdir -p "$SCRATCH/rootfs/bin" "$SCRATCH/rootfs/etc" && touch "$SCRATCH/rootfs/etc/resolv.conf"
+cp "$(command -v busybox)" "$SCRATCH/rootfs/bin/busybox" && ln -s busybox "$SCRATCH/rootfs/bin/sh"
+small() { bundle "$@" && sed -i "s|\"path\": \"/\"|\"path\": \"$SCRATCH/rootfs\"|" "$SCRATCH/$1/config.json"; }
+small late "" sh -c 'busybox wget -q -O - http://203.0.113.1:8000/small; while :; do busybox sleep 0.1; done'
+runsc() { timeout 60 "$RUNSC" --root "$SCRATCH/root" "$@"; }
+runsc create --bundle "$SCRATCH/late" --pid-file "$SCRATCH/pid" late >"$SCRATCH/late.out" 2>&1 </dev/null || fail "create: $(cat "$SCRATCH/late.out")"
+pid=$(cat "$SCRATCH/pid")
+late() { nsenter --net="/proc/$pid/ns/net" ip "$@"; }
+ip -n $OUTSIDE link add to-late type veth peer name eth0 netns "$pid"
+network $OUTSIDE to-late 203.0.113.1 2001:db8:2::1
+late addr add 203.0.113.2/24 dev eth0
+late link set eth0 up
+background $IN_OUTSIDE python3 -m http.server -d "$SCRATCH/www" --bind 203.0.113.1 8000 >/dev/null 2>&1
+for i in $(seq 50); do outside curl -sS http://203.0.113.1:8000/small >/dev/null 2>&1 && break; sleep 0.1; done
+runsc start late || fail "start"
+same "the host has no address meanwhile" "" "$(late addr show dev eth0 | grep inet)"
+same "exec" "hello from outside" "$(runsc exec late busybox wget -q -O - http://203.0.113.1:8000/small 2>&1)"
+for i in $(seq 100); do [ -s "$SCRATCH/late.out" ] && break; sleep 0.1; done
+same "its first process" "hello from outside" "$(cat "$SCRATCH/late.out")"
+runsc delete --force late || fail "delete"
+
+# Whoever stands for the container is killed: delete gives the network back.
+small killed /run/netns/$INSIDE busybox sleep 1000
+runsc create --bundle "$SCRATCH/killed" --pid-file "$SCRATCH/pid" killed >/dev/null 2>&1 </dev/null && runsc start killed || fail "create and start"
+same "taken" "" "$(ip -n $INSIDE addr show dev eth0 | grep inet)"
+kill -KILL "$(cat "$SCRATCH/pid")"
+runsc delete --force killed || fail "delete"
+same "given back by delete" "$before" "$(has)"
+
 # What cannot be done is said in a line.
 bundle none /etc/passwd true
-same "no namespace" "runsc: --network=sandbox: /etc/passwd is no namespace" "$(run none 2>&1)"
+same "no namespace" "runsc: container \"none-$$\": cannot enter the network namespace /etc/passwd: Invalid argument" "$(run none 2>&1)"
 bundle own /run/netns/$INSIDE true
-same "its own by mistake" "runsc: --network=sandbox: the path leads to the namespace that runsc itself runs in; use --network=none, or name \
+same "its own by mistake" "runsc: container \"own-$$\": --network=sandbox: the path leads to the namespace that runsc itself runs in; use --network=none, or name \
 a network namespace of the container's own in config.json, linux.namespaces" \
   "$(timeout 60 ip netns exec $INSIDE "$RUNSC" run --bundle "$SCRATCH/own" own-$$ 2>&1)"
 same "and nothing is changed" "$before" "$(has)"

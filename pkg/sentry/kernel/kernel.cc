@@ -32,7 +32,11 @@ Result<RefPtr<ThreadGroup>> Kernel::CreateProcess(const ProcessArgs& args) {
     group = MakeRef<ThreadGroup>(*this, tid);
     task = RefPtr<Task>(new Task(*this, group, tid));
   }
+  group->container = args.container ? args.container : MakeRef<Container>("");
+  group->oom_score_adj = args.oom_score_adj;
+  group->held = args.held;
   for (const auto& [resource, limit] : args.limits) TRY(group->limits.Set(resource, limit, true));
+  task->context_ = TRY(platform().NewContext());
   task->creds_ = args.creds;
   task->mount_ns_ = args.mounts;
   args.mounts->AddUser();
@@ -40,7 +44,6 @@ Result<RefPtr<ThreadGroup>> Kernel::CreateProcess(const ProcessArgs& args) {
   task->fs_ = MakeRef<FsContext>(root, root, args.umask);
   task->fds_ = args.fds;
   task->fds_->AddUser();
-  task->context_ = TRY(platform().NewContext());
   // Undone if the program cannot be started.
   auto abandon = [&](Errno e) -> std::unexpected<Errno> {
     task->ReleaseMm();
@@ -55,21 +58,21 @@ Result<RefPtr<ThreadGroup>> Kernel::CreateProcess(const ProcessArgs& args) {
   if (Result<> r = task->Exec(*cwd, args.filename, args.argv, args.envv, 0); !r) return abandon(r.error());
   group->did_exec = false;
   group->made_from_outside = true;
+  bool ended = false;
   {
     sync::MutexLock lock(mu);
-    ThreadGroup* init_group = init_.load();
-    RefPtr<ProcessGroup> pg;
-    if (args.new_session || init_group == nullptr) {
+    Container& container = *group->container;
+    ended = container.ended;
+    if (!ended) {
       RefPtr<Session> session = MakeRef<Session>(group->id);
       session->controlling_tty = args.controlling_tty;
-      pg = MakeRef<ProcessGroup>(group->id, session);
-    } else {
-      pg = init_group->process_group;
+      JoinProcessGroupLocked(*group, MakeRef<ProcessGroup>(group->id, session));
+      AddTaskLocked(*task);
+      if (!container.init) container.init = group;
+      task->RecomputeInterruptLocked();
     }
-    JoinProcessGroupLocked(*group, std::move(pg));
-    AddTaskLocked(*task);
-    if (init_group == nullptr) init_.store(group.get());
   }
+  if (ended) return abandon(Errno(ESRCH));
   task->Start();
   return group;
 }
@@ -89,7 +92,7 @@ int Kernel::WaitForExit(ThreadGroup& group) {
   return status.value_or(SIGKILL);
 }
 
-void Kernel::KillAll() {
+void Kernel::KillAll(const Container* only) {
   struct Exits {
     waiter::Queue& queue;
     void RegisterWaiter(waiter::Entry& e) { queue.Register(e); }
@@ -98,7 +101,9 @@ void Kernel::KillAll() {
   (void)wait::Retry(exits, waiter::kIn, fiber::kForever, [&]() -> Result<> {
     sync::MutexLock lock(mu);
     std::vector<RefPtr<ThreadGroup>> groups;
+    bool left = false;
     for (auto& [tid, task] : tasks_) {
+      if (only != nullptr && task->group_->container.get() != only) continue;
       if (task->group_->leader == task.get()) groups.push_back(task->group_);
     }
     for (auto& group : groups) {
@@ -106,9 +111,10 @@ void Kernel::KillAll() {
         ReapLocked(*group);
       } else {
         KillGroupLocked(*group, SIGKILL);
+        left = true;
       }
     }
-    if (!tasks_.empty()) return Err(EAGAIN);
+    if (left) return Err(EAGAIN);
     return {};
   });
 }

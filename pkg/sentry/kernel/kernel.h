@@ -19,6 +19,7 @@
 #include "pkg/platform/platform.h"
 #include "pkg/refs/refs.h"
 #include "pkg/sentry/futex/futex.h"
+#include "pkg/sentry/kernel/container.h"
 #include "pkg/sentry/kernel/task.h"
 #include "pkg/sentry/kernel/thread_group.h"
 #include "pkg/sentry/pgalloc/memory_file.h"
@@ -65,16 +66,19 @@ class Kernel final {
     RefPtr<FdTable> fds;
     uint32_t umask = 022;
     std::vector<std::pair<int, limits::Limit>> limits;
-    bool new_session = true;  // otherwise in init's
-    RefPtr<RefCounted> controlling_tty;
+    RefPtr<RefCounted> controlling_tty;  // of the session that it leads
+    int oom_score_adj = 0;
+    RefPtr<Container> container;  // none: one of its own
+    bool held = false;            // it runs no instruction before Release
   };
-  // Makes a process and starts it: init if it is the first. Errors are exec's (ENOENT, EACCES, ENOEXEC...). Runs from a
-  // fiber.
+  // Makes a process and starts it: the container's init if it is the first there. Errors are exec's (ENOENT, EACCES,
+  // ENOEXEC...). ESRCH: the container has ended. From a fiber.
   Result<RefPtr<ThreadGroup>> CreateProcess(const ProcessArgs& args);
   // Parks the calling fiber until the group is a zombie, reaps it if it has no parent, and returns its wait(2) status.
   int WaitForExit(ThreadGroup& group);
-  // Kills every task and waits until none is left. From a fiber.
-  void KillAll();
+  void Release(ThreadGroup& held) EXCLUDES(mu);
+  // Kills every task, or those of one container, and waits until none is left. From a fiber.
+  void KillAll(const Container* only = nullptr);
 
   platform::Platform& platform() const { return *options_.platform; }
   pgalloc::MemoryFile& memory_file() const { return *options_.memory_file; }
@@ -108,6 +112,18 @@ class Kernel final {
   Result<int> GetSid(ThreadGroup& caller, int pid) EXCLUDES(mu);
   bool IsOrphanedLocked(const ProcessGroup& pg) REQUIRES(mu);
 
+  // --- containers (container.cc)
+  // When it returns no task of the container runs, nor will before Thaw; SIGKILL still ends them. Sleeps in system
+  // calls go on: whatever they wait for may come, but the call returns after Thaw. From a fiber. ETIMEDOUT: some task
+  // did not come to rest; all run again.
+  Result<> Freeze(Container& container) EXCLUDES(mu);
+  void Thaw(Container& container) EXCLUDES(mu);
+  // To each process. Returns how many there were.
+  size_t SignalAll(Container& container, const siginfo_t& info) EXCLUDES(mu);
+  std::vector<RefPtr<ThreadGroup>> GroupsOf(const Container& container) EXCLUDES(mu);
+  // Of all its tasks, the ended too.
+  CpuTimes CpuOf(const Container& container) EXCLUDES(mu);
+
   // --- signals (signals.cc)
   // To a process, a thread or a process group. No permission check. EAGAIN: the queue of real-time signals is full.
   Result<> SendToGroup(ThreadGroup& group, const siginfo_t& info) EXCLUDES(mu);
@@ -139,8 +155,6 @@ class Kernel final {
   void SetHostname(std::string name) EXCLUDES(names_mu_);
   void SetDomainname(std::string name) EXCLUDES(names_mu_);
 
-  // Events that a host-side owner wants to know: init has exited.
-  ThreadGroup* init() const { return init_.load(); }
   int64_t boot_time() const { return boot_time_; }  // CLOCK_REALTIME at start, ns
   // System V objects (an ipc::Namespace, which this library need not know); made at the first use.
   RefPtr<RefCounted> ipc_namespace GUARDED_BY(mu);
@@ -168,7 +182,6 @@ class Kernel final {
   std::map<int, RefPtr<Task>> tasks_ GUARDED_BY(mu);            // by TID; zombies' leaders included
   std::map<int, ProcessGroup*> process_groups_ GUARDED_BY(mu);  // with a member
   std::atomic<int> last_pid_{0};
-  std::atomic<ThreadGroup*> init_{nullptr};
   waiter::Queue exits_;  // kIn: a group was reaped or became a zombie
   mutable sync::Mutex names_mu_{sync::Rank::kLeaf};
   std::string hostname_ GUARDED_BY(names_mu_);

@@ -2,12 +2,13 @@
 #include <algorithm>
 
 #include "pkg/log/log.h"
+#include "pkg/sentry/kernel/container.h"
 #include "pkg/sentry/kernel/kernel.h"
 
 namespace redoubt::kernel {
 
 void Task::InterruptLocked() {
-  interrupt_.store(true, std::memory_order_seq_cst);
+  interrupt_.fetch_or(kAttention, std::memory_order_seq_cst);
   if (in_guest_.load(std::memory_order_seq_cst) && context_) context_->Interrupt();
   if (fiber_) fiber_->Unpark();
 }
@@ -27,7 +28,7 @@ void Task::RecomputeInterruptLocked() {
       (pending_.set() | group_->pending.set()) & ~(mask_.load(std::memory_order_relaxed) & ~kUnblockable);
   bool attention =
       deliverable != 0 || group_->exiting || group_->stopped || (group_->execing != nullptr && group_->execing != this);
-  interrupt_.store(attention, std::memory_order_seq_cst);
+  interrupt_.store((attention ? kAttention : 0) | (MustFreezeLocked() ? kFreeze : 0), std::memory_order_seq_cst);
 }
 
 void Kernel::ContinueLocked(ThreadGroup& group) {
@@ -143,7 +144,9 @@ Result<> Kernel::Kill(Task& caller, int pid, int sig) {
   if (pid == -1) {
     for (auto& [tid, task] : tasks_) {
       ThreadGroup* g = task->group_.get();
-      if (g->leader == task.get() && g != &caller.group() && g != init_.load()) targets.emplace_back(g);
+      // As in a PID namespace: those of the caller's container, but for its first process.
+      if (g->container != caller.group().container || g == g->container->init.get()) continue;
+      if (g->leader == task.get() && g != &caller.group()) targets.emplace_back(g);
     }
   } else {
     RefPtr<ProcessGroup> pg = pid == 0 ? caller.group().process_group : FindProcessGroupLocked(-pid);

@@ -108,7 +108,7 @@ class Task final : public RefCounted, public wait::Sleeper, public futex::Target
   limits::Limit GetLimit(int resource) const { return group_->limits.Get(resource); }
 
   // Sleeping. InterruptPending is true while a deliverable signal, a group stop or death awaits the task.
-  bool InterruptPending() const override { return interrupt_.load(std::memory_order_acquire); }
+  bool InterruptPending() const override { return (interrupt_.load(std::memory_order_acquire) & kAttention) != 0; }
   void FallAsleep() override;
   void WakeUp() override;
 
@@ -166,6 +166,20 @@ class Task final : public RefCounted, public wait::Sleeper, public futex::Target
   // Wakes the task's fiber and gets it out of the guest.
   void Interrupt();
 
+  // What the task is about, for a person who looks for what hangs. Read while the task may run: any part may be from
+  // another moment than the rest.
+  struct Activity {
+    bool in_guest = false;
+    bool asleep = false;
+    bool frozen = false;
+    bool stopped = false;
+    uint64_t syscall_number = 0;  // the last one; under way if the task is asleep and neither frozen nor stopped
+    SyscallArgs args{};
+    bool registers_known = false;  // rip and rsp are those of the last trap
+    uint64_t rip = 0, rsp = 0;
+  };
+  Activity GetActivity() const;
+
  private:
   friend class Kernel;
   friend class ThreadGroup;
@@ -192,6 +206,16 @@ class Task final : public RefCounted, public wait::Sleeper, public futex::Target
   void StopLocked();
   void InterruptLocked();
 
+  // container.cc; all with Kernel::mu held.
+  bool MustFreezeLocked() const;
+  // Frozen from the guest's next instruction on, which what the task does or waits for in the Sentry need not know.
+  void FreezeLocked();
+  void ThawLocked();
+  // Neither in the guest, nor will it be while it is frozen, nor at work in the Sentry.
+  bool IsAtRestLocked() const;
+  // Parks the task while it is frozen.
+  void ParkFrozenLocked();
+
   // task_exit.cc
   void FinishExit();
   void ReleaseMm();
@@ -215,13 +239,17 @@ class Task final : public RefCounted, public wait::Sleeper, public futex::Target
   RefPtr<vfs::MountNamespace> mount_ns_;
   std::string name_;
 
-  std::atomic<bool> interrupt_{false};
+  // Why not to go (on) into the guest. kAttention ends sleeps too. Written under mu.
+  static constexpr uint32_t kAttention = 1;  // a signal, a stop, death
+  static constexpr uint32_t kFreeze = 2;
+  std::atomic<uint32_t> interrupt_{0};
   std::atomic<SignalSet> mask_{0};  // written by the task under mu
   std::optional<SignalSet> saved_mask_;
   PendingSignals pending_;     // mu
   SignalSet sigwait_set_ = 0;  // mu: signals that rt_sigtimedwait waits for
   SignalStack signal_stack_;
-  bool stop_parked_ = false;  // mu: counted in group_->stopped_tasks
+  bool stop_parked_ = false;    // mu: counted in group_->stopped_tasks
+  bool freeze_parked_ = false;  // mu
   bool exiting_ = false;
   bool exited_ = false;  // mu
   int exit_status_ = 0;

@@ -66,6 +66,7 @@ Result<RefPtr<Task>> Task::Clone(const CloneArgs& args) {
     RefPtr<ThreadGroup> group = thread ? group_ : MakeRef<ThreadGroup>(kernel_, tid);
     child = RefPtr<Task>(new Task(kernel_, group, tid));
     if (!thread) {
+      group->container = group_->container;
       group->handlers = (flags & CLONE_SIGHAND) != 0 ? group_->handlers : group_->handlers->Clone();
       if ((flags & CLONE_CLEAR_SIGHAND) != 0) group->handlers->ResetForExec();
       group->exit_signal = args.exit_signal;

@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "pkg/log/log.h"
+#include "pkg/sentry/kernel/container.h"
 #include "pkg/sentry/kernel/kernel.h"
 #include "pkg/sentry/kernel/process_timers.h"
 #include "pkg/sentry/kernel/task.h"
@@ -136,8 +137,10 @@ void Task::FinishExit() {
     exited_ = true;
     uint64_t now = clock::Cycles();
     system_cycles_.fetch_add(now - state_since_.load(std::memory_order_relaxed), std::memory_order_relaxed);
-    group->usage.cpu += CpuTimes{static_cast<uint64_t>(clock::FromCycles(user_cycles_.load())),
-                                 static_cast<uint64_t>(clock::FromCycles(system_cycles_.load()))};
+    const CpuTimes cpu{static_cast<uint64_t>(clock::FromCycles(user_cycles_.load())),
+                       static_cast<uint64_t>(clock::FromCycles(system_cycles_.load()))};
+    group->usage.cpu += cpu;
+    group->container->ended_cpu += cpu;
     group->usage.minor_faults += minor_faults_.load();
     std::erase(group->tasks, this);
     if (group->leader == this && !group->exiting) group->exit_status = exit_status_;
@@ -184,11 +187,13 @@ void Kernel::HangUpOrphansLocked(const std::vector<RefPtr<ProcessGroup>>& groups
 void Kernel::GroupExitedLocked(ThreadGroup& group) {
   group.zombie = true;
   group.pending.Discard(~SignalSet{0});
-  // Orphans go to the nearest living subreaper, else to init (prctl(2), PR_SET_CHILD_SUBREAPER).
+  // Orphans go to the nearest living subreaper, else to the container's first process (prctl(2),
+  // PR_SET_CHILD_SUBREAPER).
   ThreadGroup* reaper = group.parent;
   while (reaper != nullptr && (!reaper->child_subreaper || reaper->zombie)) reaper = reaper->parent;
-  ThreadGroup* init_group = init_.load();
-  if (reaper == nullptr && init_group != &group && init_group != nullptr && !init_group->zombie) reaper = init_group;
+  Container& container = *group.container;
+  const bool is_init = container.init.get() == &group;
+  if (reaper == nullptr && !is_init) reaper = container.init.get();
   std::vector<ThreadGroup*> children = std::move(group.children);
   group.children.clear();
   std::vector<RefPtr<ProcessGroup>> perhaps_orphaned;
@@ -216,15 +221,19 @@ void Kernel::GroupExitedLocked(ThreadGroup& group) {
   // A session leader's foreground processes get SIGHUP with the terminal (HangUpControllingTty, by the caller).
   group.exit_events.Notify(waiter::kIn);
   exits_.Notify(waiter::kIn);
-  if (&group == init_group) {
-    // The end of a PID namespace: everyone else is killed (pid_namespaces(7)).
+  if (is_init) {
+    // The end of a PID namespace: everyone else in it is killed (pid_namespaces(7)).
+    container.ended = true;
+    container.init.reset();
     for (auto& [tid, task] : tasks_) {
-      if (task->group_.get() != &group) KillGroupLocked(*task->group_, SIGKILL);
+      if (task->group_.get() != &group && task->group_->container.get() == &container) {
+        KillGroupLocked(*task->group_, SIGKILL);
+      }
     }
   }
   if (group.parent == nullptr) {
     // Nobody will wait, except WaitForExit for the processes made from outside.
-    if (&group != init_group && !group.made_from_outside) ReapLocked(group);
+    if (!group.made_from_outside) ReapLocked(group);
     return;
   }
   const SignalAction& action = (*group.parent->handlers)[SIGCHLD];

@@ -36,7 +36,7 @@ void Task::Run() {
     // Against Interrupt(): it sets interrupt_ and then looks at in_guest_; here the other way round, so one sees the
     // other.
     in_guest_.store(true, std::memory_order_seq_cst);
-    if (interrupt_.load(std::memory_order_seq_cst)) {
+    if (interrupt_.load(std::memory_order_seq_cst) != 0) {
       in_guest_.store(false, std::memory_order_relaxed);
       continue;
     }

@@ -90,7 +90,7 @@ Result<siginfo_t> Task::SigTimedWait(SignalSet set, fiber::Time deadline) {
     }
     RecomputeInterruptLocked();
     if (blocked.error() == Errno(ETIMEDOUT)) return Err(EAGAIN);
-    if (interrupt_.load()) return Err(EINTR);
+    if (InterruptPending()) return Err(EINTR);
   }
 }
 
@@ -104,7 +104,7 @@ void Task::ForceSignal(siginfo_t info) {
     mask_.store(mask_.load() & ~SignalBit(sig));
   }
   (void)pending_.Add(info);
-  interrupt_.store(true);
+  interrupt_.fetch_or(kAttention);
 }
 
 // Parks the task for a group stop until SIGCONT or death. Kernel::mu is held on entry and exit, but not while parked.
@@ -127,7 +127,7 @@ void Task::StopLocked() NO_THREAD_SAFETY_ANALYSIS {
 }
 
 void Task::ReturnToUser() {
-  while (interrupt_.load(std::memory_order_acquire)) {
+  while (interrupt_.load(std::memory_order_acquire) != 0) {
     (void)regs();  // completes them, which takes locks of the platform's
     siginfo_t info;
     SignalAction action;
@@ -137,6 +137,10 @@ void Task::ReturnToUser() {
         if (!exiting_) exit_status_ = group_->exit_status;
         exiting_ = true;
         return;
+      }
+      if (MustFreezeLocked()) {
+        ParkFrozenLocked();
+        continue;
       }
       if (group_->stopped) {
         StopLocked();
@@ -181,7 +185,7 @@ void Task::ReturnToUser() {
     SignalSet mask = *saved_mask_;
     saved_mask_.reset();
     SetSignalMask(mask);
-    if (interrupt_.load(std::memory_order_acquire)) ReturnToUser();
+    if (interrupt_.load(std::memory_order_acquire) != 0) ReturnToUser();
   }
 }
 

@@ -16,6 +16,7 @@
 
 namespace redoubt::kernel {
 
+class Container;
 class Kernel;
 class ProcessTimers;
 class Task;
@@ -62,6 +63,9 @@ class ThreadGroup final : public RefCounted {
 
   Kernel& kernel() const { return kernel_; }
   const int id;  // TGID: getpid(2)
+
+  RefPtr<Container> container;  // set before others can see the group
+  bool held = false;            // made from outside, and not let run yet (Kernel::Release)
 
   // The tree.
   Task* leader = nullptr;         // has the group's ID; outlives its own exit until the group is reaped

@@ -1,13 +1,14 @@
 // An owned host descriptor.
-#ifndef REDOUBT_PKG_GOFER_UNIQUE_FD_H_
-#define REDOUBT_PKG_GOFER_UNIQUE_FD_H_
+#ifndef REDOUBT_PKG_FD_UNIQUE_FD_H_
+#define REDOUBT_PKG_FD_UNIQUE_FD_H_
 
 #include <unistd.h>
 
 #include <utility>
 
-namespace redoubt::gofer {
+namespace redoubt {
 
+// Closes its descriptor when it dies.
 class UniqueFd final {
  public:
   UniqueFd() = default;
@@ -21,14 +22,14 @@ class UniqueFd final {
     if (fd_ >= 0) close(fd_);
   }
   int get() const { return fd_; }
-  // The caller's from now on.
-  int release() { return std::exchange(fd_, -1); }
+  // The caller owns it from now on.
+  [[nodiscard]] int release() { return std::exchange(fd_, -1); }
   explicit operator bool() const { return fd_ >= 0; }
 
  private:
   int fd_ = -1;
 };
 
-}  // namespace redoubt::gofer
+}  // namespace redoubt
 
-#endif  // REDOUBT_PKG_GOFER_UNIQUE_FD_H_
+#endif  // REDOUBT_PKG_FD_UNIQUE_FD_H_

@@ -1,0 +1,527 @@
+// Containers under many schedules: a kernel whose platform runs scripts, on the deterministic executor.
+#include "pkg/sentry/kernel/container.h"
+
+#include <elf.h>
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <sched.h>
+#include <sys/wait.h>
+
+#include <cstring>
+#include <map>
+#include <span>
+
+#include "pkg/fiber/fiber.h"
+#include "pkg/sentry/fsimpl/tmpfs/tmpfs.h"
+#include "pkg/sentry/kernel/kernel.h"
+#include "pkg/sentry/kernel/task.h"
+#include "pkg/sentry/pgalloc/memory_file.h"
+#include "pkg/sentry/vfs/vfs.h"
+#include "pkg/sentry/wait/wait.h"
+
+namespace redoubt::kernel {
+namespace {
+
+constexpr uint64_t kSeeds = 60;
+constexpr fiber::Time kMillisecond = 1'000'000;
+constexpr Addr kImage = 0x400000;
+
+// What a guest does next. rbx is its program counter: it says of itself where it goes on.
+enum class Op {
+  kCompute,     // stays in the guest until interrupted
+  kCall,        // a system call that does nothing
+  kSleep,       // ... that waits for a millisecond
+  kFork,        // rax is 0 in the child
+  kFork2,       // as above, of a thread
+  kKillOthers,  // kill(-1, SIGKILL)
+  kWait,        // for a child
+  kExit,
+};
+using Guest = std::function<Op(platform::Registers&)>;
+
+// Shared by all contexts of one test.
+struct World {
+  Guest guest;
+  bool frozen = false;  // nobody may be in the guest
+  int inside = 0;       // contexts in Switch
+  uint64_t switches = 0;
+};
+
+class FakeAddressSpace final : public platform::AddressSpace {
+ public:
+  Result<> MapFile(Addr, int, uint64_t, uint64_t, AccessType, bool) override { return {}; }
+  Result<> Unmap(Addr, uint64_t) override { return {}; }
+  void Release() override {}
+};
+
+class FakeContext final : public platform::Context {
+ public:
+  explicit FakeContext(World& world) : world_(world) {}
+
+  Result<platform::TrapInfo> Switch(platform::AddressSpace&, platform::Registers& regs) override {
+    EXPECT_FALSE(world_.frozen) << "a frozen task enters the guest";
+    world_.switches++;
+    world_.inside++;
+    platform::TrapInfo trap{.trap = platform::Trap::kSyscall};
+    if (!interrupted_) {
+      Op op = world_.guest(regs);
+      if (op == Op::kCompute) {
+        fiber_ = RefPtr<fiber::Fiber>(fiber::Current());
+        while (!interrupted_) fiber::Park();
+        trap.trap = platform::Trap::kInterrupted;
+      } else {
+        // Takes its time: virtual time stands still while anybody can run.
+        fiber::Park(fiber::Now() + kMillisecond / 50);
+        regs.orig_rax = static_cast<uint64_t>(op);
+      }
+    } else {
+      trap.trap = platform::Trap::kInterrupted;
+    }
+    interrupted_ = false;
+    world_.inside--;
+    return trap;
+  }
+  void Interrupt() override {
+    interrupted_ = true;
+    if (fiber_) fiber_->Unpark();
+  }
+  Result<platform::FpState> PullFpState() override { return platform::FpState{}; }
+  Result<> PushFpState(const platform::FpState&) override { return {}; }
+
+ private:
+  World& world_;
+  bool interrupted_ = false;
+  RefPtr<fiber::Fiber> fiber_;
+};
+
+class FakePlatform final : public platform::Platform {
+ public:
+  explicit FakePlatform(World& world) : world_(world) {}
+  std::string_view name() const override { return "fake"; }
+  Result<RefPtr<platform::AddressSpace>> NewAddressSpace() override { return MakeRef<FakeAddressSpace>(); }
+  Result<std::unique_ptr<platform::Context>> NewContext() override { return std::make_unique<FakeContext>(world_); }
+  Addr min_user_address() const override { return 0x10000; }
+  Addr max_user_address() const override { return 0x7fff'ffff'f000; }
+
+ private:
+  World& world_;
+};
+
+Result<uint64_t> Dispatch(Task& task, uint64_t number, const SyscallArgs&) {
+  switch (static_cast<Op>(number)) {
+    case Op::kSleep:
+      return wait::Block(fiber::Now() + kMillisecond) ? 0 : Result<uint64_t>(Err(EINTR));
+    case Op::kFork:
+      return static_cast<uint64_t>(TRY(task.Clone({.exit_signal = SIGCHLD}))->tid());
+    case Op::kFork2:
+      return static_cast<uint64_t>(
+          TRY(task.Clone({.flags = CLONE_VM | CLONE_SIGHAND | CLONE_THREAD | CLONE_FS | CLONE_FILES}))->tid());
+    case Op::kKillOthers:
+      TRY(task.kernel().Kill(task, -1, SIGKILL));
+      return 0;
+    case Op::kWait:
+      return static_cast<uint64_t>(TRY(task.kernel().Wait(task, {.id_type = P_ALL, .id = 0, .options = WEXITED})).pid);
+    case Op::kExit:
+      task.ExitGroup(7 << 8);
+      return 0;
+    default:
+      return 0;
+  }
+}
+
+// The smallest program that exec accepts.
+std::vector<std::byte> Program() {
+  std::vector<std::byte> image(4096);
+  Elf64_Ehdr header{};
+  std::memcpy(header.e_ident, ELFMAG, SELFMAG);
+  header.e_ident[EI_CLASS] = ELFCLASS64;
+  header.e_ident[EI_DATA] = ELFDATA2LSB;
+  header.e_ident[EI_VERSION] = EV_CURRENT;
+  header.e_type = ET_EXEC;
+  header.e_machine = EM_X86_64;
+  header.e_entry = kImage + 512;
+  header.e_phoff = sizeof(header);
+  header.e_phentsize = sizeof(Elf64_Phdr);
+  header.e_phnum = 1;
+  Elf64_Phdr segment{};
+  segment.p_type = PT_LOAD;
+  segment.p_flags = PF_R | PF_W | PF_X;
+  segment.p_vaddr = kImage;
+  segment.p_filesz = segment.p_memsz = image.size();
+  segment.p_align = 4096;
+  std::memcpy(image.data(), &header, sizeof(header));
+  std::memcpy(image.data() + sizeof(header), &segment, sizeof(segment));
+  return image;
+}
+
+// A kernel and the fiber that plays the CLI.
+class Machine {
+ public:
+  Machine(uint64_t seed, Guest guest)
+      : executor_(fiber::MakeDeterministicExecutor(seed)), memory_file_(*pgalloc::MemoryFile::Create({})) {
+    world_.guest = std::move(guest);
+    kernel_ = std::make_unique<Kernel>(Kernel::Options{.platform = &platform_,
+                                                       .memory_file = memory_file_.get(),
+                                                       .executor = executor_.get(),
+                                                       .dispatcher = Dispatch});
+  }
+
+  void Run(std::function<void()> body) {
+    executor_->Spawn([this, body] {
+      body();
+      kernel_->KillAll();
+    });
+    fiber::Join(*executor_);
+  }
+
+  RefPtr<ThreadGroup> Create(RefPtr<Container> container, bool held = false) {
+    Result<RefPtr<ThreadGroup>> group = TryCreate(std::move(container), held);
+    EXPECT_TRUE(group) << group.error().name();
+    return group ? *group : nullptr;
+  }
+  Result<RefPtr<ThreadGroup>> TryCreate(RefPtr<Container> container, bool held = false) {
+    RefPtr<auth::Credentials> creds = auth::Credentials::Root();
+    RefPtr<vfs::MountNamespace> mounts =
+        vfs::MountNamespace::Create(tmpfs::Create(*memory_file_, {.root_mode = 0755}), 0, "root");
+    vfs::Path root = mounts->root();
+    vfs::Walker walker{*creds, root};
+    RefPtr<vfs::FileDescription> file =
+        *vfs::Open(walker, {.start = root, .name = "/program"}, {.flags = O_CREAT | O_WRONLY, .mode = 0755});
+    std::vector<std::byte> image = Program();
+    BufferIo io(image);
+    IoSequence source(io, 0, image.size());
+    EXPECT_TRUE(file->Write(source, 0));
+    file.reset();
+    Kernel::ProcessArgs args;
+    args.filename = "/program";
+    args.argv = {"/program"};
+    args.creds = creds;
+    args.mounts = mounts;
+    args.fds = MakeRef<FdTable>();
+    args.container = std::move(container);
+    args.held = held;
+    return kernel_->CreateProcess(args);
+  }
+
+  void Sleep(fiber::Time time) {
+    for (fiber::Time end = fiber::Now() + time; fiber::Now() < end;) fiber::Park(end);
+  }
+  size_t Alive(const Container& container) {
+    size_t n = 0;
+    for (const RefPtr<ThreadGroup>& group : kernel_->GroupsOf(container)) {
+      sync::MutexLock lock(kernel_->mu);
+      n += group->zombie ? 0 : 1;
+    }
+    return n;
+  }
+
+  Kernel& kernel() { return *kernel_; }
+  World& world() { return world_; }
+
+ private:
+  World world_;
+  std::unique_ptr<fiber::Executor> executor_;
+  std::unique_ptr<pgalloc::MemoryFile> memory_file_;
+  FakePlatform platform_{world_};
+  std::unique_ptr<Kernel> kernel_;
+};
+
+// Goes on as `child` in the child of a fork, as `parent` in the parent.
+void Branch(platform::Registers& r, uint64_t parent, uint64_t child) { r.rbx = r.rax == 0 ? child : parent; }
+
+// A family of all kinds: one that computes, one that calls, one that sleeps, one that forks all the time, a thread that
+// calls, and the first, which sleeps.
+Op Family(platform::Registers& r) {
+  switch (r.rbx) {
+    case 0:
+    case 2:
+    case 4:
+    case 6:
+      r.rbx++;
+      return Op::kFork;
+    case 1:
+    case 3:
+    case 5:
+    case 7: {
+      const uint64_t step = r.rbx;
+      Branch(r, step + 1, step * 100);
+      return Op::kCall;
+    }
+    case 8:
+      r.rbx++;
+      return Op::kFork2;
+    case 9:
+      Branch(r, 10, 300);
+      return Op::kCall;
+    case 100:
+      return Op::kCompute;
+    case 300:
+      return Op::kCall;
+    case 500:
+      return Op::kSleep;
+    case 700:
+      r.rbx++;
+      return Op::kFork;
+    case 701:
+      Branch(r, 702, 800);
+      return Op::kSleep;
+    case 702:
+      r.rbx = 700;
+      return Op::kWait;
+    case 800:
+      return Op::kExit;
+    default:
+      return Op::kSleep;
+  }
+}
+
+TEST(Container, FrozenNobodyRunsUntilThaw) {
+  for (uint64_t seed = 0; seed < kSeeds; seed++) {
+    Machine m(seed, Family);
+    m.Run([&] {
+      RefPtr<Container> container = MakeRef<Container>("c");
+      m.Create(container);
+      // Sometimes in the middle of the forks, sometimes when all are there.
+      m.Sleep(static_cast<fiber::Time>(seed) * kMillisecond / 8);
+      for (int round = 0; round < 3; round++) {
+        EXPECT_TRUE(m.kernel().Freeze(*container));
+        EXPECT_EQ(m.world().inside, 0);
+        m.world().frozen = true;
+        const uint64_t before = m.world().switches;
+        m.Sleep(20 * kMillisecond);
+        EXPECT_EQ(m.world().switches, before);
+        m.world().frozen = false;
+        m.kernel().Thaw(*container);
+        m.Sleep(5 * kMillisecond);
+        EXPECT_GT(m.world().switches, before);
+      }
+      EXPECT_GE(m.Alive(*container), 1u);
+    });
+  }
+}
+
+TEST(Container, FrozenOthersRun) {
+  Machine m(1, [](platform::Registers&) { return Op::kSleep; });
+  m.Run([&] {
+    RefPtr<Container> a = MakeRef<Container>("a"), b = MakeRef<Container>("b");
+    m.Create(a);
+    m.Create(b);
+    ASSERT_TRUE(m.kernel().Freeze(*a));
+    const uint64_t before = m.world().switches;
+    m.Sleep(20 * kMillisecond);
+    EXPECT_GT(m.world().switches, before);
+  });
+}
+
+TEST(Container, FrozenCanBeKilled) {
+  for (uint64_t seed = 0; seed < kSeeds; seed++) {
+    Machine m(seed, Family);
+    m.Run([&] {
+      RefPtr<Container> container = MakeRef<Container>("c");
+      RefPtr<ThreadGroup> init = m.Create(container);
+      m.Sleep(static_cast<fiber::Time>(seed) * kMillisecond / 8);
+      EXPECT_TRUE(m.kernel().Freeze(*container));
+      m.world().frozen = true;
+      EXPECT_TRUE(m.kernel().SendToGroup(*init, MakeSigInfo(SIGKILL, SI_USER)));
+      EXPECT_EQ(m.kernel().WaitForExit(*init), SIGKILL);
+      m.kernel().KillAll(container.get());
+      EXPECT_EQ(m.Alive(*container), 0u);
+      m.world().frozen = false;
+    });
+  }
+}
+
+TEST(Container, FrozenTakesOtherSignalsWhenThawed) {
+  Machine m(2, [](platform::Registers&) { return Op::kCompute; });
+  m.Run([&] {
+    RefPtr<Container> container = MakeRef<Container>("c");
+    RefPtr<ThreadGroup> init = m.Create(container);
+    ASSERT_TRUE(m.kernel().Freeze(*container));
+    EXPECT_TRUE(m.kernel().SendToGroup(*init, MakeSigInfo(SIGTERM, SI_USER)));
+    m.Sleep(20 * kMillisecond);
+    EXPECT_EQ(m.Alive(*container), 1u);
+    m.kernel().Thaw(*container);
+    EXPECT_EQ(m.kernel().WaitForExit(*init), SIGTERM);
+  });
+}
+
+TEST(Container, StoppedAndFrozenAreApart) {
+  for (uint64_t seed = 0; seed < kSeeds; seed++) {
+    Machine m(seed, [](platform::Registers&) { return Op::kCompute; });
+    m.Run([&] {
+      RefPtr<Container> container = MakeRef<Container>("c");
+      RefPtr<ThreadGroup> init = m.Create(container);
+      EXPECT_TRUE(m.kernel().SendToGroup(*init, MakeSigInfo(SIGSTOP, SI_USER)));
+      m.Sleep(kMillisecond);
+      EXPECT_TRUE(m.kernel().Freeze(*container));
+      m.world().frozen = true;
+      // It is continued, and stays frozen.
+      EXPECT_TRUE(m.kernel().SendToGroup(*init, MakeSigInfo(SIGCONT, SI_USER)));
+      m.Sleep(kMillisecond);
+      EXPECT_EQ(m.world().inside, 0);
+      m.world().frozen = false;
+      m.kernel().Thaw(*container);
+      m.Sleep(kMillisecond);
+      EXPECT_EQ(m.world().inside, 1);
+      // Frozen first, stopped then: thawed, it takes the stop.
+      EXPECT_TRUE(m.kernel().Freeze(*container));
+      EXPECT_TRUE(m.kernel().SendToGroup(*init, MakeSigInfo(SIGSTOP, SI_USER)));
+      m.kernel().Thaw(*container);
+      m.Sleep(kMillisecond);
+      EXPECT_EQ(m.world().inside, 0);
+    });
+  }
+}
+
+TEST(Container, HeldProcessRunsNothingBeforeItIsReleased) {
+  for (uint64_t seed = 0; seed < kSeeds; seed++) {
+    Machine m(seed, [](platform::Registers&) { return Op::kExit; });
+    m.Run([&] {
+      RefPtr<Container> container = MakeRef<Container>("c");
+      RefPtr<ThreadGroup> init = m.Create(container, true);
+      m.Sleep(10 * kMillisecond);
+      EXPECT_EQ(m.world().switches, 0u);
+      // Freezing and thawing the container is another matter.
+      EXPECT_TRUE(m.kernel().Freeze(*container));
+      m.kernel().Thaw(*container);
+      m.Sleep(10 * kMillisecond);
+      EXPECT_EQ(m.world().switches, 0u);
+      m.kernel().Release(*init);
+      EXPECT_EQ(m.kernel().WaitForExit(*init), 7 << 8);
+    });
+  }
+}
+
+TEST(Container, HeldProcessCanBeKilled) {
+  Machine m(3, [](platform::Registers&) { return Op::kExit; });
+  m.Run([&] {
+    RefPtr<ThreadGroup> init = m.Create(MakeRef<Container>("c"), true);
+    EXPECT_TRUE(m.kernel().SendToGroup(*init, MakeSigInfo(SIGKILL, SI_USER)));
+    EXPECT_EQ(m.kernel().WaitForExit(*init), SIGKILL);
+    EXPECT_EQ(m.world().switches, 0u);
+  });
+}
+
+TEST(Container, EndsWithItsFirstProcess) {
+  for (uint64_t seed = 0; seed < kSeeds; seed++) {
+    Machine m(seed, Family);
+    m.Run([&] {
+      RefPtr<Container> a = MakeRef<Container>("a"), b = MakeRef<Container>("b");
+      RefPtr<ThreadGroup> init = m.Create(a);
+      m.Create(b);
+      m.Sleep(static_cast<fiber::Time>(seed) * kMillisecond / 8);
+      EXPECT_TRUE(m.kernel().SendToGroup(*init, MakeSigInfo(SIGKILL, SI_USER)));
+      EXPECT_EQ(m.kernel().WaitForExit(*init), SIGKILL);
+      m.Sleep(5 * kMillisecond);
+      EXPECT_EQ(m.Alive(*a), 0u);
+      EXPECT_GE(m.Alive(*b), 1u);
+      EXPECT_GT(m.kernel().CpuOf(*a).system + m.kernel().CpuOf(*a).user, 0u);
+    });
+  }
+}
+
+TEST(Container, TakesNobodyInOnceItHasEnded) {
+  Machine m(4, [](platform::Registers&) { return Op::kExit; });
+  m.Run([&] {
+    RefPtr<Container> container = MakeRef<Container>("c");
+    EXPECT_EQ(m.kernel().WaitForExit(*m.Create(container)), 7 << 8);
+    EXPECT_EQ(m.TryCreate(container).error(), Errno(ESRCH));
+  });
+}
+
+// A child whose own child outlives it.
+Op Orphan(platform::Registers& r) {
+  switch (r.rbx) {
+    case 0:
+      r.rbx++;
+      return Op::kFork;
+    case 1:
+      Branch(r, 10, 2);
+      return Op::kCall;
+    case 2:
+      r.rbx++;
+      return Op::kFork;
+    case 3:
+      Branch(r, 4, 10);
+      return Op::kCall;
+    case 4:
+      return Op::kExit;
+    default:
+      return Op::kSleep;
+  }
+}
+
+TEST(Container, OrphansGoToItsFirstProcess) {
+  for (uint64_t seed = 0; seed < kSeeds; seed++) {
+    Machine m(seed, Orphan);
+    m.Run([&] {
+      RefPtr<Container> a = MakeRef<Container>("a"), b = MakeRef<Container>("b");
+      m.Create(a);
+      RefPtr<ThreadGroup> init = m.Create(b);
+      m.Sleep(20 * kMillisecond);
+      // The first, its child that is a zombie, and the orphan.
+      std::map<int, int> parents;
+      for (const RefPtr<ThreadGroup>& group : m.kernel().GroupsOf(*b)) parents[group->id] = group->parent_id.load();
+      EXPECT_EQ(parents.size(), 3u);
+      for (auto [id, parent] : parents) EXPECT_EQ(parent, id == init->id ? 0 : init->id);
+    });
+  }
+}
+
+TEST(Container, KillOfAllReachesItsOwnOnly) {
+  for (uint64_t seed = 0; seed < kSeeds; seed++) {
+    // The first of each forks two sleepers; `killer` then kills.
+    int killer = 0;
+    Machine m(seed, [&killer](platform::Registers& r) {
+      switch (r.rbx) {
+        case 0:
+        case 2:
+          r.rbx++;
+          return Op::kFork;
+        case 1:
+        case 3:
+          Branch(r, r.rbx + 1, 10);
+          return Op::kCall;
+        case 4:
+          if (Task::Current()->group().id != killer) return Op::kSleep;
+          r.rbx = 10;
+          return Op::kKillOthers;
+        default:
+          return Op::kSleep;
+      }
+    });
+    m.Run([&] {
+      RefPtr<Container> a = MakeRef<Container>("a"), b = MakeRef<Container>("b");
+      m.Create(a);
+      RefPtr<ThreadGroup> init = m.Create(b);
+      m.Sleep(10 * kMillisecond);
+      EXPECT_EQ(m.Alive(*a), 3u);
+      EXPECT_EQ(m.Alive(*b), 3u);
+      killer = init->id;
+      m.Sleep(10 * kMillisecond);
+      EXPECT_EQ(m.Alive(*a), 3u);
+      EXPECT_EQ(m.Alive(*b), 1u);
+      EXPECT_FALSE(init->zombie);
+    });
+  }
+}
+
+TEST(Container, SignalsReachAll) {
+  Machine m(5, Family);
+  m.Run([&] {
+    RefPtr<Container> a = MakeRef<Container>("a"), b = MakeRef<Container>("b");
+    m.Create(a);
+    RefPtr<ThreadGroup> init = m.Create(b);
+    m.Sleep(10 * kMillisecond);
+    const size_t before = m.Alive(*b);
+    EXPECT_GE(before, 5u);
+    EXPECT_EQ(m.kernel().SignalAll(*b, MakeSigInfo(SIGKILL, SI_USER)), before);
+    EXPECT_EQ(m.kernel().WaitForExit(*init), SIGKILL);
+    m.Sleep(5 * kMillisecond);
+    EXPECT_EQ(m.Alive(*b), 0u);
+    EXPECT_GE(m.Alive(*a), 5u);
+  });
+}
+
+}  // namespace
+}  // namespace redoubt::kernel

@@ -1,0 +1,153 @@
+#include "runsc/cmd/context.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+#include <cstring>
+#include <nlohmann/json.hpp>
+
+#include "pkg/log/log.h"
+
+namespace redoubt::cmd {
+namespace {
+
+// containerd takes the last line that is an error, podman wants the whole file to be one object: one line is written,
+// at the end of a command that fails.
+void ToLog(const Flags& flags, const char* level, const std::string& what) {
+  if (flags.log.empty()) return;
+  timespec now{};
+  clock_gettime(CLOCK_REALTIME, &now);
+  tm utc{};
+  gmtime_r(&now.tv_sec, &utc);
+  char time[32];
+  strftime(time, sizeof(time), "%Y-%m-%dT%H:%M:%SZ", &utc);
+  std::string line;
+  if (flags.log_format == "json") {
+    nlohmann::ordered_json json = {{"level", level}, {"msg", what}, {"time", time}};
+    line = json.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
+  } else {
+    line = fmt::format("time=\"{}\" level={} msg={}\n", time, level, nlohmann::json(what).dump());
+  }
+  int fd = open(flags.log.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+  bool written = fd >= 0 && write(fd, line.data(), line.size()) == static_cast<ssize_t>(line.size());
+  if (!written) fmt::print(stderr, "runsc: --log {}: {}\n", flags.log, std::strerror(errno));
+  if (fd >= 0) close(fd);
+}
+
+// --strace without a place to write to goes to stderr.
+specutils::Expected<int> OpenLog(const Flags& flags) {
+  if (flags.debug_log.empty()) return flags.strace || flags.debug ? fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 64) : -1;
+  mkdir(flags.debug_log.c_str(), 0755);
+  timespec now{};
+  clock_gettime(CLOCK_REALTIME, &now);
+  tm utc{};
+  gmtime_r(&now.tv_sec, &utc);
+  char stamp[32];
+  strftime(stamp, sizeof(stamp), "%Y%m%d-%H%M%S", &utc);
+  std::string path = fmt::format("{}/runsc.{}.{}.log", flags.debug_log, stamp, getpid());
+  int fd = open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+  if (fd < 0) return std::unexpected(fmt::format("--debug-log {}: {}", path, std::strerror(errno)));
+  return fd;
+}
+
+std::string DefaultRoot() {
+  if (geteuid() == 0) return "/run/runsc";
+  const char* runtime = getenv("XDG_RUNTIME_DIR");
+  return runtime != nullptr && *runtime == '/' ? fmt::format("{}/runsc", runtime)
+                                               : fmt::format("/tmp/runsc-{}", geteuid());
+}
+
+}  // namespace
+
+int Fail(const Flags& flags, const std::string& what, int code) {
+  fmt::print(stderr, "runsc: {}\n", what);
+  ToLog(flags, "error", what);
+  return code;
+}
+
+void Warn(const Flags&, const std::string& what) { fmt::print(stderr, "runsc: warning: {}\n", what); }
+
+int Finish(const Flags& flags, const container::Outcome<>& outcome) {
+  return outcome ? 0 : Fail(flags, outcome.error().text, outcome.error().code);
+}
+
+int Finish(const Flags& flags, const container::Outcome<int>& outcome) {
+  return outcome ? *outcome : Fail(flags, outcome.error().text, outcome.error().code);
+}
+
+specutils::Expected<container::Settings> ToSettings(const Flags& flags) {
+  if (flags.platform != "auto" && flags.platform != "systrap" && flags.platform != "ptrace" &&
+      flags.platform != "kvm") {
+    return std::unexpected(
+        fmt::format("unknown platform \"{}\"; there are: auto, systrap, ptrace, kvm", flags.platform));
+  }
+  using specutils::NetworkMode;
+  const std::pair<const char*, NetworkMode> networks[] = {
+      {"auto", NetworkMode::kAuto}, {"sandbox", NetworkMode::kSandbox}, {"none", NetworkMode::kNone}};
+  const auto* network =
+      std::find_if(std::begin(networks), std::end(networks), [&](const auto& n) { return flags.network == n.first; });
+  if (network == std::end(networks)) {
+    return std::unexpected(fmt::format("unknown network \"{}\"; there are: auto, sandbox, none", flags.network));
+  }
+  specutils::Expected<int> log_fd = OpenLog(flags);
+  if (!log_fd) return std::unexpected(log_fd.error());
+  container::Settings s;
+  s.root = flags.root.empty() ? DefaultRoot() : flags.root;
+  s.systemd_cgroup = flags.systemd_cgroup;
+  s.ignore_cgroups = flags.ignore_cgroups;
+  s.log_fd = *log_fd;
+  s.warn = [&flags](const std::string& what) { Warn(flags, what); };
+  specutils::SandboxOptions& o = s.options;
+  o.platform = flags.platform;
+  o.strace = flags.strace;
+  o.log_level = static_cast<int>(flags.debug ? log::Level::kDebug : log::Level::kInfo);
+  o.report_missing = flags.report_missing;
+  o.rewrite = flags.rewrite;
+  o.io_uring = flags.io_uring;
+  o.network = network->second;
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  sched_getaffinity(0, sizeof(set), &set);
+  o.cpus = flags.cpus > 0 ? flags.cpus : std::max(1, CPU_COUNT(&set));
+  uint64_t physical = static_cast<uint64_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
+  o.memory = flags.memory_mib > 0 ? flags.memory_mib << 20 : physical;
+  return s;
+}
+
+int With(const Flags& flags, const std::function<int(const container::Settings&)>& command) {
+  specutils::Expected<container::Settings> settings = ToSettings(flags);
+  if (!settings) return Fail(flags, settings.error());
+  return command(*settings);
+}
+
+int ParseSignal(const std::string& text) {
+  std::string_view name(text);
+  int number = 0;
+  auto parse = [&](std::string_view digits) {
+    auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), number);
+    return error == std::errc() && end == digits.data() + digits.size();
+  };
+  if (parse(name)) return number >= 0 && number <= SIGRTMAX ? number : -1;
+  if (name.starts_with("SIG")) name.remove_prefix(3);
+  // signal(7) counts from 34 with glibc, which keeps two for itself.
+  if (name == "RTMIN") return SIGRTMIN;
+  if (name == "RTMAX") return SIGRTMAX;
+  if (name.starts_with("RTMIN+") && parse(name.substr(6)))
+    return SIGRTMIN + number <= SIGRTMAX ? SIGRTMIN + number : -1;
+  if (name.starts_with("RTMAX-") && parse(name.substr(6)))
+    return SIGRTMAX - number >= SIGRTMIN ? SIGRTMAX - number : -1;
+  for (int sig = 1; sig < 32; sig++) {
+    if (const char* abbreviation = sigabbrev_np(sig); abbreviation != nullptr && name == abbreviation) return sig;
+  }
+  return -1;
+}
+
+}  // namespace redoubt::cmd

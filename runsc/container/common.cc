@@ -1,0 +1,172 @@
+#include <dirent.h>
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <poll.h>
+#include <sched.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include "pkg/log/log.h"
+#include "runsc/container/hooks.h"
+#include "runsc/container/internal.h"
+
+namespace redoubt::container {
+
+std::unexpected<Failure> Fail(const std::string& id, const std::string& text, int code) {
+  return std::unexpected(Failure{fmt::format("container \"{}\": {}", id, text), code});
+}
+
+LogToStderr::LogToStderr(Settings& settings) {
+  if (settings.log_fd >= 0) return;
+  copy_ = UniqueFd(fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3));
+  settings.log_fd = copy_.get();
+  settings.options.log_level = static_cast<int>(log::Level::kError);
+}
+
+Outcome<control::Connection> Connect(const Settings& settings, const State& state) {
+  // Any length of --root: the name is relative to a descriptor.
+  UniqueFd directory(open((settings.root + "/" + state.sandbox).c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+  UniqueFd socket(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
+  timeval patience{.tv_sec = kAnswerSeconds, .tv_usec = 0};
+  setsockopt(socket.get(), SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
+  setsockopt(socket.get(), SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  std::string path = fmt::format("/proc/self/fd/{}/control.sock", directory.get());
+  std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
+  if (!directory || connect(socket.get(), reinterpret_cast<sockaddr*>(&address), sizeof(address)) != 0) {
+    // The Sentry is gone, or just going.
+    if (!directory || errno == ECONNREFUSED || errno == ENOENT) return Fail(state.id, "container not running");
+    return Fail(state.id, fmt::format("cannot reach its sandbox: {}", std::strerror(errno)));
+  }
+  return control::Connection(std::move(socket));
+}
+
+Outcome<control::Reply> Answer(const control::Connection& connection, const std::string& id) {
+  Result<control::Packet> packet = connection.Receive();
+  if (!packet && packet.error() == Errno(EAGAIN)) {
+    return Fail(id,
+                fmt::format("its sandbox has not answered for {} s; `runsc kill {} KILL` ends it", kAnswerSeconds, id));
+  }
+  if (!packet) return Fail(id, "container not running: its sandbox has just ended");
+  Result<control::Reply> reply = control::ParseReply(packet->bytes);
+  if (!reply) return Fail(id, "internal error: its sandbox answers nonsense");
+  if (!reply->error.empty()) return Fail(id, reply->error, reply->code != 0 ? reply->code : 1);
+  return std::move(*reply);
+}
+
+Outcome<control::Reply> Ask(const Settings& settings, const State& state, const control::Request& request, bool wait,
+                            const std::vector<int>& fds) {
+  Outcome<control::Connection> connection = Connect(settings, state);
+  if (!connection) return std::unexpected(connection.error());
+  if (wait) {
+    timeval forever{};
+    setsockopt(connection->fd(), SOL_SOCKET, SO_RCVTIMEO, &forever, sizeof(forever));
+  }
+  control::Request named = request;
+  named.container = state.id;
+  if (Result<> sent = connection->Send(control::Serialize(named), fds); !sent) {
+    return Fail(state.id, fmt::format("container not running: its sandbox takes no request ({})", sent.error().name()));
+  }
+  return Answer(*connection, state.id);
+}
+
+void LeadSession(int terminal) {
+  setsid();
+  if (terminal >= 0) ioctl(terminal, TIOCSCTTY, 0);
+}
+
+void KeepOnly(std::vector<int> keep, bool quiet) {
+  if (quiet) {
+    int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+    for (int fd : {0, 1, 2}) dup2(null, fd);
+  }
+  std::sort(keep.begin(), keep.end());
+  unsigned first = 3;
+  for (int fd : keep) {
+    if (fd < static_cast<int>(first)) continue;
+    if (static_cast<unsigned>(fd) > first) close_range(first, static_cast<unsigned>(fd) - 1, 0);
+    first = static_cast<unsigned>(fd) + 1;
+  }
+  close_range(first, ~0U, 0);
+}
+
+Expected<void> EnterNetwork(const specutils::Spec& spec) {
+  for (const specutils::Namespace& ns : spec.namespaces) {
+    if (ns.type != "network") continue;
+    if (ns.path.empty()) {
+      if (unshare(CLONE_NEWNET) == 0) return {};
+      return std::unexpected(fmt::format("cannot make a network namespace: {}", std::strerror(errno)));
+    }
+    UniqueFd fd(open(ns.path.c_str(), O_RDONLY | O_CLOEXEC));
+    if (fd && setns(fd.get(), CLONE_NEWNET) == 0) return {};
+    return std::unexpected(fmt::format("cannot enter the network namespace {}: {}", ns.path, std::strerror(errno)));
+  }
+  return {};
+}
+
+Outcome<> WritePidFile(const std::string& path, pid_t pid) {
+  if (path.empty()) return {};
+  // Whoever waits for the file finds it whole.
+  std::string fresh = path + ".new";
+  std::string text = std::to_string(pid);
+  UniqueFd fd(open(fresh.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
+  if (!fd || write(fd.get(), text.data(), text.size()) != static_cast<ssize_t>(text.size()) ||
+      rename(fresh.c_str(), path.c_str()) != 0) {
+    return Fail(fmt::format("--pid-file {}: {}", path, std::strerror(errno)));
+  }
+  return {};
+}
+
+Outcome<specutils::Spec> SpecOf(const Entry& entry) {
+  Expected<std::string> text = entry.LoadConfig();
+  if (!text) return Fail(entry.state().id, text.error());
+  Expected<specutils::Spec> spec = specutils::ParseConfig(*text, entry.path() + "/config.json", entry.state().bundle);
+  if (!spec) return Fail(entry.state().id, spec.error());
+  return std::move(*spec);
+}
+
+namespace {
+
+// Waits until it is gone, at most so long.
+bool AwaitGone(const HostProcess& process, int milliseconds) {
+  UniqueFd fd(static_cast<int>(syscall(SYS_pidfd_open, process.pid, 0)));
+  if (!fd || !process.Alive()) return true;
+  pollfd p{fd.get(), POLLIN, 0};
+  return poll(&p, 1, milliseconds) > 0;
+}
+
+}  // namespace
+
+Outcome<> Destroy(const Settings& settings, Entry& entry) {
+  State& state = entry.state();
+  std::vector<HostProcess> processes = entry.Execs();
+  processes.push_back(state.process);
+  if (state.sandbox == state.id) processes.push_back(state.boot);
+  for (const HostProcess& p : processes) {
+    if (p.Alive()) kill(p.pid, SIGKILL);
+  }
+  for (const HostProcess& p : processes) {
+    if (!AwaitGone(p, 10'000)) return Fail(state.id, fmt::format("process {} does not end", p.pid));
+  }
+  if (Outcome<specutils::Spec> spec = SpecOf(entry)) {
+    GiveNetworkBack(settings, entry, *spec);
+    if (Expected<void> ran = RunHooks("poststop", spec->hooks.poststop, state.ToJson(false)); !ran) {
+      settings.warn(fmt::format("container \"{}\": {}", state.id, ran.error()));
+    }
+  }
+  if (Expected<void> removed = cgroup::Cgroup(state.cgroup_directories).Remove(); !removed) {
+    return Fail(state.id, removed.error());
+  }
+  if (Expected<void> removed = entry.Remove(); !removed) return Fail(state.id, removed.error());
+  return {};
+}
+
+}  // namespace redoubt::container

@@ -1,0 +1,418 @@
+// create, start, run.
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <optional>
+
+#include "runsc/console/console.h"
+#include "runsc/container/hooks.h"
+#include "runsc/container/internal.h"
+#include "runsc/container/tree.h"
+
+namespace redoubt::container {
+namespace {
+
+std::string Now() {
+  timespec t{};
+  clock_gettime(CLOCK_REALTIME, &t);
+  tm utc{};
+  gmtime_r(&t.tv_sec, &utc);
+  char text[32];
+  strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%S", &utc);
+  return fmt::format("{}.{:09}Z", text, t.tv_nsec);
+}
+
+Expected<UniqueFd> Listen(const std::string& path) {
+  std::string directory = path.substr(0, path.rfind('/'));
+  UniqueFd fd(open(directory.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+  UniqueFd socket(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  std::string name = fmt::format("/proc/self/fd/{}{}", fd.get(), path.substr(directory.size()));
+  std::memcpy(address.sun_path, name.c_str(), name.size() + 1);
+  if (!fd || !socket || bind(socket.get(), reinterpret_cast<sockaddr*>(&address), sizeof(address)) != 0 ||
+      listen(socket.get(), 128) != 0) {
+    return std::unexpected(fmt::format("{}: {}", path, std::strerror(errno)));
+  }
+  return socket;
+}
+
+// What the gofer could only say when it is too late to say it well.
+Expected<void> CheckPaths(const specutils::Spec& spec, const std::string& bundle) {
+  struct stat st{};
+  std::string file = bundle + "/config.json";
+  if (stat(spec.root_path.c_str(), &st) != 0) {
+    return std::unexpected(fmt::format("{}: root.path: {}: {}", file, spec.root_path, std::strerror(errno)));
+  }
+  if (!S_ISDIR(st.st_mode))
+    return std::unexpected(fmt::format("{}: root.path: {}: not a directory", file, spec.root_path));
+  for (size_t i = 0; i < spec.mounts.size(); i++) {
+    const specutils::Mount& m = spec.mounts[i];
+    if (m.is_bind() && stat(m.source.c_str(), &st) != 0) {
+      return std::unexpected(fmt::format("{}: mounts[{}].source: {}: {}", file, i, m.source, std::strerror(errno)));
+    }
+  }
+  return {};
+}
+
+// The engine's word for "this one belongs into that sandbox": containerd's and CRI-O's annotations.
+std::string SandboxOf(const specutils::Spec& spec, const std::string& id) {
+  auto find = [&](const char* key) {
+    auto it = spec.annotations.find(key);
+    return it != spec.annotations.end() ? it->second : std::string();
+  };
+  if (find("io.kubernetes.cri.container-type") == "container") return find("io.kubernetes.cri.sandbox-id");
+  if (find("io.kubernetes.cri-o.ContainerType") == "container") return find("io.kubernetes.cri-o.SandboxID");
+  return id;
+}
+
+// Everything that a container on its way up has made so far; undone unless kept.
+struct Construction {
+  const Settings& settings;
+  Entry entry;
+  pid_t relay = -1;
+  bool kept = false;
+  explicit Construction(const Settings& s, Entry e) : settings(s), entry(std::move(e)) {}
+  Construction(const Construction&) = delete;
+  Construction& operator=(const Construction&) = delete;
+  ~Construction() {
+    if (kept) return;
+    if (relay > 0) {
+      kill(relay, SIGKILL);
+      while (waitpid(relay, nullptr, 0) < 0 && errno == EINTR) {
+      }
+    }
+    (void)Destroy(settings, entry);
+  }
+};
+
+struct RelayPlan {
+  const Settings& settings;
+  const specutils::Spec& spec;
+  const CreateArgs& args;
+  bool foreground;
+  int terminal;  // -1: this process's own descriptors
+  int listen_fd;
+  int sentry_fd;  // a connection to the sandbox it is to be in; -1: a new one
+  const std::vector<UniqueFd>& cgroup_procs;
+  std::string directory;
+  pid_t parent;
+};
+
+void Tell(const control::Connection& report, const control::Reply& reply) {
+  (void)report.Send(control::Serialize(reply));
+}
+
+// The forked process's whole life.
+[[noreturn]] void RelayMain(const RelayPlan& plan, control::Connection report) {
+  prctl(PR_SET_NAME, "runsc-relay");
+  auto give_up = [&](const std::string& why, int code) {
+    Tell(report, {.error = why, .code = code});
+    _exit(code);
+  };
+  if (plan.foreground) {
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != plan.parent) _exit(sandbox::kSetupFailed);
+  }
+  if (!plan.foreground || plan.terminal >= 0) LeadSession(plan.terminal);
+  for (const UniqueFd& fd : plan.cgroup_procs) {
+    if (write(fd.get(), "0", 1) != 1) give_up(fmt::format("cannot enter its cgroup: {}", std::strerror(errno)), 1);
+  }
+  if (Expected<void> entered = EnterNetwork(plan.spec); !entered) give_up(entered.error(), 1);
+  sandbox::LaunchArgs launch{.spec = plan.spec,
+                             .options = plan.settings.options,
+                             .id = plan.args.id,
+                             .preserved = plan.args.preserve_fds,
+                             .log_fd = plan.settings.log_fd,
+                             .listen_fd = plan.listen_fd,
+                             .sentry_fd = plan.sentry_fd};
+  if (plan.terminal >= 0) launch.stdio = {plan.terminal, plan.terminal, plan.terminal};
+  Expected<sandbox::Sandbox> sandbox = sandbox::Sandbox::Launch(launch);
+  if (!sandbox) give_up(sandbox.error(), sandbox::kSetupFailed);
+  UniqueFd directory(open(plan.directory.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+  if (!plan.foreground) {
+    if (Expected<void> entered = EnterTree(plan.spec); !entered) give_up(entered.error(), 1);
+  }
+  KeepOnly({report.fd(), sandbox->connection().fd(), sandbox->boot_pidfd(), sandbox->gofer_pidfd(), directory.get()},
+           !plan.foreground);
+
+  Result<control::Packet> packet = sandbox->connection().Receive();
+  Result<control::Reply> reply = packet ? control::ParseReply(packet->bytes) : Err(packet.error());
+  if (!reply) {
+    give_up(fmt::format("internal error: the sandbox has ended without a word: {}; run again with --debug-log DIR for "
+                        "the reason",
+                        sandbox->AwaitEnd(1000)),
+            sandbox::kSetupFailed);
+  }
+  if (!reply->error.empty()) give_up(reply->error, reply->code);
+  reply->body = std::to_string(sandbox->boot());
+  (void)report.Send(control::Serialize(*reply));
+  // Until the command that wanted it has written down that it is there, and lets go of it: if it is killed before that,
+  // nobody would know of this process.
+  if (!report.Receive()) _exit(sandbox::kSetupFailed);
+  report = control::Connection();
+
+  sandbox::Ended ended = sandbox::Relay(sandbox->connection(), &*sandbox);
+  std::string text = std::to_string(ended.status);
+  UniqueFd file(openat(directory.get(), "exit_status", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
+  if (file) (void)!write(file.get(), text.data(), text.size());
+  fmt::print(stderr, "{}", ended.text);
+  if (!ended.error.empty()) {
+    fmt::print(stderr, "runsc: container \"{}\": {}\n", plan.args.id, ended.error);
+    fflush(stderr);
+    _exit(sandbox::kSetupFailed);
+  }
+  fflush(stderr);
+  sandbox::EndAs(ended.status);
+}
+
+// The guest's machine is as large as its control groups let it be.
+specutils::SandboxOptions WithinLimits(specutils::SandboxOptions options, const specutils::Resources& r) {
+  if (r.memory_limit && *r.memory_limit > 0) {
+    options.memory = std::min(options.memory, static_cast<uint64_t>(*r.memory_limit));
+  }
+  if (r.cpu_quota && *r.cpu_quota > 0) {
+    uint64_t period = r.cpu_period.value_or(100'000);
+    uint64_t cpus = period == 0 ? 1 : (static_cast<uint64_t>(*r.cpu_quota) + period - 1) / period;
+    options.cpus = std::min(options.cpus, static_cast<int>(std::clamp<uint64_t>(cpus, 1, 64)));
+  }
+  if (int n = cgroup::CountCpus(r.cpuset_cpus); n > 0) options.cpus = std::min(options.cpus, n);
+  return options;
+}
+
+Outcome<pid_t> Make(const Settings& given, const CreateArgs& args, bool foreground) {
+  Settings settings = given;
+  if (auto valid = Store::CheckId(args.id); !valid) return Fail(valid.error());
+  Expected<std::string> config = specutils::ReadBundle(args.bundle);
+  if (!config) return Fail(config.error());
+  Expected<specutils::Spec> spec = specutils::ParseConfig(*config, args.bundle + "/config.json", args.bundle);
+  if (!spec) return Fail(spec.error());
+  if (Expected<void> there = CheckPaths(*spec, args.bundle); !there) return Fail(there.error());
+  settings.options = WithinLimits(settings.options, spec->resources);
+  settings.options.network = specutils::ResolveNetwork(settings.options.network, *spec);
+  if (!foreground && spec->process.terminal && args.console_socket.empty()) {
+    return Fail(args.id, "process.terminal is set and nobody watches it; give --console-socket");
+  }
+  if (!spec->process.terminal && !args.console_socket.empty()) {
+    return Fail(args.id, "--console-socket is given and process.terminal is not set");
+  }
+  const Store store(settings.root);
+  Expected<Entry> entry = store.Create(args.id);
+  if (!entry) return Fail(entry.error());
+  Construction made(settings, std::move(*entry));
+  State& state = made.entry.state();
+  state.sandbox = SandboxOf(*spec, args.id);
+  state.bundle = args.bundle;
+  state.rootfs = spec->root_path;
+  state.created = Now();
+  state.annotations = spec->annotations;
+  auto failed = [&](const Expected<void>& e) { return Fail(args.id, e.error()); };
+  if (auto saved = made.entry.SaveConfig(*config); !saved) return failed(saved);
+  if (auto saved = made.entry.Save(); !saved) return failed(saved);
+
+  std::vector<UniqueFd> procs;
+  if (!settings.ignore_cgroups && (!spec->cgroups_path.empty() || !spec->resources.empty())) {
+    Expected<std::string> path = cgroup::ResolvePath(spec->cgroups_path, args.id, settings.systemd_cgroup);
+    if (!path) return Fail(args.id, path.error());
+    Expected<cgroup::Cgroup> group = cgroup::Cgroup::Create(*path);
+    if (!group) return Fail(args.id, group.error());
+    state.cgroups_path = *path;
+    state.cgroup_directories = group->directories();
+    // Written down before anything can go wrong with it.
+    if (auto saved = made.entry.Save(); !saved) return failed(saved);
+    if (auto set = group->Set(spec->resources); !set) return failed(set);
+    Expected<std::vector<UniqueFd>> opened = group->OpenProcs();
+    if (!opened) return Fail(args.id, opened.error());
+    procs = std::move(*opened);
+  }
+  UniqueFd listener;
+  control::Connection sentry;
+  if (state.sandbox == args.id) {
+    Expected<UniqueFd> listening = Listen(made.entry.control_socket());
+    if (!listening) return Fail(args.id, listening.error());
+    listener = std::move(*listening);
+  } else {
+    Outcome<State> root = Look(settings, state.sandbox);
+    if (!root) return std::unexpected(root.error());
+    Outcome<control::Connection> connection = Connect(settings, *root);
+    if (!connection) return std::unexpected(connection.error());
+    sentry = std::move(*connection);
+    timeval forever{};
+    setsockopt(sentry.fd(), SOL_SOCKET, SO_RCVTIMEO, &forever, sizeof(forever));
+    state.boot = root->boot;
+  }
+  UniqueFd terminal;
+  if (!args.console_socket.empty()) {
+    Expected<UniqueFd> slave =
+        console::Offer(args.console_socket, spec->process.console_rows, spec->process.console_columns);
+    if (!slave) return Fail(args.id, slave.error());
+    terminal = std::move(*slave);
+  }
+
+  Result<std::pair<control::Connection, control::Connection>> report = control::Connection::Pair();
+  if (!report) return Fail(args.id, fmt::format("socketpair: {}", report.error().name()));
+  RelayPlan plan{.settings = settings,
+                 .spec = *spec,
+                 .args = args,
+                 .foreground = foreground,
+                 .terminal = terminal.get(),
+                 .listen_fd = listener.get(),
+                 .sentry_fd = sentry.fd(),
+                 .cgroup_procs = procs,
+                 .directory = made.entry.path(),
+                 .parent = getpid()};
+  {
+    SignalsBlocked blocked;
+    fflush(nullptr);
+    made.relay = fork();
+    if (made.relay == 0) RelayMain(plan, std::move(report->second));
+  }
+  if (made.relay < 0) return Fail(args.id, fmt::format("fork: {}", std::strerror(errno)));
+  report->second = control::Connection();
+  state.process = HostProcess::Of(made.relay);
+  Outcome<control::Reply> reply = Answer(report->first, args.id);
+  if (!reply) return std::unexpected(reply.error());
+  if (state.sandbox == args.id) state.boot = HostProcess::Of(std::atoi(reply->body.c_str()));
+  if (auto saved = made.entry.Save(); !saved) return failed(saved);
+
+  const std::string document = state.ToJson(false);
+  for (auto [kind, hooks] :
+       {std::pair{"prestart", &spec->hooks.prestart}, std::pair{"createRuntime", &spec->hooks.create_runtime},
+        std::pair{"createContainer", &spec->hooks.create_container}}) {
+    if (auto ran = RunHooks(kind, *hooks, document); !ran) return failed(ran);
+  }
+  state.status = Status::kCreated;
+  if (auto saved = made.entry.Save(); !saved) return failed(saved);
+  if (Outcome<> written = WritePidFile(args.pid_file, made.relay); !written) return std::unexpected(written.error());
+  if (!report->first.Send("")) return Fail(args.id, "internal error: the process that stands for it has ended");
+  made.kept = true;
+  return made.relay;
+}
+
+// Waits for the relay, a child, and passes on what is sent to this process alone.
+int AwaitRelay(pid_t relay) {
+  sigset_t all;
+  sigfillset(&all);
+  while (true) {
+    siginfo_t info;
+    int sig = sigwaitinfo(&all, &info);
+    int status = 0;
+    if (sig == SIGCHLD && waitpid(relay, &status, WNOHANG) == relay) return status;
+    // What the terminal sends goes to the whole process group, the relay included.
+    if (sig > 0 && sig != SIGCHLD && info.si_code != SI_KERNEL) kill(relay, sig);
+  }
+}
+
+}  // namespace
+
+Outcome<> Create(const Settings& settings, const CreateArgs& args) {
+  Outcome<pid_t> made = Make(settings, args, false);
+  if (!made) return std::unexpected(made.error());
+  return {};
+}
+
+Outcome<> Start(const Settings& settings, const std::string& id) {
+  Expected<Entry> entry = Store(settings.root).Open(id);
+  if (!entry) return Fail(entry.error());
+  State& state = entry->state();
+  if (Status now = state.CurrentStatus(); now != Status::kCreated) {
+    return Fail(id, fmt::format("cannot start a container that is {}", Name(now)));
+  }
+  Outcome<specutils::Spec> spec = SpecOf(*entry);
+  if (!spec) return std::unexpected(spec.error());
+  Outcome<std::optional<sandbox::TakenNetwork>> network = TakeNetworkOver(settings, *entry, *spec);
+  if (!network) return std::unexpected(network.error());
+  control::Request request{.method = control::Method::kStart};
+  std::vector<int> sockets;
+  if (*network) {
+    request.body = specutils::SerializeNetwork((*network)->config);
+    for (const UniqueFd& socket : (*network)->sockets) sockets.push_back(socket.get());
+  }
+  Outcome<control::Reply> reply = Ask(settings, state, request, false, sockets);
+  if (!reply) {
+    network->reset();
+    GiveNetworkBack(settings, *entry, *spec);
+    return std::unexpected(reply.error());
+  }
+  state.status = Status::kRunning;
+  if (auto saved = entry->Save(); !saved) return Fail(id, saved.error());
+  if (auto ran = RunHooks("poststart", spec->hooks.poststart, state.ToJson(false)); !ran) {
+    settings.warn(fmt::format("container \"{}\": {}", id, ran.error()));
+  }
+  return {};
+}
+
+Outcome<int> Run(const Settings& given, const RunArgs& args) {
+  SignalsBlocked blocked;
+  Settings settings = given;
+  std::optional<LogToStderr> log;
+  if (!args.detach) log.emplace(settings);
+  Outcome<pid_t> relay = Make(settings, args.create, !args.detach);
+  if (!relay) {
+    Failure failure = relay.error();
+    if (failure.code == 1) failure.code = sandbox::kSetupFailed;
+    return std::unexpected(failure);
+  }
+  const std::string& id = args.create.id;
+  Outcome<> started = Start(settings, id);
+  if (started && args.detach) return 0;
+  int status = 0;
+  if (!started) {
+    kill(*relay, SIGKILL);
+    waitpid(*relay, &status, 0);
+  } else {
+    status = AwaitRelay(*relay);
+  }
+  if (!args.keep || !started) {
+    if (Outcome<> gone = Delete(settings, id, true); !gone) settings.warn(gone.error().text);
+  }
+  if (!started) return std::unexpected(Failure{started.error().text, sandbox::kSetupFailed});
+  return sandbox::ExitCode(status);
+}
+
+Outcome<int> RunTransient(const Settings& given, const specutils::Spec& spec) {
+  SignalsBlocked blocked;
+  Settings settings = given;
+  LogToStderr log(settings);
+  settings.options.network = specutils::ResolveNetwork(settings.options.network, spec);
+  std::optional<sandbox::BorrowedNetwork> network;
+  if (settings.options.network == specutils::NetworkMode::kSandbox) {
+    Expected<sandbox::BorrowedNetwork> borrowed = sandbox::BorrowedNetwork::Borrow();
+    if (!borrowed) return Fail(borrowed.error(), sandbox::kSetupFailed);
+    network.emplace(std::move(*borrowed));
+  }
+  Expected<sandbox::Sandbox> sandbox = sandbox::Sandbox::Launch({.spec = spec,
+                                                                 .options = settings.options,
+                                                                 .id = "do",
+                                                                 .log_fd = settings.log_fd,
+                                                                 .start = true,
+                                                                 .network = network ? &network->taken() : nullptr});
+  if (!sandbox) return Fail(sandbox.error(), sandbox::kSetupFailed);
+  Result<control::Packet> packet = sandbox->connection().Receive();
+  Result<control::Reply> reply = packet ? control::ParseReply(packet->bytes) : Err(packet.error());
+  sandbox::Ended ended;
+  if (!reply) {
+    return Fail(fmt::format("internal error: the sandbox has ended without a word: {}; run again with --debug-log DIR "
+                            "for the reason",
+                            sandbox->AwaitEnd(1000)),
+                sandbox::kSetupFailed);
+  }
+  if (!reply->error.empty()) return Fail(reply->error, reply->code);
+  ended = sandbox::Relay(sandbox->connection(), &*sandbox);
+  fmt::print(stderr, "{}", ended.text);
+  if (!ended.error.empty()) return Fail(ended.error, sandbox::kSetupFailed);
+  return sandbox::ExitCode(ended.status);
+}
+
+}  // namespace redoubt::container

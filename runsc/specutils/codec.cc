@@ -1,0 +1,140 @@
+#include "runsc/specutils/codec.h"
+
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "runsc/msgpack/msgpack.h"
+
+namespace redoubt::specutils {
+namespace {
+
+using Json = nlohmann::json;
+
+std::string Pack(const Json& json) {
+  std::string bytes;
+  Json::to_msgpack(json, bytes);
+  return bytes;
+}
+
+template <typename T, typename F>
+Expected<T> Unpack(const std::string& bytes, const char* what, F&& fill) {
+  if (!msgpack::IsShallow(bytes)) return std::unexpected(fmt::format("internal error: {}: nested too deep", what));
+  try {
+    T value;
+    fill(Json::from_msgpack(bytes), value);
+    return value;
+  } catch (const Json::exception& e) {
+    return std::unexpected(fmt::format("internal error: {}: {}", what, e.what()));
+  }
+}
+
+Json ToJson(const Process& p) {
+  Json rlimits = Json::array();
+  for (const Rlimit& r : p.rlimits) rlimits.push_back(Json::array({r.resource, r.soft, r.hard}));
+  return {{"terminal", p.terminal},
+          {"uid", p.uid},
+          {"gid", p.gid},
+          {"groups", p.groups},
+          {"umask", p.umask},
+          {"args", p.args},
+          {"env", p.env},
+          {"cwd", p.cwd},
+          {"caps", Json::array({p.bounding, p.permitted, p.effective, p.inheritable, p.ambient})},
+          {"no_new_privileges", p.no_new_privileges},
+          {"oom_score_adj", p.oom_score_adj},
+          {"rlimits", rlimits}};
+}
+
+void FromJson(const Json& j, Process& p) {
+  p.terminal = j.at("terminal");
+  p.uid = j.at("uid");
+  p.gid = j.at("gid");
+  p.groups = j.at("groups").get<std::vector<uint32_t>>();
+  p.umask = j.at("umask");
+  p.args = j.at("args").get<std::vector<std::string>>();
+  p.env = j.at("env").get<std::vector<std::string>>();
+  p.cwd = j.at("cwd").get<std::string>();
+  const Json& caps = j.at("caps");
+  p.bounding = caps.at(0);
+  p.permitted = caps.at(1);
+  p.effective = caps.at(2);
+  p.inheritable = caps.at(3);
+  p.ambient = caps.at(4);
+  p.no_new_privileges = j.at("no_new_privileges");
+  p.oom_score_adj = j.at("oom_score_adj");
+  for (const Json& r : j.at("rlimits")) p.rlimits.push_back({r.at(0), r.at(1), r.at(2)});
+}
+
+}  // namespace
+
+std::string SerializeProcess(const Process& process) { return Pack(ToJson(process)); }
+
+Expected<Process> ParseProcess(const std::string& bytes) { return Unpack<Process>(bytes, "process", FromJson); }
+
+std::string SerializeSpec(const Spec& s) {
+  Json mounts = Json::array();
+  for (const Mount& m : s.mounts) {
+    mounts.push_back({{"destination", m.destination}, {"type", m.type}, {"source", m.source}, {"options", m.options}});
+  }
+  Json sysctls = Json::array();
+  for (const auto& [name, value] : s.sysctls) sysctls.push_back(Json::array({name, value}));
+  return Pack({{"process", ToJson(s.process)},
+               {"root_path", s.root_path},
+               {"root_read_only", s.root_read_only},
+               {"root_overlay", s.root_overlay},
+               {"hostname", s.hostname},
+               {"domainname", s.domainname},
+               {"masked_paths", s.masked_paths},
+               {"read_only_paths", s.read_only_paths},
+               {"sysctls", sysctls},
+               {"mounts", mounts}});
+}
+
+Expected<Spec> ParseSpec(const std::string& bytes) {
+  return Unpack<Spec>(bytes, "specification", [](const Json& j, Spec& s) {
+    FromJson(j.at("process"), s.process);
+    s.root_path = j.at("root_path").get<std::string>();
+    s.root_read_only = j.at("root_read_only");
+    s.root_overlay = j.at("root_overlay");
+    s.hostname = j.at("hostname").get<std::string>();
+    s.domainname = j.at("domainname").get<std::string>();
+    s.masked_paths = j.at("masked_paths").get<std::vector<std::string>>();
+    s.read_only_paths = j.at("read_only_paths").get<std::vector<std::string>>();
+    for (const Json& v : j.at("sysctls")) {
+      s.sysctls.emplace_back(v.at(0).get<std::string>(), v.at(1).get<std::string>());
+    }
+    for (const Json& m : j.at("mounts")) {
+      s.mounts.push_back({m.at("destination").get<std::string>(), m.at("type").get<std::string>(),
+                          m.at("source").get<std::string>(), m.at("options").get<std::vector<std::string>>()});
+    }
+  });
+}
+
+std::string SerializeOptions(const SandboxOptions& o) {
+  return Pack({{"platform", o.platform},
+               {"strace", o.strace},
+               {"log_level", o.log_level},
+               {"cpus", o.cpus},
+               {"memory", o.memory},
+               {"network", o.network},
+               {"rewrite", o.rewrite},
+               {"io_uring", o.io_uring},
+               {"report_missing", o.report_missing}});
+}
+
+Expected<SandboxOptions> ParseOptions(const std::string& bytes) {
+  return Unpack<SandboxOptions>(bytes, "sandbox options", [](const Json& j, SandboxOptions& o) {
+    o.platform = j.at("platform").get<std::string>();
+    o.strace = j.at("strace");
+    o.log_level = j.at("log_level");
+    o.cpus = j.at("cpus");
+    o.memory = j.at("memory");
+    o.network = j.at("network");
+    o.report_missing = j.at("report_missing");
+    o.rewrite = j.at("rewrite");
+    o.io_uring = j.at("io_uring");
+  });
+}
+
+}  // namespace redoubt::specutils
