@@ -37,6 +37,14 @@ Result<> GiveToGroup(int result) {
   return {};
 }
 
+// Of the file itself, never through a symbolic link. `name` empty: of what `fd` is open for. The only call that asks
+// for attributes, of which the filter allows one.
+Result<struct statx> Statx(int fd, const char* name, unsigned mask) {
+  struct statx sx;
+  if (statx(fd, name, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW, mask, &sx) < 0) return ErrFromHost();
+  return sx;
+}
+
 Result<> FromHost(int result) {
   if (result < 0) return ErrFromHost();
   return {};
@@ -185,19 +193,25 @@ p9::Qid Server::MakeQid(uint64_t dev, uint64_t ino, uint32_t mode, int64_t mtime
 }
 
 Result<p9::Qid> Server::QidOf(int fd, uint32_t* type) {
-  struct stat st;
-  if (fstatat(fd, "", &st, AT_EMPTY_PATH) < 0) return ErrFromHost();
-  if (type != nullptr) *type = st.st_mode & S_IFMT;
-  return MakeQid(st.st_dev, st.st_ino, st.st_mode, st.st_mtim.tv_sec * 1'000'000'000 + st.st_mtim.tv_nsec);
+  struct statx sx = TRY(Statx(fd, "", STATX_BASIC_STATS));
+  if (type != nullptr) *type = sx.stx_mode & S_IFMT;
+  return MakeQid(sx);
 }
 
 Result<p9::Qid> Server::QidOfChild(int directory, const std::string& name) {
-  struct stat st;
-  if (fstatat(directory, name.c_str(), &st, AT_SYMLINK_NOFOLLOW) < 0) return ErrFromHost();
-  return MakeQid(st.st_dev, st.st_ino, st.st_mode, st.st_mtim.tv_sec * 1'000'000'000 + st.st_mtim.tv_nsec);
+  return MakeQid(TRY(Statx(directory, name.c_str(), STATX_BASIC_STATS)));
+}
+
+p9::Qid Server::MakeQid(const struct statx& sx) {
+  return MakeQid(makedev(sx.stx_dev_major, sx.stx_dev_minor), sx.stx_ino, sx.stx_mode,
+                 sx.stx_mtime.tv_sec * 1'000'000'000 + sx.stx_mtime.tv_nsec);
 }
 
 std::string Server::SelfPath(const Fid& fid) const { return std::to_string(fid.path.get()); }
+
+std::string Server::LinkPath(const Fid& fid) const {
+  return (options_.works_in_self_fd ? "" : "/proc/self/fd/") + SelfPath(fid);
+}
 
 Result<UniqueFd> Server::Reopen(const Fid& fid, int flags) {
   if (fid.type != S_IFREG && fid.type != S_IFDIR) return Err(ENXIO);
@@ -355,9 +369,9 @@ Result<> Server::Create(Reader& request, Writer& answer) {
   if (fid->open) return Err(EBADF);
   UniqueFd file(openat(fid->path.get(), name.c_str(), (flags & kOpenFlags) | O_CREAT | O_EXCL | kSafeFlags, 0600));
   if (!file) return ErrFromHost();
-  TRY(GiveToGroup(fchown(file.get(), -1, gid == p9::kNoUid ? -1 : gid)));
+  TRY(GiveToGroup(fchownat(file.get(), "", -1, gid == p9::kNoUid ? -1 : gid, AT_EMPTY_PATH)));
   // After the owner, which clears set-ID bits.
-  if (fchmod(file.get(), mode & 07777) < 0) return ErrFromHost();
+  if (fchmodat(self_fd_.get(), std::to_string(file.get()).c_str(), mode & 07777, 0) < 0) return ErrFromHost();
   UniqueFd path(openat(fid->path.get(), name.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
   if (!path) return ErrFromHost();
   p9::Qid qid = TRY(QidOf(file.get()));
@@ -420,7 +434,7 @@ Result<> Server::Clunk(Reader& request, Writer&) {
   fids_.erase(it);
   if (!fid.xattr_write) return {};
   if (fid.xattr_value.size() != fid.xattr_size) return Err(EINVAL);
-  std::string path = "/proc/self/fd/" + SelfPath(fid);
+  std::string path = LinkPath(fid);
   // An O_PATH descriptor takes no fsetxattr: by its magic link. An empty value with XATTR_REPLACE removes (as Linux's
   // server does).
   if (fid.xattr_size == 0 && (fid.xattr_flags & XATTR_REPLACE) != 0) {
@@ -458,14 +472,10 @@ Result<> Server::Statfs(Reader& request, Writer& answer) {
 }
 
 Result<p9::Attributes> Server::AttributesOf(int fd) {
-  struct statx sx;
-  if (statx(fd, "", AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW, STATX_BASIC_STATS | STATX_BTIME, &sx) < 0) {
-    return ErrFromHost();
-  }
+  struct statx sx = TRY(Statx(fd, "", STATX_BASIC_STATS | STATX_BTIME));
   p9::Attributes a;
   a.valid = p9::kGetattrBasic | ((sx.stx_mask & STATX_BTIME) != 0 ? p9::kGetattrBtime : 0);
-  a.qid = MakeQid(makedev(sx.stx_dev_major, sx.stx_dev_minor), sx.stx_ino, sx.stx_mode,
-                  sx.stx_mtime.tv_sec * 1'000'000'000 + sx.stx_mtime.tv_nsec);
+  a.qid = MakeQid(sx);
   a.mode = sx.stx_mode;
   a.uid = sx.stx_uid;
   a.gid = sx.stx_gid;
@@ -542,8 +552,8 @@ Result<> Server::Readdir(Reader& request, Writer& answer) {
   if (!request.ok()) return Err(EPROTO);
   if (!fid->open) return Err(EBADF);
   if (lseek(fid->open.get(), static_cast<off_t>(offset), SEEK_SET) < 0) return ErrFromHost();
-  struct stat st;
-  if (fstat(fid->open.get(), &st) < 0) return ErrFromHost();
+  struct statx sx = TRY(Statx(fid->open.get(), "", STATX_TYPE));
+  const uint64_t dev = makedev(sx.stx_dev_major, sx.stx_dev_minor);
   size_t at = answer.size();
   answer.U32(0);
   // A 9P entry (24 bytes and the name) is not longer than the host's (19 and the name, NUL, padding) by more than 5
@@ -556,7 +566,7 @@ Result<> Server::Readdir(Reader& request, Writer& answer) {
     size_t length = 24 + strlen(entry->d_name);
     if (answer.size() - at - sizeof(uint32_t) + length > count) break;
     p9::DirectoryEntry e;
-    e.qid = MakeQid(st.st_dev, entry->d_ino, DTTOIF(entry->d_type), 0);
+    e.qid = MakeQid(dev, entry->d_ino, DTTOIF(entry->d_type), 0);
     e.offset = static_cast<uint64_t>(entry->d_off);
     e.type = entry->d_type;
     e.name = entry->d_name;
@@ -656,10 +666,11 @@ Result<> Server::Unlinkat(Reader& request, Writer&) {
 
 Result<> Server::Fsync(Reader& request, Writer&) {
   Fid* fid = TRY(Get(request.U32()));
-  bool data_only = request.remaining() >= sizeof(uint32_t) && request.U32() != 0;
+  // Whether the data alone would do: fdatasync(2) would be a call more that the filter allows.
+  if (request.remaining() >= sizeof(uint32_t)) (void)request.U32();
   if (!request.ok()) return Err(EPROTO);
   if (!fid->open) return Err(EBADF);
-  return FromHost(data_only ? fdatasync(fid->open.get()) : fsync(fid->open.get()));
+  return FromHost(fsync(fid->open.get()));
 }
 
 Result<> Server::Xattrwalk(Reader& request, Writer& answer) {
@@ -669,7 +680,7 @@ Result<> Server::Xattrwalk(Reader& request, Writer& answer) {
   if (!request.ok()) return Err(EPROTO);
   if (name.size() > kMaxXattrName || name.find('\0') != std::string::npos) return Err(ERANGE);
   if (fid->type == S_IFLNK) return Err(EOPNOTSUPP);
-  std::string path = "/proc/self/fd/" + SelfPath(*fid);
+  std::string path = LinkPath(*fid);
   Fid value;
   value.xattr_read = true;
   value.type = fid->type;

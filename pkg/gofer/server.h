@@ -6,6 +6,8 @@
 #ifndef REDOUBT_PKG_GOFER_SERVER_H_
 #define REDOUBT_PKG_GOFER_SERVER_H_
 
+#include <sys/stat.h>
+
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -23,6 +25,8 @@ namespace redoubt::gofer {
 struct Options {
   bool read_only = false;     // EROFS for every change
   size_t max_fids = 1 << 18;  // EMFILE beyond; the descriptor limit of the process is met first
+  // The working directory is /proc/self/fd, and that may be the only way there.
+  bool works_in_self_fd = false;
 };
 
 class Server final {
@@ -104,10 +108,13 @@ class Server final {
   Result<> CheckWritable() const;
   Result<p9::Qid> QidOf(int fd, uint32_t* type = nullptr);
   Result<p9::Qid> QidOfChild(int directory, const std::string& name);
+  p9::Qid MakeQid(const struct statx& sx);
   p9::Qid MakeQid(uint64_t dev, uint64_t ino, uint32_t mode, int64_t mtime_ns);
   // Opens what an O_PATH descriptor names, for I/O; refuses all but regular files and directories.
   Result<UniqueFd> Reopen(const Fid& fid, int flags);
   std::string SelfPath(const Fid& fid) const;
+  // A path to the same, for calls that know no directory descriptors.
+  std::string LinkPath(const Fid& fid) const;
 
   const UniqueFd root_;
   const UniqueFd self_fd_;

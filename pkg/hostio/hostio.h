@@ -8,6 +8,7 @@
 #ifndef REDOUBT_PKG_HOSTIO_HOSTIO_H_
 #define REDOUBT_PKG_HOSTIO_HOSTIO_H_
 
+#include <sys/stat.h>
 #include <sys/uio.h>
 
 #include <cstddef>
@@ -48,9 +49,11 @@ class Descriptor final {
   int slot_ = -1;  // among the ring's registered files; -1: not registered
 };
 
+// fstat(2) itself: libc's asks by newfstatat(2), which could name a path and so is not among the Sentry's calls.
+Result<> Stat(int fd, struct stat& st);
 // ioctl(2) of a terminal, which may wait until its output is read: a thread waits. EINTR never.
 Result<> Ioctl(int fd, uint32_t command, void* argument);
-// recv(2) without flags, send(2) with MSG_NOSIGNAL, for sockets whose other end answers soon: a thread waits.
+// read(2), send(2) with MSG_NOSIGNAL, for sockets whose other end answers soon: a thread waits.
 Result<size_t> Receive(int socket, std::span<std::byte> dst);
 Result<size_t> Send(int socket, std::span<const std::byte> src);
 

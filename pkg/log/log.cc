@@ -5,6 +5,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <iterator>
@@ -36,13 +37,17 @@ bool Enabled(Level level) { return static_cast<int>(level) >= g_level.load(std::
 void Write(Level level, const char* file, int line, std::string_view text) {
   timespec now{};
   clock_gettime(CLOCK_REALTIME, &now);
-  tm utc{};
-  gmtime_r(&now.tv_sec, &utc);
+  // Not gmtime_r(3), which reads /etc/localtime first and takes a lock: a process in a box cannot open it.
+  const std::chrono::sys_seconds time{std::chrono::seconds(now.tv_sec)};
+  const std::chrono::sys_days day = std::chrono::floor<std::chrono::days>(time);
+  const std::chrono::year_month_day date(day);
+  const std::chrono::hh_mm_ss clock(time - day);
   fmt::memory_buffer buf;
   fmt::format_to(std::back_inserter(buf), "{}{:02}{:02} {:02}:{:02}:{:02}.{:06} {} {} {}:{}] {}\n",
-                 "DIWE"[static_cast<int>(level)], utc.tm_mon + 1, utc.tm_mday, utc.tm_hour, utc.tm_min, utc.tm_sec,
-                 now.tv_nsec / 1000, g_process.load(std::memory_order_relaxed), syscall(SYS_gettid), BaseName(file),
-                 line, text);
+                 "DIWE"[static_cast<int>(level)], static_cast<unsigned>(date.month()),
+                 static_cast<unsigned>(date.day()), clock.hours().count(), clock.minutes().count(),
+                 clock.seconds().count(), now.tv_nsec / 1000, g_process.load(std::memory_order_relaxed),
+                 syscall(SYS_gettid), BaseName(file), line, text);
   // A log that cannot be written has nowhere to complain.
   ssize_t ignored = write(g_fd.load(std::memory_order_relaxed), buf.data(), buf.size());
   (void)ignored;

@@ -11,7 +11,8 @@
 
 namespace redoubt::seccomp {
 
-// For the calling thread and what it starts from now on; forever. Sets no_new_privs. Errors of prctl(2).
+// For all threads of the process, and what they start from now on; forever. Sets no_new_privs, and puts the process'
+// own number where the filter says kSelf. Errors of seccomp(2); ESRCH if a thread has a filter that the caller has not.
 Result<> Install(std::span<const sock_filter> filter);
 
 }  // namespace redoubt::seccomp

@@ -37,6 +37,7 @@
 #include "pkg/sentry/syscalls/table.h"
 #include "pkg/sentry/vfs/locks.h"
 #include "pkg/sentry/vfs/special_nodes.h"
+#include "runsc/boot/confine.h"
 #include "runsc/boot/control_server.h"
 #include "runsc/boot/crash.h"
 #include "runsc/boot/mounts.h"
@@ -122,18 +123,6 @@ Result<std::unique_ptr<platform::Platform>> CreateFastest(const platform::Requir
   return platform::ptrace::Create(requirements);
 }
 
-// What the CLI has taken over of a network namespace; nothing for --network=none.
-OrFailure<void> TakeOver(inetsock::Network& network, inetsock::LinkEvents* links, const std::string& body,
-                         Service::Fds fds) {
-  if (body.empty()) return {};
-  if (links == nullptr) return Fail("--network=sandbox must be said at create, too");
-  Expected<specutils::NetworkConfig> config = specutils::DeserializeNetwork(body);
-  if (!config) return Fail(config.error());
-  Expected<void> configured = ConfigureNetwork(network, *links, *config, std::move(fds));
-  if (!configured) return Fail(configured.error());
-  return {};
-}
-
 }  // namespace
 
 int BootMain() {
@@ -152,7 +141,8 @@ int BootMain() {
   } else {
     log::Configure(STDERR_FILENO, log::Level::kError);
   }
-  InstallCrashHandler();
+  InstallCrashHandler(&SyscallName);
+  if (auto in_box = EnterBox(*options); !in_box) return Refuse(connection, in_box.error());
   rlimit limit{};
   getrlimit(RLIMIT_NOFILE, &limit);
   limit.rlim_cur = limit.rlim_max;
@@ -189,11 +179,11 @@ int BootMain() {
       LOG_INFO("no io_uring here ({}): host files are read by threads that block", ring.error().name());
     }
   }
-  inetsock::LinkEvents* links = nullptr;
+  inetsock::LinkEvents* link_events = nullptr;
   if (options->network == specutils::NetworkMode::kSandbox) {
     Result<std::unique_ptr<inetsock::LinkEvents>> made = inetsock::LinkEvents::Create(events);
-    if (!made) return Refuse(connection, fmt::format("cannot watch network interfaces: {}", made.error().name()));
-    events = links = made->release();
+    if (!made) return Refuse(connection, fmt::format("cannot receive frames: {}", made.error().name()));
+    events = link_events = made->release();
   }
   fiber::Executor* executor =
       fiber::ThreadedExecutor::Create({.slots = options->cpus, .thread_name = "runsc", .events = events}).release();
@@ -212,7 +202,7 @@ int BootMain() {
   dev::RegisterDevices({.controlling_terminal = ControllingTerminal});
   devpts::RegisterDevices();
   socket::RegisterFamily(AF_UNIX, unixsock::UnixFamily());
-  // All of --network=none; what --network=sandbox has more comes with the start.
+  // All of --network=none, and the beginning of the others.
   auto* network = new inetsock::Network(*executor);
   if (Result<> r = network->AddLoopback(); !r) {
     return Refuse(connection, fmt::format("cannot make the loopback interface: {}", r.error().name()));
@@ -221,11 +211,26 @@ int BootMain() {
   RegisterFilesystems(*kernel, *network);
   if (options->strace) syscalls::SetTracer(strace::Trace);
 
+  // What the CLI has taken over of the container's network namespace.
+  auto configure = [network, link_events](const std::string& body, std::vector<UniqueFd> fds) -> OrFailure<void> {
+    if (link_events == nullptr) return {};
+    Expected<specutils::NetworkConfig> config = specutils::DeserializeNetwork(body);
+    if (!config) return boot::Fail(config.error());
+    if (config->links.size() != fds.size()) return boot::Fail("internal error: not one socket a link");
+    Expected<void> done = ConfigureNetwork(*network, *link_events, *config, std::move(fds));
+    if (!done) return boot::Fail(done.error());
+    return {};
+  };
+  auto confine = [name = (*platform)->name(), link_events]() -> OrFailure<void> {
+    auto confined = Confine(name, link_events != nullptr ? "sandbox" : "none");
+    if (!confined) return boot::Fail(confined.error());
+    return {};
+  };
   auto* service = new Service(
       *kernel, *options,
-      {.configure = [network, links](const std::string& body,
-                                     Service::Fds fds) { return TakeOver(*network, links, body, std::move(fds)); },
-       .last_words = [report = options->report_missing] { return report ? MissingCalls() : ""; }});
+      {.configure = configure, .before_first_instruction = confine, .last_words = [report = options->report_missing] {
+         return report ? MissingCalls() : "";
+       }});
   auto* server = new ControlServer(*executor, std::move(listener),
                                    [service](RefPtr<Peer> peer, control::Request request, std::vector<UniqueFd> fds) {
                                      service->Handle(std::move(peer), std::move(request), std::move(fds));

@@ -106,7 +106,7 @@ void ControlServer::CloseLocked(Peer& peer) {
   // something unread makes its peer lose what he has not read yet (ECONNRESET).
   shutdown(peer.connection_.fd(), SHUT_RDWR);
   char byte = 0;
-  while (recv(peer.connection_.fd(), &byte, 1, MSG_DONTWAIT) > 0) {
+  while (read(peer.connection_.fd(), &byte, 1) > 0) {
   }
   if (peer.gone_) {
     gone_.push_back(std::exchange(peer.gone_, nullptr));

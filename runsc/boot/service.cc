@@ -123,11 +123,9 @@ OrFailure<RefPtr<Container>> Service::Create(const Request& request, Fds fds, bo
     }
     if (request.start) {
       if (first) {
-        if (request.network_fds > fds.size()) return Fail("internal error: the network's sockets are missing");
-        auto sockets = fds.end() - static_cast<ptrdiff_t>(request.network_fds);
-        Fds network(std::make_move_iterator(sockets), std::make_move_iterator(fds.end()));
-        fds.erase(sockets, fds.end());
-        if (OrFailure<void> r = Configure(request.network, std::move(network)); !r) return std::unexpected(r.error());
+        // There will be no kStart.
+        fiber::MutexLock lock(start_mu_);
+        configured_ = true;
       }
       if (OrFailure<void> r = BeforeStart(); !r) return std::unexpected(r.error());
     }
@@ -219,18 +217,13 @@ OrFailure<void> Service::BeforeStart() {
   return {};
 }
 
-OrFailure<void> Service::Configure(const std::string& body, Fds fds) {
-  fiber::MutexLock lock(start_mu_);
-  if (!configured_ && hooks_.configure) {
-    if (OrFailure<void> r = hooks_.configure(body, std::move(fds)); !r) return r;
-  }
-  configured_ = true;
-  return {};
-}
-
 OrFailure<void> Service::Start(Container& container, const Request& request, Fds fds) {
   if (IsFirst(container)) {
-    if (OrFailure<void> r = Configure(request.body, std::move(fds)); !r) return r;
+    fiber::MutexLock lock(start_mu_);
+    if (!configured_ && hooks_.configure) {
+      if (OrFailure<void> r = hooks_.configure(request.body, std::move(fds)); !r) return r;
+    }
+    configured_ = true;
   }
   if (OrFailure<void> r = BeforeStart(); !r) return r;
   return container.Start();

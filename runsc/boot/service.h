@@ -29,8 +29,8 @@ class Service final {
 
   // Steps of the sandbox's life at which others have something to do. Called at most once each, from a fiber.
   struct Hooks {
-    // kStart of the first container, with the request's body and descriptors, or what kCreate has of them if that is to
-    // start at once.
+    // kStart of the first container, with the request's body and descriptors. Not called if that was made to start at
+    // once.
     std::function<OrFailure<void>(const std::string& body, Fds fds)> configure;
     // The last act before the first instruction of any guest.
     std::function<OrFailure<void>()> before_first_instruction;
@@ -57,7 +57,6 @@ class Service final {
   void Exec(const RefPtr<Peer>& peer, Container& container, const control::Request& request, Fds fds) EXCLUDES(mu_);
   void Wait(const RefPtr<Peer>& peer, RefPtr<Container> container, const control::Request& request) EXCLUDES(mu_);
   OrFailure<void> Start(Container& container, const control::Request& request, Fds fds) EXCLUDES(mu_);
-  OrFailure<void> Configure(const std::string& body, Fds fds) EXCLUDES(mu_);
   OrFailure<void> BeforeStart() EXCLUDES(mu_);
   OrFailure<void> Delete(Container& container) EXCLUDES(mu_);
   // Those whose answer comes when they have been carried out.

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <utility>
 
+#include "pkg/hostio/hostio.h"
 #include "pkg/sentry/fsimpl/host/host.h"
 
 namespace redoubt::boot {
@@ -19,7 +20,7 @@ OrFailure<ImportedDescriptors> ImportDescriptors(std::vector<UniqueFd> fds, uint
     const int number = static_cast<int>(i);
     struct stat st{};
     int flags = fcntl(fds[i].get(), F_GETFL);
-    if (flags < 0 || fstat(fds[i].get(), &st) != 0) {
+    if (flags < 0 || !hostio::Stat(fds[i].get(), st)) {
       return Fail(fmt::format("cannot use descriptor {}: {}", number, strerror(errno)));
     }
     flags &= O_ACCMODE | O_APPEND;

@@ -46,11 +46,11 @@ void AddFlags(CLI::App& app, Flags& flags) {
                  "how guest code is run: systrap (fast), ptrace (anywhere), kvm, or auto (the fastest that works)")
       ->envname("RUNSC_PLATFORM")
       ->capture_default_str();
-  app.add_option("--network", flags.network,
-                 "what network the guest has: sandbox (the interfaces of the container's network namespace, with a "
-                 "stack of the sandbox's own; of the current one if config.json has none, and for `do`), none (a "
-                 "loopback), or auto (sandbox if config.json has a network namespace)")
-      ->capture_default_str();
+  app.add_option(
+      "--network", flags.network,
+      "what network the guest has: sandbox (the interfaces of the network namespace that config.json names, or "
+      "else of the current one, with a stack of the sandbox's own) or none (a loopback); default: sandbox if "
+      "config.json has a network namespace");
   app.add_option("--debug-log", flags.debug_log, "directory for log files");
   app.add_flag("--debug", flags.debug, "log more");
   app.add_flag("--strace", flags.strace, "log every system call of the guest (to stderr without --debug-log)");
@@ -61,6 +61,8 @@ void AddFlags(CLI::App& app, Flags& flags) {
   app.add_option("--io-uring", flags.io_uring,
                  "reach host files through a restricted io_uring where the host has one; false: by threads that block")
       ->capture_default_str();
+  app.add_flag("--allow-weak-box", flags.allow_weak_box,
+               "run also where the host does not let the sandbox have all its walls; the log says which are missing");
   app.add_flag("--report-missing", flags.report_missing,
                "at the end, list the calls that were made and are not implemented");
   app.add_option("--cpus", flags.cpus, "CPUs the guest sees (default: this process's)")->check(CLI::Range(1, 64));

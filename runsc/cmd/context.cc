@@ -89,13 +89,8 @@ specutils::Expected<container::Settings> ToSettings(const Flags& flags) {
     return std::unexpected(
         fmt::format("unknown platform \"{}\"; there are: auto, systrap, ptrace, kvm", flags.platform));
   }
-  using specutils::NetworkMode;
-  const std::pair<const char*, NetworkMode> networks[] = {
-      {"auto", NetworkMode::kAuto}, {"sandbox", NetworkMode::kSandbox}, {"none", NetworkMode::kNone}};
-  const auto* network =
-      std::find_if(std::begin(networks), std::end(networks), [&](const auto& n) { return flags.network == n.first; });
-  if (network == std::end(networks)) {
-    return std::unexpected(fmt::format("unknown network \"{}\"; there are: auto, sandbox, none", flags.network));
+  if (!flags.network.empty() && flags.network != "none" && flags.network != "sandbox") {
+    return std::unexpected(fmt::format("unknown network \"{}\"; there are: sandbox, none", flags.network));
   }
   specutils::Expected<int> log_fd = OpenLog(flags);
   if (!log_fd) return std::unexpected(log_fd.error());
@@ -104,6 +99,8 @@ specutils::Expected<container::Settings> ToSettings(const Flags& flags) {
   s.systemd_cgroup = flags.systemd_cgroup;
   s.ignore_cgroups = flags.ignore_cgroups;
   s.log_fd = *log_fd;
+  if (flags.network == "sandbox") s.network = container::Network::kSandbox;
+  if (flags.network == "none") s.network = container::Network::kNone;
   s.warn = [&flags](const std::string& what) { Warn(flags, what); };
   specutils::SandboxOptions& o = s.options;
   o.platform = flags.platform;
@@ -112,7 +109,7 @@ specutils::Expected<container::Settings> ToSettings(const Flags& flags) {
   o.report_missing = flags.report_missing;
   o.rewrite = flags.rewrite;
   o.io_uring = flags.io_uring;
-  o.network = network->second;
+  o.allow_weak_box = flags.allow_weak_box;
   cpu_set_t set;
   CPU_ZERO(&set);
   sched_getaffinity(0, sizeof(set), &set);

@@ -22,7 +22,7 @@ struct Flags {
   std::string log;
   std::string log_format = "text";
   std::string platform = "auto";
-  std::string network = "auto";
+  std::string network;
   std::string debug_log;
   std::string rootless = "auto";
   bool systemd_cgroup = false;
@@ -32,6 +32,7 @@ struct Flags {
   bool report_missing = false;
   bool rewrite = true;
   bool io_uring = true;
+  bool allow_weak_box = false;
   int cpus = 0;
   uint64_t memory_mib = 0;
 };

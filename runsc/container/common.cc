@@ -16,6 +16,8 @@
 #include "pkg/log/log.h"
 #include "runsc/container/hooks.h"
 #include "runsc/container/internal.h"
+#include "runsc/sandbox/network.h"
+#include "runsc/specutils/network.h"
 
 namespace redoubt::container {
 
@@ -63,7 +65,7 @@ Outcome<control::Reply> Answer(const control::Connection& connection, const std:
 }
 
 Outcome<control::Reply> Ask(const Settings& settings, const State& state, const control::Request& request, bool wait,
-                            const std::vector<int>& fds) {
+                            const std::vector<UniqueFd>& fds) {
   Outcome<control::Connection> connection = Connect(settings, state);
   if (!connection) return std::unexpected(connection.error());
   if (wait) {
@@ -72,7 +74,9 @@ Outcome<control::Reply> Ask(const Settings& settings, const State& state, const 
   }
   control::Request named = request;
   named.container = state.id;
-  if (Result<> sent = connection->Send(control::Serialize(named), fds); !sent) {
+  std::vector<int> numbers;
+  for (const UniqueFd& fd : fds) numbers.push_back(fd.get());
+  if (Result<> sent = connection->Send(control::Serialize(named), numbers); !sent) {
     return Fail(state.id, fmt::format("container not running: its sandbox takes no request ({})", sent.error().name()));
   }
   return Answer(*connection, state.id);
@@ -143,6 +147,22 @@ bool AwaitGone(const HostProcess& process, int milliseconds) {
   return poll(&p, 1, milliseconds) > 0;
 }
 
+// To the namespace that the configuration names; one made for the container has gone with it.
+void GiveBackNetwork(const Settings& settings, const Entry& entry) {
+  std::optional<std::string> bytes = entry.LoadNetwork();
+  if (!bytes) return;
+  Expected<specutils::NetworkConfig> config = specutils::DeserializeNetwork(*bytes);
+  Outcome<specutils::Spec> spec = SpecOf(entry);
+  const specutils::Namespace* ns = spec ? spec->FindNamespace("network") : nullptr;
+  if (!config || ns == nullptr || ns->path.empty()) return;
+  UniqueFd fd(open(ns->path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!fd) return;
+  if (Expected<void> r = sandbox::GiveBackNetwork(fd.get(), *config); !r) {
+    settings.warn(fmt::format("container \"{}\": {}; the interfaces in {} were left without addresses",
+                              entry.state().id, r.error(), ns->path));
+  }
+}
+
 }  // namespace
 
 Outcome<> Destroy(const Settings& settings, Entry& entry) {
@@ -157,11 +177,11 @@ Outcome<> Destroy(const Settings& settings, Entry& entry) {
     if (!AwaitGone(p, 10'000)) return Fail(state.id, fmt::format("process {} does not end", p.pid));
   }
   if (Outcome<specutils::Spec> spec = SpecOf(entry)) {
-    GiveNetworkBack(settings, entry, *spec);
     if (Expected<void> ran = RunHooks("poststop", spec->hooks.poststop, state.ToJson(false)); !ran) {
       settings.warn(fmt::format("container \"{}\": {}", state.id, ran.error()));
     }
   }
+  GiveBackNetwork(settings, entry);
   if (Expected<void> removed = cgroup::Cgroup(state.cgroup_directories).Remove(); !removed) {
     return Fail(state.id, removed.error());
   }

@@ -4,14 +4,12 @@
 
 #include <signal.h>
 
-#include <optional>
 #include <string>
 #include <vector>
 
 #include "runsc/cgroup/cgroup.h"
 #include "runsc/container/container.h"
 #include "runsc/control/connection.h"
-#include "runsc/sandbox/network.h"
 #include "runsc/sandbox/relay.h"
 #include "runsc/sandbox/sandbox.h"
 
@@ -55,7 +53,7 @@ inline constexpr int kAnswerSeconds = 30;
 Outcome<control::Connection> Connect(const Settings& settings, const State& state);
 // One question, one answer; the Sentry's error becomes the failure. `wait`: the answer may take any time.
 Outcome<control::Reply> Ask(const Settings& settings, const State& state, const control::Request& request,
-                            bool wait = false, const std::vector<int>& fds = {});
+                            bool wait = false, const std::vector<UniqueFd>& fds = {});
 Outcome<control::Reply> Answer(const control::Connection& connection, const std::string& id);
 
 // --- of processes that are forked to stand for one inside
@@ -65,14 +63,6 @@ void LeadSession(int terminal);
 void KeepOnly(std::vector<int> keep, bool quiet);
 // The network namespace of the configuration, if it names one or wants a new one.
 Expected<void> EnterNetwork(const specutils::Spec& spec);
-
-// --- network.cc
-// For the start of a container with --network=sandbox: what its network namespace has by now (Docker sets it up between
-// create and start). Nothing for another mode, and in another's sandbox.
-Outcome<std::optional<sandbox::TakenNetwork>> TakeNetworkOver(const Settings& settings, const Entry& entry,
-                                                              const specutils::Spec& spec);
-// Undoes that, when the start has failed or the container is gone, if the namespace is still there.
-void GiveNetworkBack(const Settings& settings, const Entry& entry, const specutils::Spec& spec);
 
 Outcome<> WritePidFile(const std::string& path, pid_t pid);
 Outcome<specutils::Spec> SpecOf(const Entry& entry);

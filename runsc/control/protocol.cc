@@ -32,7 +32,7 @@ Result<T> Unpack(const std::string& bytes, F&& fill) {
 
 std::string Serialize(const Request& r) {
   return Pack(Json::array({static_cast<uint8_t>(r.method), r.container, r.pid, r.signal, r.all, r.keyboard, r.attach,
-                           r.start, r.preserved, r.body, r.network, r.network_fds}));
+                           r.start, r.preserved, r.body}));
 }
 
 Result<Request> ParseRequest(const std::string& bytes) {
@@ -47,8 +47,6 @@ Result<Request> ParseRequest(const std::string& bytes) {
     r.start = j.at(7);
     r.preserved = j.at(8);
     r.body = j.at(9).get<std::string>();
-    r.network = j.at(10).get<std::string>();
-    r.network_fds = j.at(11);
   });
 }
 

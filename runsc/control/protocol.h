@@ -19,13 +19,11 @@
 namespace redoubt::control {
 
 enum class Method : uint8_t {
-  kCreate,  // body: specutils::SerializeSpec; fds: stdin, stdout, stderr, `preserved` descriptors, gofer sockets; with
-            // `start` also what kStart has: `network`, and `network_fds` descriptors at the end
-  kStart,   // lets the first process run. Of the sandbox's first container with --network=sandbox: body:
-            // specutils::SerializeNetwork; fds: the packet sockets
-  kExec,    // body: specutils::SerializeProcess; fds: stdin, stdout, stderr, `preserved` descriptors
-  kSignal,  // to `pid`, or with `all` to every process of the container, or with `keyboard` to the terminal's
-            // foreground
+  kCreate,     // body: specutils::SerializeSpec; fds: stdin, stdout, stderr, `preserved` descriptors, gofer sockets
+  kStart,      // lets the first process run
+  kExec,       // body: specutils::SerializeProcess; fds: stdin, stdout, stderr, `preserved` descriptors
+  kSignal,     // to `pid`, or with `all` to every process of the container, or with `keyboard` to the terminal's
+               // foreground
   kProcesses,  // body of the reply: SerializeProcesses
   kPause,      // no process of the container runs when the reply comes
   kResume,
@@ -46,8 +44,6 @@ struct Request {
   bool start = false;      // kCreate: and start at once
   uint32_t preserved = 0;  // descriptors from 3 on that the process gets
   std::string body;
-  std::string network;       // kCreate with `start`
-  uint32_t network_fds = 0;  // kCreate with `start`
 };
 
 struct Reply {

@@ -7,8 +7,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
-#include <cstring>
+#include <latch>
 #include <memory>
 #include <string_view>
 #include <thread>
@@ -17,53 +18,68 @@
 #include "pkg/gofer/filter.h"
 #include "pkg/gofer/server.h"
 #include "pkg/log/log.h"
+#include "runsc/box/box.h"
 
 namespace redoubt::gofer {
 
 int GoferMain(int argc, char** argv) {
   log::SetProcessName("gofer");
   prctl(PR_SET_NAME, "runsc-gofer");
-  struct Tree {
+  struct Served {
     std::unique_ptr<Server> server;
     int socket;
   };
-  std::vector<Tree> trees;
+  std::vector<Served> served;
   // As many files open as the host allows: each cached name of the Sentry holds one.
   rlimit limit{};
   getrlimit(RLIMIT_NOFILE, &limit);
   limit.rlim_cur = limit.rlim_max;
   setrlimit(RLIMIT_NOFILE, &limit);
+  std::vector<box::Tree> trees;
+  int first_closed = 3;
   for (int i = 1; i + 2 < argc; i += 3) {
-    const char* path = argv[i + 1];
-    UniqueFd root(open(path, O_PATH | O_CLOEXEC));
-    if (!root) {
-      fmt::print(stderr, "runsc: cannot serve {}: {}\n", path, std::strerror(errno));
-      return 1;
-    }
-    UniqueFd self(open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC));
-    if (!self) {
-      fmt::print(stderr, "runsc: /proc/self/fd: {}; the gofer needs /proc mounted on the host\n", std::strerror(errno));
-      return 1;
-    }
-    Options options;
-    options.read_only = std::string_view(argv[i]) == "ro";
-    trees.push_back({std::make_unique<Server>(std::move(root), std::move(self), options), std::atoi(argv[i + 2])});
+    trees.push_back({.path = argv[i + 1], .read_only = std::string_view(argv[i]) == "ro"});
+    served.push_back({.server = nullptr, .socket = std::atoi(argv[i + 2])});
+    first_closed = std::max(first_closed, served.back().socket + 1);
+  }
+  int self = -1;
+  auto missing = box::EnterGoferBox(
+      {.allow_weak = std::string_view(argv[0]) == "gofer-weak", .parent_pidfd = -1, .first_closed = first_closed},
+      trees, self);
+  if (!missing) {
+    fmt::print(stderr, "runsc: gofer: {}\n", missing.error());
+    return 1;
+  }
+  for (const std::string& wall : *missing) LOG_ERROR("--allow-weak-box: the gofer goes without: {}", wall);
+  for (size_t i = 0; i < trees.size(); i++) {
+    served[i].server = std::make_unique<Server>(UniqueFd(trees[i].fd), UniqueFd(fcntl(self, F_DUPFD_CLOEXEC, 0)),
+                                                Options{.read_only = trees[i].read_only, .works_in_self_fd = true});
   }
   umask(0);
-  if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return 1;
+  // The main thread is filtered too: what the others can write, its stack included, must not lead past the filter.
+  PrepareForFilter(served.size());
+  const auto count = static_cast<ptrdiff_t>(served.size());
+  std::latch started(count), filtered(1), finished(count), never(1);
   std::vector<std::thread> threads;
-  for (Tree& tree : trees) {
-    threads.emplace_back([&tree] {
-      if (Result<> r = InstallFilter(); !r) {
-        LOG_ERROR("cannot install the system-call filter: {}", r.error().name());
-        _exit(1);
-      }
-      if (Result<> r = tree.server->Serve(tree.socket); !r) LOG_ERROR("connection closed: {}", r.error().name());
-      close(tree.socket);
+  for (Served& s : served) {
+    threads.emplace_back([&] {
+      started.count_down();
+      filtered.wait();
+      if (Result<> r = s.server->Serve(s.socket); !r) LOG_ERROR("connection closed: {}", r.error().name());
+      close(s.socket);
+      // All end together: a thread's own end would be some calls more for the filter to allow.
+      finished.count_down();
+      never.wait();
     });
   }
-  for (std::thread& t : threads) t.join();
-  return 0;
+  started.wait();
+  if (Result<> r = InstallFilter(); !r) {
+    fmt::print(stderr, "runsc: gofer: cannot install the system-call filter: {}\n", r.error().name());
+    _exit(1);
+  }
+  filtered.count_down();
+  finished.wait();
+  _exit(0);
 }
 
 }  // namespace redoubt::gofer

@@ -4,8 +4,8 @@
 
 namespace redoubt::gofer {
 
-// argv: "gofer", then for each tree "ro" or "rw", its host path, and the number of its socket. Returns when all peers
-// have hung up.
+// argv: "gofer" ("gofer-weak": as --allow-weak-box), then for each tree "ro" or "rw", its host path, and the number of
+// its socket. Returns when all peers have hung up.
 int GoferMain(int argc, char** argv);
 
 }  // namespace redoubt::gofer

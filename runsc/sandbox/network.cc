@@ -1,5 +1,6 @@
 #include "runsc/sandbox/network.h"
 
+#include <fcntl.h>
 #include <fmt/core.h>
 #include <sched.h>
 
@@ -14,8 +15,6 @@
 
 namespace redoubt::sandbox {
 namespace {
-
-constexpr char kOwn[] = "/proc/self/ns/net";
 
 using specutils::Expected;
 using specutils::NetworkConfig;
@@ -36,20 +35,15 @@ Expected<T> InNamespace(int netns_fd, const std::function<Expected<T>()>& f) {
   return result;
 }
 
-Expected<TakenNetwork> Take(const NamespaceId& id, const NoteNetwork& note) {
+Expected<TakenNetwork> Take() {
   TakenNetwork taken;
   Expected<NetworkConfig> config = ReadHostNetwork();
   if (!config) return std::unexpected(config.error());
   taken.config = std::move(*config);
-  taken.config.namespace_device = id.device;
-  taken.config.namespace_inode = id.inode;
   for (const specutils::NetworkLink& link : taken.config.links) {
     Expected<UniqueFd> socket = OpenPacketSocket(link);
     if (!socket) return std::unexpected(socket.error());
     taken.sockets.push_back(std::move(*socket));
-  }
-  if (note) {
-    if (Expected<void> r = note(taken.config); !r) return std::unexpected(r.error());
   }
   // The first change. Whatever reaches an interface from here on waits in its socket.
   if (Expected<void> r = RemoveAddresses(taken.config); !r) {
@@ -63,24 +57,23 @@ std::string Named(const std::string& error) { return "--network=sandbox: " + err
 
 }  // namespace
 
-Expected<TakenNetwork> TakeNetwork(int netns_fd, const NoteNetwork& note) {
-  NamespaceEvidence evidence{
-      .target = {}, .target_is_initial = {}, .machine = NamespaceOfMachine(), .caller = NamespaceOfFile(kOwn)};
+Expected<TakenNetwork> TakeNetwork(int netns_fd) {
+  NamespaceEvidence evidence{.target = {},
+                             .target_is_initial = {},
+                             .machine = NamespaceOfMachine(),
+                             .caller = NamespaceOfFile("/proc/self/ns/net")};
   evidence.target = netns_fd < 0 ? evidence.caller : NamespaceOfFd(netns_fd);
   const NamespaceChoice choice = netns_fd < 0 ? NamespaceChoice::kCurrent : NamespaceChoice::kPath;
   return InNamespace<TakenNetwork>(netns_fd, [&]() -> Expected<TakenNetwork> {
     evidence.target_is_initial = InInitialNamespace();
     if (Expected<void> may = CheckTakeable(choice, evidence); !may) return std::unexpected(may.error());
-    Expected<TakenNetwork> taken = Take(*evidence.target, note);
+    Expected<TakenNetwork> taken = Take();
     if (!taken) return std::unexpected(Named(taken.error()));
     return taken;
   });
 }
 
 Expected<void> GiveBackNetwork(int netns_fd, const NetworkConfig& config) {
-  const NamespaceId origin{config.namespace_device, config.namespace_inode};
-  const std::optional<NamespaceId> there = netns_fd < 0 ? NamespaceOfFile(kOwn) : NamespaceOfFd(netns_fd);
-  if (there != origin) return {};
   return InNamespace<void>(netns_fd, [&]() -> Expected<void> {
     Expected<void> r = RestoreAddresses(config);
     if (!r) return std::unexpected(Named(r.error()));
@@ -88,19 +81,28 @@ Expected<void> GiveBackNetwork(int netns_fd, const NetworkConfig& config) {
   });
 }
 
-Expected<BorrowedNetwork> BorrowedNetwork::Borrow() {
-  Expected<TakenNetwork> taken = TakeNetwork(-1);
+Expected<BorrowedNetwork> BorrowedNetwork::Borrow(const std::string& path) {
+  UniqueFd ns;
+  if (!path.empty()) {
+    ns = UniqueFd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+    if (!ns) return std::unexpected(Named(fmt::format("network namespace {}: {}", path, std::strerror(errno))));
+    if (!NamespaceOfFd(ns.get())) return std::unexpected(Named(fmt::format("{} is no namespace", path)));
+  }
+  Expected<TakenNetwork> taken = TakeNetwork(ns ? ns.get() : -1);
   if (!taken) return std::unexpected(taken.error());
-  return BorrowedNetwork(std::move(*taken));
+  return BorrowedNetwork(std::move(ns), std::move(*taken));
 }
 
-BorrowedNetwork::BorrowedNetwork(BorrowedNetwork&& o) noexcept : taken_(std::exchange(o.taken_, std::nullopt)) {}
+BorrowedNetwork::BorrowedNetwork(BorrowedNetwork&& o) noexcept
+    : ns_(std::move(o.ns_)), taken_(std::exchange(o.taken_, std::nullopt)) {}
 
 BorrowedNetwork::~BorrowedNetwork() {
   if (!taken_) return;
   // Before the host answers again, so that no packet is answered twice.
   taken_->sockets.clear();
-  if (Expected<void> r = GiveBackNetwork(-1, taken_->config); !r) fmt::print(stderr, "runsc: {}\n", r.error());
+  if (Expected<void> r = GiveBackNetwork(ns_ ? ns_.get() : -1, taken_->config); !r) {
+    fmt::print(stderr, "runsc: {}; the namespace's interfaces were left without addresses\n", r.error());
+  }
 }
 
 }  // namespace redoubt::sandbox

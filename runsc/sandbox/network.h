@@ -7,8 +7,8 @@
 #ifndef REDOUBT_RUNSC_SANDBOX_NETWORK_H_
 #define REDOUBT_RUNSC_SANDBOX_NETWORK_H_
 
-#include <functional>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "pkg/fd/unique_fd.h"
@@ -23,29 +23,29 @@ struct TakenNetwork {
 };
 
 // Takes over the namespace that `netns_fd` names, or the caller's own if it is -1. The machine's own is refused
-// (namespace_guard.h). `note` is told what will be taken before anything is, so that it can be given back by whoever
-// comes after this process; its error ends the attempt. A failure leaves the namespace as it was. The calling thread
-// stays in its namespace.
-using NoteNetwork = std::function<specutils::Expected<void>(const specutils::NetworkConfig&)>;
-specutils::Expected<TakenNetwork> TakeNetwork(int netns_fd, const NoteNetwork& note = {});
+// (namespace_guard.h). A failure leaves the namespace as it was. The calling thread stays in its namespace.
+specutils::Expected<TakenNetwork> TakeNetwork(int netns_fd);
 
 // Gives the host's stack its addresses and routes again, when the sandbox has ended and the namespace lives on. What is
-// there already stays. Does nothing if the namespace (the caller's own for -1) is not the one they were taken from.
+// there already stays.
 specutils::Expected<void> GiveBackNetwork(int netns_fd, const specutils::NetworkConfig& config);
 
-// The caller's own namespace, taken over for as long as this lives.
+// A network that goes back to its namespace with the end of this object.
 class BorrowedNetwork final {
  public:
-  static specutils::Expected<BorrowedNetwork> Borrow();
+  // The namespace at `path`, or the caller's own if that is empty.
+  static specutils::Expected<BorrowedNetwork> Borrow(const std::string& path);
   BorrowedNetwork(BorrowedNetwork&& o) noexcept;
   BorrowedNetwork& operator=(BorrowedNetwork&&) = delete;
   ~BorrowedNetwork();
 
-  const TakenNetwork& taken() const { return *taken_; }
+  const specutils::NetworkConfig& config() const { return taken_->config; }
+  const std::vector<UniqueFd>& sockets() const { return taken_->sockets; }
 
  private:
-  explicit BorrowedNetwork(TakenNetwork taken) : taken_(std::move(taken)) {}
+  BorrowedNetwork(UniqueFd ns, TakenNetwork taken) : ns_(std::move(ns)), taken_(std::move(taken)) {}
 
+  UniqueFd ns_;  // none: the caller's own
   std::optional<TakenNetwork> taken_;
 };
 

@@ -5,7 +5,6 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -14,8 +13,9 @@
 #include <cerrno>
 #include <cstring>
 
+#include "pkg/platform/kvm/kvm.h"
+#include "runsc/box/box.h"
 #include "runsc/specutils/codec.h"
-#include "runsc/specutils/network.h"
 
 namespace redoubt::sandbox {
 namespace {
@@ -30,13 +30,15 @@ struct Program {
   std::vector<char*> argv;
   std::vector<int> fds;    // become descriptors 0, 1, 2, ... in the child; -1: none. All others close on exec
   std::vector<int> moved;  // the child's own notes
-  pid_t parent;
+  int parent;              // pidfd
+  unsigned long namespaces;
+  uid_t uid;
+  gid_t gid;
 };
 
 [[noreturn, gnu::noinline]] void Exec(Program& p) {
   // Dies with its parent, which may have died before this line.
-  prctl(PR_SET_PDEATHSIG, SIGKILL);
-  if (getppid() != p.parent) _exit(kSetupFailed);
+  if (!box::BeforeExec(p.parent, p.namespaces, p.uid, p.gid)) _exit(kSetupFailed);
   // Out of the way of the target numbers first.
   for (size_t i = 0; i < p.fds.size(); i++)
     p.moved[i] = p.fds[i] < 0 ? -1 : fcntl(p.fds[i], F_DUPFD_CLOEXEC, static_cast<int>(p.fds.size()));
@@ -57,13 +59,19 @@ struct Program {
 
 // With every signal blocked, in the child too: a Ctrl-C at the terminal goes to the whole process group and is the
 // guest's, and comes to it by the connection.
-pid_t Start(const std::vector<std::string>& args, const std::vector<int>& fds) {
-  Program p{.argv = {}, .fds = fds, .moved = std::vector<int>(fds.size()), .parent = getpid()};
+pid_t Start(const std::vector<std::string>& args, const std::vector<int>& fds, int self) {
+  Program p{.argv = {},
+            .fds = fds,
+            .moved = std::vector<int>(fds.size()),
+            .parent = self,
+            .namespaces = box::BirthNamespaces(),
+            .uid = geteuid(),
+            .gid = getegid()};
   for (const std::string& a : args) p.argv.push_back(const_cast<char*>(a.c_str()));
   p.argv.push_back(nullptr);
   // Not fork: that copies page tables, and then each page that either side writes, which takes longer than all the
   // rest. All signals are blocked, so no handler runs in the child.
-  pid_t pid = vfork();
+  pid_t pid = box::Vfork(p.namespaces);
   if (pid == 0) Exec(p);
   return pid;
 }
@@ -98,7 +106,18 @@ Sandbox::Sandbox(Sandbox&& o) noexcept
 Sandbox::~Sandbox() { Kill(); }
 
 Expected<Sandbox> Sandbox::Launch(const LaunchArgs& args) {
-  std::string config = specutils::SerializeOptions(args.options);
+  specutils::SandboxOptions given = args.options;
+  UniqueFd self = PidFd(getpid());
+  if (!self) return Fail("pidfd_open");
+  // What boot could not open itself in its box.
+  UniqueFd kvm;
+  given.kvm_device = ENOENT;
+  if (given.platform == "kvm" || (given.platform == "auto" && platform::kvm::HasHardware())) {
+    int fd = platform::kvm::OpenDevice();
+    given.kvm_device = fd < 0 ? -fd : 0;
+    if (fd >= 0) kvm = UniqueFd(fd);
+  }
+  std::string config = specutils::SerializeOptions(given);
   UniqueFd options(memfd_create("runsc-options", MFD_CLOEXEC));
   if (!options || pwrite(options.get(), config.data(), config.size(), 0) != static_cast<ssize_t>(config.size())) {
     return Fail("options");
@@ -136,14 +155,7 @@ Expected<Sandbox> Sandbox::Launch(const LaunchArgs& args) {
                            .attach = true,
                            .start = args.start,
                            .preserved = static_cast<uint32_t>(args.preserved),
-                           .body = specutils::SerializeSpec(args.spec),
-                           .network = {},
-                           .network_fds = 0};
-  if (args.network != nullptr) {
-    request.network = specutils::SerializeNetwork(args.network->config);
-    for (const UniqueFd& socket : args.network->sockets) request_fds.push_back(socket.get());
-    request.network_fds = static_cast<uint32_t>(args.network->sockets.size());
-  }
+                           .body = specutils::SerializeSpec(args.spec)};
   Sandbox sandbox;
   sandbox.connection_ = args.sentry_fd < 0 ? std::move(pair->first)
                                            : control::Connection(UniqueFd(fcntl(args.sentry_fd, F_DUPFD_CLOEXEC, 3)));
@@ -154,13 +166,16 @@ Expected<Sandbox> Sandbox::Launch(const LaunchArgs& args) {
   }
   if (args.sentry_fd < 0) {
     // Boot, which has more to do, first.
-    sandbox.boot_ = Start({"runsc-sandbox", "boot"}, {null.get(), null.get(), null.get(), options.get(), args.log_fd,
-                                                      args.listen_fd, pair->second.fd()});
+    sandbox.boot_ = Start({"runsc-sandbox", "boot"},
+                          {null.get(), null.get(), null.get(), options.get(), args.log_fd, args.listen_fd,
+                           pair->second.fd(), self.get(), kvm.get()},
+                          self.get());
     if (sandbox.boot_ < 0) return Fail("fork");
     sandbox.boot_pidfd_ = PidFd(sandbox.boot_);
     if (!sandbox.boot_pidfd_) return Fail("pidfd_open");
   }
-  sandbox.gofer_ = Start(gofer_args, gofer_fds);
+  if (given.allow_weak_box) gofer_args[1] = "gofer-weak";
+  sandbox.gofer_ = Start(gofer_args, gofer_fds, self.get());
   if (sandbox.gofer_ < 0) return Fail("fork");
   sandbox.gofer_pidfd_ = PidFd(sandbox.gofer_);
   if (!sandbox.gofer_pidfd_) return Fail("pidfd_open");

@@ -11,7 +11,6 @@
 #include "runsc/control/connection.h"
 #include "runsc/control/protocol.h"
 #include "runsc/sandbox/layout.h"
-#include "runsc/sandbox/network.h"
 #include "runsc/specutils/spec.h"
 
 namespace redoubt::sandbox {
@@ -29,7 +28,6 @@ struct LaunchArgs {
   int listen_fd = -1;                  // where the Sentry is to listen for requests; -1: it does not
   int sentry_fd = -1;  // control::Connection to a running Sentry that the container is to be in; -1: one of its own
   bool start = false;  // at once, without a kStart
-  const TakenNetwork* network = nullptr;  // with `start` and --network=sandbox
 };
 
 // Boot and gofer, children of this process; they die with it. Killed and reaped by the destructor. Only a gofer if the

@@ -117,9 +117,11 @@ std::string SerializeOptions(const SandboxOptions& o) {
                {"log_level", o.log_level},
                {"cpus", o.cpus},
                {"memory", o.memory},
-               {"network", o.network},
                {"rewrite", o.rewrite},
                {"io_uring", o.io_uring},
+               {"network", static_cast<uint8_t>(o.network)},
+               {"allow_weak_box", o.allow_weak_box},
+               {"kvm_device", o.kvm_device},
                {"report_missing", o.report_missing}});
 }
 
@@ -130,8 +132,10 @@ Expected<SandboxOptions> ParseOptions(const std::string& bytes) {
     o.log_level = j.at("log_level");
     o.cpus = j.at("cpus");
     o.memory = j.at("memory");
-    o.network = j.at("network");
     o.report_missing = j.at("report_missing");
+    o.allow_weak_box = j.at("allow_weak_box");
+    o.kvm_device = j.at("kvm_device");
+    o.network = j.at("network").get<uint8_t>() == 0 ? NetworkMode::kNone : NetworkMode::kSandbox;
     o.rewrite = j.at("rewrite");
     o.io_uring = j.at("io_uring");
   });

@@ -5,8 +5,6 @@
 #include <nlohmann/json.hpp>
 #include <stdexcept>
 
-#include "runsc/msgpack/msgpack.h"
-
 namespace redoubt::specutils {
 namespace {
 
@@ -67,21 +65,14 @@ std::string SerializeNetwork(const NetworkConfig& config) {
                       {"type", r.type},
                       {"protocol", r.protocol}});
   }
-  std::vector<uint8_t> packed = Json::to_msgpack({{"device", config.namespace_device},
-                                                  {"inode", config.namespace_inode},
-                                                  {"links", links},
-                                                  {"routes", routes},
-                                                  {"notes", config.notes}});
+  std::vector<uint8_t> packed = Json::to_msgpack({{"links", links}, {"routes", routes}, {"notes", config.notes}});
   return std::string(packed.begin(), packed.end());
 }
 
 Expected<NetworkConfig> DeserializeNetwork(const std::string& text) {
   NetworkConfig config;
-  if (!msgpack::IsShallow(text)) return std::unexpected("internal error: network configuration: nested too deep");
   try {
     Json j = Json::from_msgpack(text);
-    config.namespace_device = j.at("device");
-    config.namespace_inode = j.at("inode");
     for (const Json& l : j.at("links")) {
       NetworkLink link{.name = l.at("name"),
                        .index = l.at("index"),

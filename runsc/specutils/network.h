@@ -32,10 +32,9 @@ struct NetworkLink {
 };
 
 struct NetworkConfig {
-  uint64_t namespace_device = 0, namespace_inode = 0;  // of which namespace (namespaces(7))
-  std::vector<NetworkLink> links;                      // one packet socket each goes with them, in this order
-  std::vector<netstack::RouteEntry> routes;            // interface_index: the host's
-  std::vector<std::string> notes;                      // what could not be taken over, a line each, for the log
+  std::vector<NetworkLink> links;            // one packet socket each goes with them, in this order
+  std::vector<netstack::RouteEntry> routes;  // interface_index: the host's
+  std::vector<std::string> notes;            // what could not be taken over, a line each, for the log
   friend bool operator==(const NetworkConfig&, const NetworkConfig&) = default;
 };
 

@@ -8,9 +8,7 @@ namespace {
 using netstack::Address;
 
 NetworkConfig Example() {
-  return {.namespace_device = 4,
-          .namespace_inode = uint64_t{1} << 40,
-          .links = {{.name = "eth0",
+  return {.links = {{.name = "eth0",
                      .index = 7,
                      .mtu = 1400,
                      .mac = {{2, 0, 0, 0, 0, 255}},

@@ -344,11 +344,11 @@ bool Resources::empty() const {
          cpuset_cpus.empty() && cpuset_mems.empty() && !pids_limit && unified.empty();
 }
 
-NetworkMode ResolveNetwork(NetworkMode asked, const Spec& spec) {
-  if (asked != NetworkMode::kAuto) return asked;
-  bool has = std::any_of(spec.namespaces.begin(), spec.namespaces.end(),
-                         [](const Namespace& n) { return n.type == "network"; });
-  return has ? NetworkMode::kSandbox : NetworkMode::kNone;
+const Namespace* Spec::FindNamespace(const std::string& type) const {
+  for (const Namespace& ns : namespaces) {
+    if (ns.type == type) return &ns;
+  }
+  return nullptr;
 }
 
 bool Mount::is_bind() const {

@@ -92,18 +92,16 @@ struct Spec {
   Hooks hooks;
   std::map<std::string, std::string> annotations;
   std::vector<Namespace> namespaces;
+  const Namespace* FindNamespace(const std::string& type) const;  // null: that of the caller
   std::string cgroups_path;
   Resources resources;
 };
 
 // Where the guest's network comes from.
 enum class NetworkMode : uint8_t {
-  kAuto,     // kSandbox if the configuration has a network namespace, else kNone
   kNone,     // a loopback
   kSandbox,  // the interfaces of a network namespace, with the sandbox's own stack on them
 };
-// With kAuto resolved.
-NetworkMode ResolveNetwork(NetworkMode asked, const Spec& spec);
 
 // How the sandbox is to be run, whatever the container is.
 struct SandboxOptions {
@@ -114,8 +112,10 @@ struct SandboxOptions {
   int log_level = 2;  // log::Level
   int cpus = 1;
   uint64_t memory = 0;  // bytes the guest may use
-  NetworkMode network = NetworkMode::kAuto;
+  NetworkMode network = NetworkMode::kNone;
   bool report_missing = false;
+  bool allow_weak_box = false;  // a wall that the host does not let us build is done without
+  int kvm_device = 0;           // 0: boot is given /dev/kvm; otherwise the errno of why not
 };
 
 // Errors are one line that names the file and the field.

@@ -164,8 +164,9 @@ size_t FdLink::Receive(PacketList& into) {
     size_t n = 0;
     for (; n < kBatch; n++) {
       s.Prepare(n, virtio, capacity);
-      // SAFETY: the iovecs name this slot's own chunks and header, alive and unshared.
-      ssize_t r = readv(options_.fd, s.slots[n].iov.data(), static_cast<int>(s.slots[n].iov_count));
+      // SAFETY: the iovecs name this slot's own chunks and header, alive and unshared. preadv2(2) and pwritev2(2) at -1
+      // are readv(2) and writev(2), of which the Sentry has no other use.
+      ssize_t r = preadv2(options_.fd, s.slots[n].iov.data(), static_cast<int>(s.slots[n].iov_count), -1, 0);
       stats_.receive_calls.fetch_add(1, std::memory_order_relaxed);
       if (r <= 0) break;  // EAGAIN, or a device that is down or gone
       take(n, static_cast<size_t>(r), false);
@@ -201,7 +202,7 @@ size_t FdLink::WriteTap(PacketList& frames) {
       (void)frame->data.PullUp(std::min(frame->data.size(), Buffer::kMaxContiguous));
     size_t n = first + frame->data.ToIovec(0, std::span(iov).subspan(first));
     // SAFETY: the iovecs name bytes that the packet holds references to.
-    ssize_t r = writev(options_.fd, iov.data(), static_cast<int>(n));
+    ssize_t r = pwritev2(options_.fd, iov.data(), static_cast<int>(n), -1, 0);
     stats_.send_calls.fetch_add(1, std::memory_order_relaxed);
     if (r < 0) {
       stats_.send_errors.fetch_add(1, std::memory_order_relaxed);

@@ -77,7 +77,7 @@ void Sniffer::Record(const Packet& frame) {
   if (bytes.view_count() > iov.size() - 1) (void)bytes.PullUp(std::min(kept, Buffer::kMaxContiguous));
   size_t n = 1 + bytes.ToIovec(0, std::span(iov).subspan(1));
   // SAFETY: the iovecs name the header above and bytes that `bytes` holds references to.
-  (void)!writev(options_.fd, iov.data(), static_cast<int>(n));
+  (void)!pwritev2(options_.fd, iov.data(), static_cast<int>(n), -1, 0);
 }
 
 }  // namespace redoubt::netstack

@@ -5,6 +5,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <cerrno>
+
 #include "pkg/log/log.h"
 
 namespace redoubt::platform::kvm {
@@ -13,7 +15,16 @@ Fd::~Fd() {
   if (fd_ >= 0) close(fd_);
 }
 
+namespace {
+int g_device = kNoHostDevice;
+}  // namespace
+
+void SetHostDevice(int device) { g_device = device; }
+int HostDevice() { return g_device; }
+
 Result<Fd> Api::Open() {
+  if (g_device >= 0) return Fd(std::exchange(g_device, -EBUSY));
+  if (g_device != kNoHostDevice) return Err(-g_device);
   int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
   if (fd < 0) return ErrFromHost();
   return Fd(fd);

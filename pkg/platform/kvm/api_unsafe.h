@@ -69,6 +69,10 @@ Result<int> Ioctl(Api& api, int fd, unsigned long request, T* argument) {
 
 // The real one.
 Api& HostApi();
+// What its Open gives, instead of opening: a descriptor, which it then owns, or the errno negated. Once, at the start.
+void SetHostDevice(int device);
+int HostDevice();
+inline constexpr int kNoHostDevice = -0x10000;
 
 // A mapping that goes with it.
 class Mapping final {

@@ -1,8 +1,10 @@
 #include "pkg/platform/kvm/kvm.h"
 
 #include <cpuid.h>
+#include <fcntl.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <utility>
 
 #include "pkg/platform/kvm/address_space.h"
@@ -41,12 +43,19 @@ Result<std::unique_ptr<Platform>> Create(Api& api, const Requirements& requireme
   return std::unique_ptr<Platform>(new Kvm(std::move(machine), requirements.memory_fd));
 }
 
+int OpenDevice() {
+  int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+  return fd >= 0 ? fd : -errno;
+}
+
+void UseDevice(int device) { SetHostDevice(device); }
+
 bool HasHardware() {
   // VMX: SDM vol. 3, 24.6. SVM: APM vol. 2, 15.4.
   uint32_t a = 0, b = 0, c = 0, d = 0;
   bool vmx = __get_cpuid(1, &a, &b, &c, &d) != 0 && (c >> 5 & 1) != 0;
   bool svm = __get_cpuid(0x80000001, &a, &b, &c, &d) != 0 && (c >> 2 & 1) != 0;
-  return (vmx || svm) && access("/dev/kvm", R_OK | W_OK) == 0;
+  return (vmx || svm) && (HostDevice() >= 0 || access("/dev/kvm", R_OK | W_OK) == 0);
 }
 
 }  // namespace redoubt::platform::kvm

@@ -23,6 +23,11 @@ class Api;
 // With another way to the host, which outlives the platform: for tests.
 Result<std::unique_ptr<Platform>> Create(Api& api, const Requirements& requirements);
 
+// /dev/kvm for a process that cannot open it itself: a descriptor, or the errno negated.
+int OpenDevice();
+// Of such a process: Create uses this, of OpenDevice, and takes it over.
+void UseDevice(int device);
+
 // Whether the processor offers virtualization and /dev/kvm may be opened. Where it does not, KVM (if there is any) is
 // emulated, and slower than every other platform. Microseconds.
 bool HasHardware();

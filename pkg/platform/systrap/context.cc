@@ -1,6 +1,7 @@
 #include "pkg/platform/systrap/context.h"
 
 #include <linux/audit.h>
+#include <poll.h>
 #include <signal.h>
 #include <x86intrin.h>
 
@@ -45,7 +46,7 @@ bool WaitForStub(Slot& slot) {
     } else {
       // It has lost its processor.
       timespec ts{.tv_sec = 0, .tv_nsec = 50'000};
-      nanosleep(&ts, nullptr);
+      (void)ppoll(nullptr, 0, &ts, nullptr);
       if (n > 20'000 + 100'000) {
         // It only pretends to be in the stub. Nobody is to wait for it again.
         LOG_WARNING("systrap: a guest thread does not obey; killing its process {}", slot.process.pid());

@@ -64,6 +64,8 @@ Result<std::shared_ptr<Host>> Host::Create(int memory_fd, int spares) {
   host->wanted_spares_ = spares;
   host->memory_fd_ = memory_fd;
   cpu_set_t cpus;
+  // Asked for now, when it may still be.
+  AllCpus();
   if (sched_getaffinity(0, sizeof(cpus), &cpus) == 0) host->cpus_ = std::max(1, CPU_COUNT(&cpus));
   host->control_ = TRY(ControlFile::Create());
   host->control_->global().spins.store(kGuestSpins);

@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <sys/sysmacros.h>
+#include <sys/xattr.h>
 
 #include <algorithm>
 
@@ -297,6 +298,11 @@ Result<std::string> GoferInode::GetXattr(std::string_view name) {
 
 Result<> GoferInode::SetXattr(std::string_view name, std::string_view value, int flags) {
   return file_->SetXattr(name, value, static_cast<uint32_t>(flags));
+}
+
+Result<> GoferInode::RemoveXattr(std::string_view name) {
+  // 9P has no message for it: an empty value that replaces (as Linux's client does).
+  return file_->SetXattr(name, {}, XATTR_REPLACE);
 }
 
 Result<std::vector<std::string>> GoferInode::ListXattr() {

@@ -51,6 +51,7 @@ class GoferInode final : public vfs::Inode, public memmap::Mappable, public Idle
   Result<std::string> GetXattr(std::string_view name) override;
   Result<> SetXattr(std::string_view name, std::string_view value, int flags) override;
   Result<std::vector<std::string>> ListXattr() override;
+  Result<> RemoveXattr(std::string_view name) override;
   Result<RefPtr<RefCounted>> bound_socket() override;
   Result<> set_bound_socket(RefPtr<RefCounted> socket) override;
   RefPtr<RefCounted>* fifo_slot() override { return &fifo_; }

@@ -11,6 +11,7 @@
 #include "pkg/abi/linux/termios.h"
 #include "pkg/sentry/fsimpl/host/host_inode.h"
 #include "pkg/sentry/fsimpl/host/host_terminal.h"
+#include "pkg/sentry/fsimpl/host/poller.h"
 #include "pkg/sentry/vfs/anon_inode.h"
 
 namespace redoubt::host {
@@ -140,6 +141,8 @@ Result<RefPtr<vfs::FileDescription>> Import(int fd, int flags, uint32_t uid, uin
   vfs::Path path = PathOf(inode);
   return RefPtr<vfs::FileDescription>(MakeRef<HostDescription>(std::move(inode), std::move(path), flags));
 }
+
+void Prepare() { (void)Poller::Get(); }
 
 RefPtr<tty::Terminal> TerminalOf(vfs::FileDescription& file) {
   auto* description = dynamic_cast<HostDescription*>(&file);

@@ -20,6 +20,9 @@ namespace redoubt::host {
 // pkg/hostio. SIGPIPE must be ignored in the process.
 Result<RefPtr<vfs::FileDescription>> Import(int fd, int flags, uint32_t uid, uint32_t gid);
 
+// Opens what Import needs of the host besides the descriptor itself, for a process that may open nothing later.
+void Prepare();
+
 // The terminal behind a description made by Import, or null if that is none: for SetForeground, SetConsole, and signals
 // that the host sends on.
 RefPtr<tty::Terminal> TerminalOf(vfs::FileDescription& file);

@@ -71,10 +71,9 @@ clock::Nanoseconds Time(const timespec& ts) { return clock::FromTimespec(ts); }
 
 Result<RefPtr<HostInode>> HostInode::Create(int fd, uint32_t uid, uint32_t gid) {
   struct stat st;
-  if (::fstat(fd, &st) != 0) {
-    Errno error(errno);
+  if (Result<> r = hostio::Stat(fd, st); !r) {
     ::close(fd);
-    return Err(error);
+    return Err(r.error());
   }
   Kind kind;
   abi::Termios termios;
@@ -129,7 +128,7 @@ HostInode::~HostInode() {
 
 Result<vfs::Attributes> HostInode::GetAttributes() {
   struct stat st;
-  if (::fstat(fd_, &st) != 0) return ErrFromHost();
+  TRY(hostio::Stat(fd_, st));
   return vfs::Attributes{.mode = type_ | (st.st_mode & 07777),
                          .uid = uid_,
                          .gid = gid_,
@@ -185,10 +184,9 @@ Result<size_t> HostInode::Read(IoSequence& dst) {
   if (dst.empty()) return size_t{0};
   return ReadBy(dst, [this](void* data, size_t size) -> ssize_t {
     switch (kind_) {
-      case Kind::kSocket:
-        return ::recv(fd_, data, size, MSG_DONTWAIT);
       case Kind::kRegular:
         return Whole(size, [&](size_t done) { return io_.Read({static_cast<std::byte*>(data) + done, size - done}); });
+      case Kind::kSocket:  // with RWF_NOWAIT since Linux 6.4
       case Kind::kPipe: {
         iovec iov{data, size};
         ssize_t n = ::preadv2(fd_, &iov, 1, -1, RWF_NOWAIT);
@@ -268,7 +266,8 @@ Result<> HostInode::Sync() {
 
 waiter::EventMask HostInode::Poll(waiter::EventMask mask) const {
   pollfd p{.fd = fd_, .events = static_cast<short>(mask & 0x7fff), .revents = 0};
-  if (::poll(&p, 1, 0) <= 0) return 0;
+  constexpr timespec kNow{};
+  if (::ppoll(&p, 1, &kNow, nullptr) <= 0) return 0;
   return static_cast<waiter::EventMask>(static_cast<unsigned short>(p.revents));
 }
 

@@ -22,6 +22,8 @@ Poller::Poller() : epoll_fd_(::epoll_create1(EPOLL_CLOEXEC)) {
     // Signals are for the threads that expect them.
     sigset_t all;
     ::sigfillset(&all);
+    // But for those that the thread itself causes: blocked, they would kill without a report.
+    for (int fault : {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGSYS}) ::sigdelset(&all, fault);
     ::pthread_sigmask(SIG_SETMASK, &all, nullptr);
     ::pthread_setname_np(::pthread_self(), "host-poller");
     Run();
