@@ -56,8 +56,6 @@ Result<> Ioctl(int fd, uint32_t command, void* argument);
 // read(2), send(2) with MSG_NOSIGNAL, for sockets whose other end answers soon: a thread waits.
 Result<size_t> Receive(int socket, std::span<std::byte> dst);
 Result<size_t> Send(int socket, std::span<const std::byte> src);
-// The same without waiting: EAGAIN if there is no room.
-Result<size_t> SendNow(int socket, std::span<const std::byte> src);
 
 }  // namespace redoubt::hostio
 

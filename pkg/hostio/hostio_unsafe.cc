@@ -50,15 +50,6 @@ Result<size_t> Wait(const Ring::Request& request, Call&& call) {
   return Block(call);
 }
 
-// By sendmsg(2), which sends descriptors too, so that filters need allow no second call.
-ssize_t SendMessage(int socket, std::span<const std::byte> src, int flags) {
-  iovec part{const_cast<std::byte*>(src.data()), src.size()};
-  msghdr message{};
-  message.msg_iov = &part;
-  message.msg_iovlen = 1;
-  return ::sendmsg(socket, &message, flags);
-}
-
 // What the ring takes at once; the calls may do less than they are asked.
 uint32_t Bounded(size_t size) { return static_cast<uint32_t>(size < (1u << 30) ? size : 1u << 30); }
 
@@ -126,17 +117,17 @@ Result<size_t> Receive(int socket, std::span<std::byte> dst) {
   return Block([&] { return ::read(socket, dst.data(), dst.size()); });
 }
 
-Result<size_t> SendNow(int socket, std::span<const std::byte> src) {
-  ssize_t n = SendMessage(socket, src, MSG_NOSIGNAL | MSG_DONTWAIT);
-  if (n < 0) return ErrFromHost();
-  return static_cast<size_t>(n);
-}
-
 Result<size_t> Send(int socket, std::span<const std::byte> src) {
   // There is room, nearly always.
-  Result<size_t> sent = SendNow(socket, src);
-  if (sent || sent.error() != Errno(EAGAIN)) return sent;
-  return Block([&] { return SendMessage(socket, src, MSG_NOSIGNAL); });
+  // sendmsg(2) for one part: a call that is made anyway, so that the filter need not have another.
+  iovec part{const_cast<std::byte*>(src.data()), src.size()};
+  msghdr message{};
+  message.msg_iov = &part;
+  message.msg_iovlen = 1;
+  ssize_t n = ::sendmsg(socket, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+  if (n >= 0) return static_cast<size_t>(n);
+  if (errno != EAGAIN) return ErrFromHost();
+  return Block([&] { return ::sendmsg(socket, &message, MSG_NOSIGNAL); });
 }
 
 }  // namespace redoubt::hostio

@@ -21,6 +21,7 @@
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -50,6 +51,11 @@ using redoubt::seccomp::kSelf;
 const std::map<std::string, uint64_t>& Constants() {
   static const std::map<std::string, uint64_t> constants = {
       {"SELF", kSelf},
+      NAMED(SOCK_CLOEXEC),
+      NAMED(SOCK_NONBLOCK),
+      NAMED(MFD_CLOEXEC),
+      NAMED(F_GET_SEALS),
+      NAMED(F_SETFL),
       NAMED(PROT_EXEC),
       NAMED(CLONE_VM),
       NAMED(CLONE_FS),
@@ -70,7 +76,6 @@ const std::map<std::string, uint64_t>& Constants() {
       NAMED(FALLOC_FL_KEEP_SIZE),
       NAMED(MADV_DONTNEED),
       NAMED(MADV_FREE),
-      NAMED(MADV_REMOVE),
       NAMED(MADV_DONTDUMP),
       NAMED(MADV_HUGEPAGE),
       NAMED(MADV_NOHUGEPAGE),

@@ -29,6 +29,7 @@
 #include "pkg/sentry/pgalloc/memory_file.h"
 #include "pkg/sentry/pipe/pipe.h"
 #include "pkg/sentry/socket/inet/inet.h"
+#include "pkg/sentry/socket/inet/link_events.h"
 #include "pkg/sentry/socket/inet/network.h"
 #include "pkg/sentry/socket/socket.h"
 #include "pkg/sentry/socket/unix/unix.h"
@@ -40,11 +41,13 @@
 #include "runsc/boot/control_server.h"
 #include "runsc/boot/crash.h"
 #include "runsc/boot/mounts.h"
+#include "runsc/boot/network.h"
 #include "runsc/boot/service.h"
 #include "runsc/control/connection.h"
 #include "runsc/control/protocol.h"
 #include "runsc/sandbox/layout.h"
 #include "runsc/specutils/codec.h"
+#include "runsc/specutils/network.h"
 #include "runsc/specutils/spec.h"
 
 namespace redoubt::boot {
@@ -128,7 +131,6 @@ int BootMain() {
   signal(SIGPIPE, SIG_IGN);
   BlockSignals();
   fcntl(sandbox::kConnectionFd, F_SETFD, FD_CLOEXEC);
-  fcntl(sandbox::kConnectionFd, F_SETFL, O_NONBLOCK);
   control::Connection connection{UniqueFd(sandbox::kConnectionFd)};
   UniqueFd listener;
   if (fcntl(sandbox::kListenFd, F_SETFD, FD_CLOEXEC) == 0) listener = UniqueFd(sandbox::kListenFd);
@@ -140,7 +142,7 @@ int BootMain() {
     log::Configure(STDERR_FILENO, log::Level::kError);
   }
   InstallCrashHandler(&SyscallName);
-  if (auto r = EnterBox(*options); !r) return Refuse(connection, r.error());
+  if (auto in_box = EnterBox(*options); !in_box) return Refuse(connection, in_box.error());
   rlimit limit{};
   getrlimit(RLIMIT_NOFILE, &limit);
   limit.rlim_cur = limit.rlim_max;
@@ -177,6 +179,12 @@ int BootMain() {
       LOG_INFO("no io_uring here ({}): host files are read by threads that block", ring.error().name());
     }
   }
+  inetsock::LinkEvents* link_events = nullptr;
+  if (options->network == specutils::NetworkMode::kSandbox) {
+    Result<std::unique_ptr<inetsock::LinkEvents>> made = inetsock::LinkEvents::Create(events);
+    if (!made) return Refuse(connection, fmt::format("cannot receive frames: {}", made.error().name()));
+    events = link_events = made->release();
+  }
   fiber::Executor* executor =
       fiber::ThreadedExecutor::Create({.slots = options->cpus, .thread_name = "runsc", .events = events}).release();
   (*vdso)->StartClock(*executor);
@@ -194,7 +202,7 @@ int BootMain() {
   dev::RegisterDevices({.controlling_terminal = ControllingTerminal});
   devpts::RegisterDevices();
   socket::RegisterFamily(AF_UNIX, unixsock::UnixFamily());
-  // --network=none: a loopback and nothing else.
+  // All of --network=none, and the beginning of the others.
   auto* network = new inetsock::Network(*executor);
   if (Result<> r = network->AddLoopback(); !r) {
     return Refuse(connection, fmt::format("cannot make the loopback interface: {}", r.error().name()));
@@ -203,13 +211,30 @@ int BootMain() {
   RegisterFilesystems(*kernel, *network);
   if (options->strace) syscalls::SetTracer(strace::Trace);
 
+  // What the CLI has taken over of the container's network namespace.
+  auto configure = [network, link_events](const std::string& body, std::vector<UniqueFd> fds) -> OrFailure<void> {
+    if (link_events == nullptr) return {};
+    Expected<specutils::NetworkConfig> config = specutils::DeserializeNetwork(body);
+    if (!config) return boot::Fail(config.error());
+    if (config->links.size() != fds.size()) return boot::Fail("internal error: not one socket a link");
+    Expected<void> done = ConfigureNetwork(*network, *link_events, *config, std::move(fds));
+    if (!done) return boot::Fail(done.error());
+    return {};
+  };
+  auto confine = [name = (*platform)->name(), link_events]() -> OrFailure<void> {
+    auto confined = Confine(name, link_events != nullptr ? "sandbox" : "none");
+    if (!confined) return boot::Fail(confined.error());
+    return {};
+  };
   auto* service = new Service(
-      *kernel, *options, {.last_words = [report = options->report_missing] { return report ? MissingCalls() : ""; }});
+      *kernel, *options,
+      {.configure = configure, .before_first_instruction = confine, .last_words = [report = options->report_missing] {
+         return report ? MissingCalls() : "";
+       }});
   auto* server = new ControlServer(*executor, std::move(listener),
                                    [service](RefPtr<Peer> peer, control::Request request, std::vector<UniqueFd> fds) {
                                      service->Handle(std::move(peer), std::move(request), std::move(fds));
                                    });
-  if (auto r = ConfineOnFiber(*executor, (*platform)->name(), "none"); !r) return Refuse(connection, r.error());
   // Who has started us has gone before he asked for anything.
   service->set_first_peer(server->Add(std::move(connection), [] { _exit(sandbox::kSetupFailed); }));
   server->Run();

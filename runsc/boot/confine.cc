@@ -6,7 +6,6 @@
 
 #include <cerrno>
 #include <cstring>
-#include <latch>
 
 #include "pkg/log/log.h"
 #include "pkg/platform/kvm/kvm.h"
@@ -20,16 +19,13 @@
 namespace redoubt::boot {
 
 specutils::Expected<void> EnterBox(const specutils::SandboxOptions& options) {
-  auto missing = box::EnterSentryBox({
-      .allow_weak = options.allow_weak_box,
-      .parent_pidfd = options.has_parent ? sandbox::kParentFd : -1,
-      .first_closed = sandbox::kFirstOtherFd,
-  });
+  auto missing = box::EnterSentryBox({.allow_weak = options.allow_weak_box,
+                                      .parent_pidfd = fcntl(sandbox::kParentFd, F_GETFD) >= 0 ? sandbox::kParentFd : -1,
+                                      .first_closed = sandbox::kFirstClosedFd});
   if (!missing) return std::unexpected(missing.error());
   for (const std::string& wall : *missing) LOG_ERROR("--allow-weak-box: the sandbox goes without: {}", wall);
-  fcntl(sandbox::kParentFd, F_SETFD, FD_CLOEXEC);
-  fcntl(sandbox::kKvmFd, F_SETFD, FD_CLOEXEC);
-  platform::kvm::UseDevice(options.kvm_error == 0 ? sandbox::kKvmFd : -options.kvm_error);
+  for (int fd : {sandbox::kParentFd, sandbox::kKvmFd}) fcntl(fd, F_SETFD, FD_CLOEXEC);
+  platform::kvm::UseDevice(options.kvm_device == 0 ? sandbox::kKvmFd : -options.kvm_device);
   return {};
 }
 
@@ -50,18 +46,6 @@ specutils::Expected<void> Confine(std::string_view platform, std::string_view ne
         std::strerror(r.error().value())));
   }
   return {};
-}
-
-specutils::Expected<void> ConfineOnFiber(fiber::Executor& executor, std::string_view platform,
-                                         std::string_view network) {
-  specutils::Expected<void> result;
-  std::latch done(1);
-  executor.Spawn([&] {
-    result = Confine(platform, network);
-    done.count_down();
-  });
-  done.wait();
-  return result;
 }
 
 // The guest's numbers are the host's.

@@ -5,23 +5,17 @@
 #include <cstdint>
 #include <string_view>
 
-#include "pkg/fiber/fiber.h"
 #include "runsc/specutils/spec.h"
 
 namespace redoubt::boot {
 
-// The first: into the box (runsc/box), with the descriptors that boot was given (runsc/sandbox/layout.h). While there
-// is one thread.
+// The first: into the box (runsc/box), with what the sandbox was given. While there is one thread.
 specutils::Expected<void> EnterBox(const specutils::SandboxOptions& options);
 
-// Once everything that is ever opened is open, and before the first guest process exists: undumpable, and under the
-// filter of the platform (Platform::name) and network, all threads. An error is one line for the user, and the guest
-// must not be run.
+// Best on a fiber. Once everything that is ever opened is open, and before the first guest process exists: undumpable,
+// and under the filter of the platform (Platform::name) and network, all threads. An error is one line for the user,
+// and the guest must not be run.
 specutils::Expected<void> Confine(std::string_view platform, std::string_view network);
-
-// The same by a fiber, for which the calling thread waits: the main thread would need another for it.
-specutils::Expected<void> ConfineOnFiber(fiber::Executor& executor, std::string_view platform,
-                                         std::string_view network);
 
 // The name of a host's system call, for reports; empty if it has none. Async-signal-safe.
 std::string_view SyscallName(uint64_t number);

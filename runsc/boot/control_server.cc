@@ -4,7 +4,6 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
 #include <cerrno>
 #include <memory>
@@ -82,6 +81,7 @@ ControlServer::ControlServer(fiber::Executor& executor, UniqueFd listener, Handl
 }
 
 RefPtr<Peer> ControlServer::Add(control::Connection connection, Peer::Gone gone) {
+  fcntl(connection.fd(), F_SETFL, O_NONBLOCK);
   sync::MutexLock lock(mu_);
   RefPtr<Peer> peer(new Peer(*this, std::move(connection), next_id_++));
   peer->gone_ = std::move(gone);
@@ -102,8 +102,8 @@ void ControlServer::CloseLocked(Peer& peer) {
   if (peer.state_ == Peer::State::kClosed) return;
   peer.state_ = Peer::State::kClosed;
   epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, peer.connection_.fd(), nullptr);
-  // The other end sees it now, whoever holds this one. What it had sent is thrown away (the socket does not block): a
-  // socket that is closed with something unread makes its peer lose what he has not read yet (ECONNRESET).
+  // The other end sees it now, whoever holds this one. What it had sent is thrown away: a socket that is closed with
+  // something unread makes its peer lose what he has not read yet (ECONNRESET).
   shutdown(peer.connection_.fd(), SHUT_RDWR);
   char byte = 0;
   while (read(peer.connection_.fd(), &byte, 1) > 0) {

@@ -122,6 +122,11 @@ OrFailure<RefPtr<Container>> Service::Create(const Request& request, Fds fds, bo
                   spec->hostname);
     }
     if (request.start) {
+      if (first) {
+        // There will be no kStart.
+        fiber::MutexLock lock(start_mu_);
+        configured_ = true;
+      }
       if (OrFailure<void> r = BeforeStart(); !r) return std::unexpected(r.error());
     }
     return Container::Create(kernel_, name, *spec, std::move(fds), request.preserved, request.start);

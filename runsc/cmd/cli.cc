@@ -46,7 +46,11 @@ void AddFlags(CLI::App& app, Flags& flags) {
                  "how guest code is run: systrap (fast), ptrace (anywhere), kvm, or auto (the fastest that works)")
       ->envname("RUNSC_PLATFORM")
       ->capture_default_str();
-  app.add_option("--network", flags.network, "what network the guest has: none")->capture_default_str();
+  app.add_option(
+      "--network", flags.network,
+      "what network the guest has: sandbox (the interfaces of the network namespace that config.json names, or "
+      "else of the current one, with a stack of the sandbox's own) or none (a loopback); default: sandbox if "
+      "config.json has a network namespace");
   app.add_option("--debug-log", flags.debug_log, "directory for log files");
   app.add_flag("--debug", flags.debug, "log more");
   app.add_flag("--strace", flags.strace, "log every system call of the guest (to stderr without --debug-log)");

@@ -89,8 +89,8 @@ specutils::Expected<container::Settings> ToSettings(const Flags& flags) {
     return std::unexpected(
         fmt::format("unknown platform \"{}\"; there are: auto, systrap, ptrace, kvm", flags.platform));
   }
-  if (flags.network != "none") {
-    return std::unexpected(fmt::format("unknown network \"{}\"; there is: none", flags.network));
+  if (!flags.network.empty() && flags.network != "none" && flags.network != "sandbox") {
+    return std::unexpected(fmt::format("unknown network \"{}\"; there are: sandbox, none", flags.network));
   }
   specutils::Expected<int> log_fd = OpenLog(flags);
   if (!log_fd) return std::unexpected(log_fd.error());
@@ -99,6 +99,8 @@ specutils::Expected<container::Settings> ToSettings(const Flags& flags) {
   s.systemd_cgroup = flags.systemd_cgroup;
   s.ignore_cgroups = flags.ignore_cgroups;
   s.log_fd = *log_fd;
+  if (flags.network == "sandbox") s.network = container::Network::kSandbox;
+  if (flags.network == "none") s.network = container::Network::kNone;
   s.warn = [&flags](const std::string& what) { Warn(flags, what); };
   specutils::SandboxOptions& o = s.options;
   o.platform = flags.platform;

@@ -22,7 +22,7 @@ struct Flags {
   std::string log;
   std::string log_format = "text";
   std::string platform = "auto";
-  std::string network = "none";
+  std::string network;
   std::string debug_log;
   std::string rootless = "auto";
   bool systemd_cgroup = false;

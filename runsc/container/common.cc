@@ -16,6 +16,8 @@
 #include "pkg/log/log.h"
 #include "runsc/container/hooks.h"
 #include "runsc/container/internal.h"
+#include "runsc/sandbox/network.h"
+#include "runsc/specutils/network.h"
 
 namespace redoubt::container {
 
@@ -62,7 +64,8 @@ Outcome<control::Reply> Answer(const control::Connection& connection, const std:
   return std::move(*reply);
 }
 
-Outcome<control::Reply> Ask(const Settings& settings, const State& state, const control::Request& request, bool wait) {
+Outcome<control::Reply> Ask(const Settings& settings, const State& state, const control::Request& request, bool wait,
+                            const std::vector<UniqueFd>& fds) {
   Outcome<control::Connection> connection = Connect(settings, state);
   if (!connection) return std::unexpected(connection.error());
   if (wait) {
@@ -71,7 +74,9 @@ Outcome<control::Reply> Ask(const Settings& settings, const State& state, const 
   }
   control::Request named = request;
   named.container = state.id;
-  if (Result<> sent = connection->Send(control::Serialize(named)); !sent) {
+  std::vector<int> numbers;
+  for (const UniqueFd& fd : fds) numbers.push_back(fd.get());
+  if (Result<> sent = connection->Send(control::Serialize(named), numbers); !sent) {
     return Fail(state.id, fmt::format("container not running: its sandbox takes no request ({})", sent.error().name()));
   }
   return Answer(*connection, state.id);
@@ -142,10 +147,40 @@ bool AwaitGone(const HostProcess& process, int milliseconds) {
   return poll(&p, 1, milliseconds) > 0;
 }
 
+// To the namespace that the configuration names; one made for the container has gone with it.
+void GiveBackNetwork(const Settings& settings, const Entry& entry) {
+  std::optional<std::string> bytes = entry.LoadNetwork();
+  if (!bytes) return;
+  Expected<specutils::NetworkConfig> config = specutils::DeserializeNetwork(*bytes);
+  Outcome<specutils::Spec> spec = SpecOf(entry);
+  const specutils::Namespace* ns = spec ? spec->FindNamespace("network") : nullptr;
+  if (!config || ns == nullptr || ns->path.empty()) return;
+  UniqueFd fd(open(ns->path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!fd) return;
+  if (Expected<void> r = sandbox::GiveBackNetwork(fd.get(), *config); !r) {
+    settings.warn(fmt::format("container \"{}\": {}; the interfaces in {} were left without addresses",
+                              entry.state().id, r.error(), ns->path));
+  }
+}
+
+// What the state does not tell: its Sentry may be there all the same, and ends its processes if asked.
+void EndUnknown(const Settings& settings, const State& state) {
+  State guess = state;
+  guess.sandbox = state.id;
+  Outcome<control::Connection> connection = Connect(settings, guess);
+  if (!connection) return;
+  control::Request request{.method = control::Method::kSignal, .container = state.id, .signal = SIGKILL, .all = true};
+  (void)connection->Send(control::Serialize(request));
+  // Until it is gone, or says that it has no such container.
+  while (Outcome<control::Reply> reply = Answer(*connection, state.id)) {
+  }
+}
+
 }  // namespace
 
 Outcome<> Destroy(const Settings& settings, Entry& entry) {
   State& state = entry.state();
+  if (state.process.pid == 0) EndUnknown(settings, state);
   std::vector<HostProcess> processes = entry.Execs();
   processes.push_back(state.process);
   if (state.sandbox == state.id) processes.push_back(state.boot);
@@ -160,6 +195,7 @@ Outcome<> Destroy(const Settings& settings, Entry& entry) {
       settings.warn(fmt::format("container \"{}\": {}", state.id, ran.error()));
     }
   }
+  GiveBackNetwork(settings, entry);
   if (Expected<void> removed = cgroup::Cgroup(state.cgroup_directories).Remove(); !removed) {
     return Fail(state.id, removed.error());
   }

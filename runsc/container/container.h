@@ -23,11 +23,15 @@ struct Failure {
 template <typename T = void>
 using Outcome = std::expected<T, Failure>;
 
+enum class Network { kByConfig, kNone, kSandbox };
+
 // What the flags before the command say.
 struct Settings {
   std::string root;
   bool systemd_cgroup = false;
   bool ignore_cgroups = false;
+  // kByConfig: kSandbox if the configuration has a network namespace.
+  Network network = Network::kByConfig;
   specutils::SandboxOptions options;
   int log_fd = -1;
   // For what does not fail the command: one line.

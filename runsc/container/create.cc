@@ -19,6 +19,8 @@
 #include "runsc/container/hooks.h"
 #include "runsc/container/internal.h"
 #include "runsc/container/tree.h"
+#include "runsc/sandbox/network.h"
+#include "runsc/specutils/network.h"
 
 namespace redoubt::container {
 namespace {
@@ -102,6 +104,7 @@ struct RelayPlan {
   const specutils::Spec& spec;
   const CreateArgs& args;
   bool foreground;
+  bool enters_network;
   int terminal;  // -1: this process's own descriptors
   int listen_fd;
   int sentry_fd;  // a connection to the sandbox it is to be in; -1: a new one
@@ -129,7 +132,9 @@ void Tell(const control::Connection& report, const control::Reply& reply) {
   for (const UniqueFd& fd : plan.cgroup_procs) {
     if (write(fd.get(), "0", 1) != 1) give_up(fmt::format("cannot enter its cgroup: {}", std::strerror(errno)), 1);
   }
-  if (Expected<void> entered = EnterNetwork(plan.spec); !entered) give_up(entered.error(), 1);
+  if (plan.enters_network) {
+    if (Expected<void> entered = EnterNetwork(plan.spec); !entered) give_up(entered.error(), 1);
+  }
   sandbox::LaunchArgs launch{.spec = plan.spec,
                              .options = plan.settings.options,
                              .id = plan.args.id,
@@ -206,6 +211,14 @@ Outcome<pid_t> Make(const Settings& given, const CreateArgs& args, bool foregrou
   if (!spec->process.terminal && !args.console_socket.empty()) {
     return Fail(args.id, "--console-socket is given and process.terminal is not set");
   }
+  const specutils::Namespace* network = spec->FindNamespace("network");
+  // A new one that nobody can reach before its end has nothing in it.
+  const specutils::Hooks& hooks = spec->hooks;
+  const bool enters_network = network != nullptr && (!network->path.empty() || !foreground || !hooks.prestart.empty() ||
+                                                     !hooks.create_runtime.empty());
+  const bool takes_network =
+      settings.network == Network::kSandbox || (settings.network == Network::kByConfig && enters_network);
+  if (takes_network) settings.options.network = specutils::NetworkMode::kSandbox;
   const Store store(settings.root);
   Expected<Entry> entry = store.Create(args.id);
   if (!entry) return Fail(entry.error());
@@ -216,6 +229,7 @@ Outcome<pid_t> Make(const Settings& given, const CreateArgs& args, bool foregrou
   state.rootfs = spec->root_path;
   state.created = Now();
   state.annotations = spec->annotations;
+  state.takes_network = takes_network && state.sandbox == args.id;
   auto failed = [&](const Expected<void>& e) { return Fail(args.id, e.error()); };
   if (auto saved = made.entry.SaveConfig(*config); !saved) return failed(saved);
   if (auto saved = made.entry.Save(); !saved) return failed(saved);
@@ -265,6 +279,7 @@ Outcome<pid_t> Make(const Settings& given, const CreateArgs& args, bool foregrou
                  .spec = *spec,
                  .args = args,
                  .foreground = foreground,
+                 .enters_network = enters_network,
                  .terminal = terminal.get(),
                  .listen_fd = listener.get(),
                  .sentry_fd = sentry.fd(),
@@ -321,6 +336,24 @@ Outcome<> Create(const Settings& settings, const CreateArgs& args) {
   return {};
 }
 
+namespace {
+
+// At start and not before: Docker sets the namespace up in between.
+Expected<sandbox::TakenNetwork> TakeNetwork(const Entry& entry) {
+  UniqueFd ns(open(fmt::format("/proc/{}/ns/net", entry.state().process.pid).c_str(), O_RDONLY | O_CLOEXEC));
+  if (!ns) return std::unexpected(fmt::format("its network namespace: {}", std::strerror(errno)));
+  Expected<sandbox::TakenNetwork> taken = sandbox::TakeNetwork(ns.get());
+  if (!taken) return taken;
+  if (auto saved = entry.SaveNetwork(specutils::SerializeNetwork(taken->config)); !saved) {
+    taken->sockets.clear();
+    (void)sandbox::GiveBackNetwork(ns.get(), taken->config);
+    return std::unexpected(saved.error());
+  }
+  return taken;
+}
+
+}  // namespace
+
 Outcome<> Start(const Settings& settings, const std::string& id) {
   Expected<Entry> entry = Store(settings.root).Open(id);
   if (!entry) return Fail(entry.error());
@@ -330,7 +363,15 @@ Outcome<> Start(const Settings& settings, const std::string& id) {
   }
   Outcome<specutils::Spec> spec = SpecOf(*entry);
   if (!spec) return std::unexpected(spec.error());
-  Outcome<control::Reply> reply = Ask(settings, state, {.method = control::Method::kStart});
+  control::Request request{.method = control::Method::kStart};
+  std::vector<UniqueFd> sockets;
+  if (state.takes_network) {
+    Expected<sandbox::TakenNetwork> taken = TakeNetwork(*entry);
+    if (!taken) return Fail(id, taken.error());
+    request.body = specutils::SerializeNetwork(taken->config);
+    sockets = std::move(taken->sockets);
+  }
+  Outcome<control::Reply> reply = Ask(settings, state, request, false, sockets);
   if (!reply) return std::unexpected(reply.error());
   state.status = Status::kRunning;
   if (auto saved = entry->Save(); !saved) return Fail(id, saved.error());
@@ -366,29 +407,6 @@ Outcome<int> Run(const Settings& given, const RunArgs& args) {
   }
   if (!started) return std::unexpected(Failure{started.error().text, sandbox::kSetupFailed});
   return sandbox::ExitCode(status);
-}
-
-Outcome<int> RunTransient(const Settings& given, const specutils::Spec& spec) {
-  SignalsBlocked blocked;
-  Settings settings = given;
-  LogToStderr log(settings);
-  Expected<sandbox::Sandbox> sandbox = sandbox::Sandbox::Launch(
-      {.spec = spec, .options = settings.options, .id = "do", .log_fd = settings.log_fd, .start = true});
-  if (!sandbox) return Fail(sandbox.error(), sandbox::kSetupFailed);
-  Result<control::Packet> packet = sandbox->connection().Receive();
-  Result<control::Reply> reply = packet ? control::ParseReply(packet->bytes) : Err(packet.error());
-  sandbox::Ended ended;
-  if (!reply) {
-    return Fail(fmt::format("internal error: the sandbox has ended without a word: {}; run again with --debug-log DIR "
-                            "for the reason",
-                            sandbox->AwaitEnd(1000)),
-                sandbox::kSetupFailed);
-  }
-  if (!reply->error.empty()) return Fail(reply->error, reply->code);
-  ended = sandbox::Relay(sandbox->connection(), &*sandbox);
-  fmt::print(stderr, "{}", ended.text);
-  if (!ended.error.empty()) return Fail(ended.error, sandbox::kSetupFailed);
-  return sandbox::ExitCode(ended.status);
 }
 
 }  // namespace redoubt::container

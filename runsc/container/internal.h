@@ -53,7 +53,7 @@ inline constexpr int kAnswerSeconds = 30;
 Outcome<control::Connection> Connect(const Settings& settings, const State& state);
 // One question, one answer; the Sentry's error becomes the failure. `wait`: the answer may take any time.
 Outcome<control::Reply> Ask(const Settings& settings, const State& state, const control::Request& request,
-                            bool wait = false);
+                            bool wait = false, const std::vector<UniqueFd>& fds = {});
 Outcome<control::Reply> Answer(const control::Connection& connection, const std::string& id);
 
 // --- of processes that are forked to stand for one inside

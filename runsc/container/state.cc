@@ -100,6 +100,7 @@ Expected<State> ParseState(const std::string& path) {
     s.cgroup_directories = j.at("cgroupDirectories").get<std::vector<std::string>>();
     s.process = ProcessFrom(j.at("process"));
     s.boot = ProcessFrom(j.at("boot"));
+    s.takes_network = j.at("takesNetwork");
     std::string status = j.at("status").get<std::string>();
     for (Status k : kStatuses) {
       if (status == Name(k)) s.status = k;
@@ -164,6 +165,7 @@ Expected<void> Entry::Save() const {
             {"cgroupDirectories", state_.cgroup_directories},
             {"process", container::ToJson(state_.process)},
             {"boot", container::ToJson(state_.boot)},
+            {"takesNetwork", state_.takes_network},
             {"status", Name(state_.status)}};
   return ReplaceFile(path_ + "/state.json", j.dump(-1, ' ', false, Json::error_handler_t::replace));
 }
@@ -171,6 +173,14 @@ Expected<void> Entry::Save() const {
 Expected<void> Entry::SaveConfig(const std::string& text) const { return ReplaceFile(path_ + "/config.json", text); }
 
 Expected<std::string> Entry::LoadConfig() const { return ReadFile(path_ + "/config.json"); }
+
+Expected<void> Entry::SaveNetwork(const std::string& bytes) const { return ReplaceFile(path_ + "/network", bytes); }
+
+std::optional<std::string> Entry::LoadNetwork() const {
+  Expected<std::string> bytes = ReadFile(path_ + "/network");
+  if (!bytes) return std::nullopt;
+  return *bytes;
+}
 
 Expected<void> Entry::Remove() {
   // The state first: from here on the container does not exist, also if this process is killed.

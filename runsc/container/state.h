@@ -3,6 +3,7 @@
 //   ROOT/ID/state.json    this struct; replaced by renaming
 //   ROOT/ID/config.json   the bundle's, as it was at create: exec's defaults, hooks
 //   ROOT/ID/control.sock  where the Sentry listens (of the sandbox's first container)
+//   ROOT/ID/network       what was taken over of the network namespace, to be given back at the end
 //   ROOT/ID/lock          flock(2), held by each command while it looks and acts
 //   ROOT/ID/execs/PID     a detached exec's process outside: when it started, so that a reused number is not taken for
 //   it
@@ -12,6 +13,7 @@
 #include <sys/types.h>
 
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -49,6 +51,7 @@ struct State {
   std::vector<std::string> cgroup_directories;  // made for it, to be removed with it
   HostProcess process;                          // stands for the container's first process outside
   HostProcess boot;                             // the Sentry
+  bool takes_network = false;                   // start is to take over the network namespace
   // What was last done with it; CurrentStatus() tells how it is.
   Status status = Status::kCreating;
 
@@ -68,6 +71,9 @@ class Entry final {
   Expected<void> Save() const;
   Expected<void> SaveConfig(const std::string& text) const;
   Expected<std::string> LoadConfig() const;
+  // What was taken over of the network namespace (specutils::SerializeNetwork); absent: nothing.
+  Expected<void> SaveNetwork(const std::string& bytes) const;
+  std::optional<std::string> LoadNetwork() const;
   // The container is gone: the whole directory.
   Expected<void> Remove();
   // Detached execs that are still there.

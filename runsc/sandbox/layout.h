@@ -9,9 +9,10 @@ inline constexpr int kOptionsFd = 3;     // a file: specutils::SerializeOptions
 inline constexpr int kLogFd = 4;         // absent: errors to stderr
 inline constexpr int kListenFd = 5;      // listening SOCK_SEQPACKET, control::Connection on it; absent: nobody may ask
 inline constexpr int kConnectionFd = 6;  // control::Connection with the request for the first container
-inline constexpr int kParentFd = 7;      // pidfd of the process to die with; absent: none
-inline constexpr int kKvmFd = 8;         // /dev/kvm, which could not be opened from inside the box; absent: not needed
-inline constexpr int kFirstOtherFd = 9;  // nothing
+
+inline constexpr int kParentFd = 7;  // pidfd of the process to die with
+inline constexpr int kKvmFd = 8;     // /dev/kvm, if SandboxOptions::kvm_device is 0
+inline constexpr int kFirstClosedFd = 9;
 
 // Exit codes of failures of our own (docker-run(1), "Exit Status").
 inline constexpr int kSetupFailed = 125;

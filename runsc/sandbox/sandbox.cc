@@ -106,16 +106,16 @@ Sandbox::Sandbox(Sandbox&& o) noexcept
 Sandbox::~Sandbox() { Kill(); }
 
 Expected<Sandbox> Sandbox::Launch(const LaunchArgs& args) {
-  // What boot could not open itself in its box.
+  specutils::SandboxOptions given = args.options;
   UniqueFd self = PidFd(getpid());
   if (!self) return Fail("pidfd_open");
-  specutils::SandboxOptions given = args.options;
-  given.has_parent = true;
+  // What boot could not open itself in its box.
   UniqueFd kvm;
+  given.kvm_device = ENOENT;
   if (given.platform == "kvm" || (given.platform == "auto" && platform::kvm::HasHardware())) {
-    const int device = platform::kvm::OpenDevice();
-    given.kvm_error = device < 0 ? -device : 0;
-    kvm = UniqueFd(device);
+    int fd = platform::kvm::OpenDevice();
+    given.kvm_device = fd < 0 ? -fd : 0;
+    if (fd >= 0) kvm = UniqueFd(fd);
   }
   std::string config = specutils::SerializeOptions(given);
   UniqueFd options(memfd_create("runsc-options", MFD_CLOEXEC));
@@ -127,7 +127,7 @@ Expected<Sandbox> Sandbox::Launch(const LaunchArgs& args) {
   Result<std::pair<control::Connection, control::Connection>> pair = control::Connection::Pair();
   if (!pair) return Fail("socketpair");
 
-  std::vector<std::string> gofer_args = {"runsc-gofer", given.allow_weak_box ? "gofer-weak" : "gofer"};
+  std::vector<std::string> gofer_args = {"runsc-gofer", "gofer"};
   std::vector<int> gofer_fds = {null.get(), null.get(), args.log_fd >= 0 ? args.log_fd : null.get()};
   std::vector<int> request_fds = args.stdio;
   for (int i = 0; i < args.preserved; i++) request_fds.push_back(3 + i);
@@ -174,6 +174,7 @@ Expected<Sandbox> Sandbox::Launch(const LaunchArgs& args) {
     sandbox.boot_pidfd_ = PidFd(sandbox.boot_);
     if (!sandbox.boot_pidfd_) return Fail("pidfd_open");
   }
+  if (given.allow_weak_box) gofer_args[1] = "gofer-weak";
   sandbox.gofer_ = Start(gofer_args, gofer_fds, self.get());
   if (sandbox.gofer_ < 0) return Fail("fork");
   sandbox.gofer_pidfd_ = PidFd(sandbox.gofer_);

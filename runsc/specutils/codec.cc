@@ -119,10 +119,10 @@ std::string SerializeOptions(const SandboxOptions& o) {
                {"memory", o.memory},
                {"rewrite", o.rewrite},
                {"io_uring", o.io_uring},
-               {"report_missing", o.report_missing},
+               {"network", static_cast<uint8_t>(o.network)},
                {"allow_weak_box", o.allow_weak_box},
-               {"has_parent", o.has_parent},
-               {"kvm_error", o.kvm_error}});
+               {"kvm_device", o.kvm_device},
+               {"report_missing", o.report_missing}});
 }
 
 Expected<SandboxOptions> ParseOptions(const std::string& bytes) {
@@ -134,8 +134,8 @@ Expected<SandboxOptions> ParseOptions(const std::string& bytes) {
     o.memory = j.at("memory");
     o.report_missing = j.at("report_missing");
     o.allow_weak_box = j.at("allow_weak_box");
-    o.has_parent = j.at("has_parent");
-    o.kvm_error = j.at("kvm_error");
+    o.kvm_device = j.at("kvm_device");
+    o.network = j.at("network").get<uint8_t>() == 0 ? NetworkMode::kNone : NetworkMode::kSandbox;
     o.rewrite = j.at("rewrite");
     o.io_uring = j.at("io_uring");
   });

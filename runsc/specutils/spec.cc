@@ -344,6 +344,13 @@ bool Resources::empty() const {
          cpuset_cpus.empty() && cpuset_mems.empty() && !pids_limit && unified.empty();
 }
 
+const Namespace* Spec::FindNamespace(const std::string& type) const {
+  for (const Namespace& ns : namespaces) {
+    if (ns.type == type) return &ns;
+  }
+  return nullptr;
+}
+
 bool Mount::is_bind() const {
   return type == "bind" ||
          std::any_of(options.begin(), options.end(), [](const std::string& o) { return o == "bind" || o == "rbind"; });

@@ -92,8 +92,15 @@ struct Spec {
   Hooks hooks;
   std::map<std::string, std::string> annotations;
   std::vector<Namespace> namespaces;
+  const Namespace* FindNamespace(const std::string& type) const;  // null: that of the caller
   std::string cgroups_path;
   Resources resources;
+};
+
+// Where the guest's network comes from.
+enum class NetworkMode : uint8_t {
+  kNone,     // a loopback
+  kSandbox,  // the interfaces of a network namespace, with the sandbox's own stack on them
 };
 
 // How the sandbox is to be run, whatever the container is.
@@ -105,10 +112,10 @@ struct SandboxOptions {
   int log_level = 2;  // log::Level
   int cpus = 1;
   uint64_t memory = 0;  // bytes the guest may use
+  NetworkMode network = NetworkMode::kNone;
   bool report_missing = false;
   bool allow_weak_box = false;  // a wall that the host does not let us build is done without
-  bool has_parent = false;      // to die with: kParentFd of runsc/sandbox/layout.h
-  int kvm_error = 2;            // why there is no kKvmFd, an errno; 0: there is one
+  int kvm_device = 0;           // 0: boot is given /dev/kvm; otherwise the errno of why not
 };
 
 // Errors are one line that names the file and the field.

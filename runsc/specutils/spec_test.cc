@@ -54,7 +54,9 @@ TEST(Spec, HooksNamespacesAndResources) {
   EXPECT_EQ(spec->hooks.prestart[0].timeout_seconds, 5);
   EXPECT_EQ(spec->hooks.poststop[0].path, "/p");
   ASSERT_EQ(spec->namespaces.size(), 2u);
-  EXPECT_EQ(spec->namespaces[0].path, "/n");
+  ASSERT_NE(spec->FindNamespace("network"), nullptr);
+  EXPECT_EQ(spec->FindNamespace("network")->path, "/n");
+  EXPECT_EQ(spec->FindNamespace("ipc"), nullptr);
   EXPECT_EQ(spec->resources.memory_limit, INT64_MAX);
   EXPECT_EQ(spec->resources.memory_swap, -1);
   EXPECT_EQ(spec->resources.cpu_shares, 5u);
@@ -105,10 +107,12 @@ TEST(Spec, TravelsToTheBootProcess) {
   ASSERT_TRUE(process);
   EXPECT_EQ(process->args, spec.process.args);
   EXPECT_FALSE(ParseProcess(SerializeSpec(spec)));
-  Expected<SandboxOptions> options = ParseOptions(SerializeOptions({.platform = "p", .strace = true, .cpus = 3}));
+  Expected<SandboxOptions> options =
+      ParseOptions(SerializeOptions({.platform = "p", .strace = true, .cpus = 3, .network = NetworkMode::kSandbox}));
   ASSERT_TRUE(options);
   EXPECT_TRUE(options->strace);
   EXPECT_EQ(options->cpus, 3);
+  EXPECT_EQ(options->network, NetworkMode::kSandbox);
 }
 
 }  // namespace

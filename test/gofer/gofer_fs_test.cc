@@ -49,9 +49,9 @@ class GoferTest : public ::testing::TestWithParam<Dialect> {
   void Run(const std::function<void(fstest::World&)>& body) {
     int sockets[2];
     ASSERT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets), 0);
-    std::thread server([&, fd = gofer::UniqueFd(sockets[1])] {
-      gofer::Server s(gofer::UniqueFd(open(root_.c_str(), O_PATH | O_DIRECTORY)),
-                      gofer::UniqueFd(open("/proc/self/fd", O_RDONLY | O_DIRECTORY)), {});
+    std::thread server([&, fd = UniqueFd(sockets[1])] {
+      gofer::Server s(UniqueFd(open(root_.c_str(), O_PATH | O_DIRECTORY)),
+                      UniqueFd(open("/proc/self/fd", O_RDONLY | O_DIRECTORY)), {});
       EXPECT_TRUE(s.Serve(fd.get()));
     });
     fstest::InFiber([&] {

@@ -66,20 +66,12 @@ end = time.time() + 0.3
 while time.time() < end: pass
 signal.setitimer(signal.ITIMER_REAL, 0)
 os.urandom(100)
-# Questions to the gofer, each of which blocks a thread of the Sentry's.
-def ask():
-    for i in range(300):
-        try: os.stat(f'/usr/lib/none-{i}-{threading.get_ident()}')
-        except OSError: pass
-ts = [threading.Thread(target=ask) for _ in range(8)]
-for t in ts: t.start()
-for t in ts: t.join()
 time.sleep(3)  # idle threads end after a second
 )";
 
 // Everything that a file server is asked, below /data.
 constexpr char kGoferProgram[] = R"(
-import os, time
+import os, socket
 os.chdir('/data')
 f = os.open('a', os.O_CREAT | os.O_RDWR); os.write(f, b'hello'); os.fsync(f); os.pread(f, 5, 0); os.ftruncate(f, 2); os.close(f)
 os.mkdir('d'); os.symlink('a', 's'); os.readlink('s'); os.link('a', 'h'); os.rename('h', 'd/h'); os.listdir('.'); os.statvfs('.')
@@ -93,7 +85,6 @@ names = [f'n{i}' for i in range(300)]
 for n in names: os.close(os.open(n, os.O_CREAT | os.O_RDWR))
 for n in names: os.unlink(n)
 os.unlink('p'); os.unlink('d/h'); os.rmdir('d')
-time.sleep(3)
 )";
 
 class CoverageTest : public ::testing::TestWithParam<std::string> {
@@ -150,6 +141,17 @@ class CoverageTest : public ::testing::TestWithParam<std::string> {
                     dup2(open(out.c_str(), O_RDWR | O_CREAT, 0600), 1);
                   }});
   }
+  // The bundle's program is `program`, for Python.
+  bool Configure(const std::string& bundle, const char* program) {
+    pid_t pid = fork();
+    if (pid == 0) {
+      if (chdir(bundle.c_str()) == 0) execl("/usr/bin/python3", "python3", "make.py", program, nullptr);
+      _exit(1);
+    }
+    int status = 0;
+    waitpid(pid, &status, 0);
+    return status == 0;
+  }
   void RunBundle() {
     const std::string bundle = directory_ + "/bundle";
     const std::string make = "mkdir -p " + bundle + "/rootfs/data && cd " + bundle + " && " + runsc_ + " spec";
@@ -161,25 +163,33 @@ c = json.load(open('config.json'))
 c['process']['terminal'] = False
 c['process']['args'] = ['/usr/bin/python3', '-c', sys.argv[1]]
 c['root']['readonly'] = False
-c['mounts'] += [{'destination': d, 'type': 'bind', 'source': d, 'options': ['rbind', 'ro']} for d in ('/usr', '/lib', '/lib64')]
+c['mounts'] = [m for m in c['mounts'] if m['type'] != 'bind'] + [{'destination': d, 'type': 'bind', 'source': d, 'options': ['rbind', 'ro']} for d in ('/usr', '/lib', '/lib64')]
 caps = ['CAP_CHOWN', 'CAP_FOWNER', 'CAP_DAC_OVERRIDE', 'CAP_SYS_ADMIN', 'CAP_MKNOD']
 c['process'].setdefault('capabilities', {}).update({k: caps for k in ('bounding', 'effective', 'permitted')})
 json.dump(c, open('config.json', 'w'))
 )";
-    pid_t pid = fork();
-    if (pid == 0) {
-      if (chdir(bundle.c_str()) == 0) execl("/usr/bin/python3", "python3", "make.py", kGoferProgram, nullptr);
-      _exit(1);
-    }
-    int status = 0;
-    waitpid(pid, &status, 0);
-    ASSERT_EQ(status, 0);
-    // An `exec` meanwhile, for the socket.
-    const std::string script = "cd " + bundle + " && R=" + directory_ + "/state && X='" + runsc_ +
-                               " --root='$R' --platform=" + GetParam() +
-                               "' && ($X run coverage & for i in 1 2 3 4 5 6 7 8 9; do sleep 0.3; $X exec coverage "
-                               "/usr/bin/true && break; done; wait $!)";
-    Run("bundle", {.argv = {"/bin/sh", "-c", script}, .in_child = {}});
+    ASSERT_TRUE(Configure(bundle, kGoferProgram));
+    Run("bundle", {.argv = {runsc_, "--platform=" + GetParam(), "--root=" + directory_ + "/root", "run",
+                            "--bundle=" + bundle, "coverage"},
+                   .in_child = {}});
+  }
+  // Asked from outside, while it runs.
+  void RunAsked() {
+    const std::string root = "--root=" + directory_ + "/root", bundle = directory_ + "/bundle";
+    // Not by threads of this process: the tracer waits for all its children.
+    const std::string ask = runsc_ + " " + root + " ", said = directory_ + "/said";
+    std::ofstream(directory_ + "/ask.sh")
+        << "for i in $(seq 100); do " + ask + "exec asked true 2>/dev/null && break; sleep 0.1; done\n" + ask +
+               "exec --env=LONG=" + std::string(100'000, 'x') + " asked true && echo exec\n" + ask +
+               "ps asked >/dev/null && echo ps\n" + ask + "exec asked touch /data/end && echo touch\n";
+    ASSERT_EQ(std::system(("setsid sh " + directory_ + "/ask.sh >" + said + " 2>&1 &").c_str()), 0);
+    ASSERT_TRUE(
+        Configure(bundle, "import os, time\nwhile not os.path.exists('/data/end'): time.sleep(0.1)\ntime.sleep(3)"));
+    Run("asked",
+        {.argv = {runsc_, "--platform=" + GetParam(), root, "run", "--bundle=" + bundle, "asked"}, .in_child = {}});
+    std::stringstream all;
+    all << std::ifstream(said).rdbuf();
+    EXPECT_EQ(all.str(), "exec\nps\ntouch\n");
   }
   static std::string Unused(const Coverage& c) {
     std::string text;
@@ -211,6 +221,7 @@ TEST_P(CoverageTest, EveryRuleIsUsed) {
                        "/bin/true"},
               .in_child = {}});
   RunBundle();
+  RunAsked();
   EXPECT_EQ(Unused(sentry_), "");
   EXPECT_EQ(Unused(gofer_), "");
 }

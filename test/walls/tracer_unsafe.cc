@@ -68,7 +68,8 @@ class Tracer final {
     ptrace(it != processes_.end() ? PTRACE_SYSCALL : PTRACE_CONT, tid, 0, signal);
   }
 
-  // All are followed but the children of who is counted: stubs are let go before their parent goes on.
+  // Threads of who is counted, and children of runsc and of its relays, are followed; stubs are let go before their
+  // parent goes on.
   void OnBirth(pid_t parent) {
     unsigned long child = 0;
     ptrace(PTRACE_GETEVENTMSG, parent, 0, &child);

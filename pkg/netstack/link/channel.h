@@ -32,6 +32,7 @@ class Channel final : public LinkEndpoint {
   }
   size_t Write(PacketList frames) override {
     sync::MutexLock lock(mu_);
+    writes_++;
     size_t taken = 0;
     while (queued_ < options_.queue) {
       PacketPtr p = frames.PopFront();
@@ -54,6 +55,11 @@ class Channel final : public LinkEndpoint {
     sync::MutexLock lock(mu_);
     return queued_;
   }
+  // Calls of Write so far.
+  size_t writes() const EXCLUDES(mu_) {
+    sync::MutexLock lock(mu_);
+    return writes_;
+  }
   // As if `frame` came from the wire. Without a link header, frame->ethertype must be set.
   void Inject(PacketPtr frame) EXCLUDES(mu_) {
     LinkDispatcher* dispatcher;
@@ -72,6 +78,7 @@ class Channel final : public LinkEndpoint {
   LinkDispatcher* dispatcher_ GUARDED_BY(mu_) = nullptr;
   PacketList sent_ GUARDED_BY(mu_);
   size_t queued_ GUARDED_BY(mu_) = 0;
+  size_t writes_ GUARDED_BY(mu_) = 0;
 };
 
 }  // namespace redoubt::netstack

@@ -44,9 +44,9 @@ class FdLink final : public LinkEndpoint {
   void Attach(LinkDispatcher* dispatcher) override;
   size_t Write(PacketList frames) override;
 
-  // The descriptor is readable: receives and delivers at most kMaxPerDispatch frames. True if there may be more. Called
+  // The descriptor is readable: receives and delivers `most` frames or a batch more. True if there may be more. Called
   // by one thread at a time.
-  bool DispatchReady() EXCLUDES(receive_mu_);
+  bool DispatchReady(size_t most = kMaxPerDispatch) EXCLUDES(receive_mu_);
   const Stats& stats() const { return stats_; }
 
  private:

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <utility>
 
 #include "pkg/errors/errors.h"
 #include "pkg/netstack/address/address.h"
@@ -18,6 +19,10 @@ class LinkDispatcher {
   virtual ~LinkDispatcher() = default;
   // A frame, its link header in front, if the link has one; else `ethertype` is set.
   virtual void DeliverFrame(PacketPtr frame) = 0;
+  // Several that came together, in order.
+  virtual void DeliverFrames(PacketList frames) {
+    while (PacketPtr p = frames.PopFront()) DeliverFrame(std::move(p));
+  }
 };
 
 // A link. Thread-safe. Owned by its interface (a link may own the one beneath it, as the sniffer does).

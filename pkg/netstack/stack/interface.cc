@@ -6,6 +6,7 @@
 #include "pkg/netstack/checksum/checksum.h"
 #include "pkg/netstack/header/ipv6.h"
 #include "pkg/netstack/header/link.h"
+#include "pkg/netstack/stack/frame_batch.h"
 #include "pkg/netstack/stack/stack.h"
 
 namespace redoubt::netstack {
@@ -384,13 +385,15 @@ Result<> Interface::Emit(PacketPtr frame, size_t link_header_size) {
     header::Store16(front, transport + offload.checksum_offset, checksum);
     offload.checksum = ChecksumState::kComplete;
   }
-  size_t bytes = frame->data.size();
+  const size_t bytes = frame->data.size();
   if (stack_.has_frame_taps()) {
     PacketType type = std::exchange(frame->type, PacketType::kOutgoing);
     frame->interface_index = index_;
     stack_.TapFrame(*frame);
     frame->type = type;
   }
+  Count(stats_.tx_bytes, bytes);
+  if (!is_loopback() && FrameBatch::Take(*this, frame)) return {};
   PacketList list;
   list.PushBack(std::move(frame));
   if (link_->Write(std::move(list)) == 0) {
@@ -398,8 +401,18 @@ Result<> Interface::Emit(PacketPtr frame, size_t link_header_size) {
     return Err(ENOBUFS);
   }
   Count(stats_.tx_packets);
-  Count(stats_.tx_bytes, bytes);
   return {};
+}
+
+void Interface::WriteFrames(PacketList frames, size_t count) {
+  const size_t sent = link_->Write(std::move(frames));
+  Count(stats_.tx_packets, sent);
+  if (sent < count) Count(stats_.tx_dropped, count - sent);
+}
+
+void Interface::DeliverFrames(PacketList frames) {
+  FrameBatch batch;
+  while (PacketPtr p = frames.PopFront()) DeliverFrame(std::move(p));
 }
 
 void Interface::DeliverFrame(PacketPtr frame) {

@@ -120,11 +120,14 @@ class Interface final : public RefCounted, private LinkDispatcher, private Neigh
   Result<> SendTo(const LinkAddress& to, PacketPtr packet);
   // Sends a frame with its link header in place (SOCK_RAW of man 7 packet).
   Result<> SendFrame(PacketPtr frame);
+  // For FrameBatch: hands complete frames to the link and counts them.
+  void WriteFrames(PacketList frames, size_t count);
 
  private:
   friend class Stack;
 
   void DeliverFrame(PacketPtr frame) override;
+  void DeliverFrames(PacketList frames) override;
   // NeighbourTable::Delegate.
   void SendSolicitation(const Address& target, const LinkAddress* link) override;
   void SendResolved(const LinkAddress& to, PacketPtr packet) override;

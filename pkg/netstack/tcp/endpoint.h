@@ -14,6 +14,7 @@
 #include "pkg/netstack/address/socket_address.h"
 #include "pkg/netstack/clock/timer.h"
 #include "pkg/netstack/ports/port_manager.h"
+#include "pkg/netstack/stack/frame_batch.h"
 #include "pkg/netstack/stack/stack.h"
 #include "pkg/netstack/tcp/connection.h"
 #include "pkg/netstack/tcp/protocol.h"
@@ -51,7 +52,7 @@ struct WriteFlags {
 // Thread-safe; every call may send packets, so no lock of another endpoint, nor one that packet delivery takes, may
 // be held. Never blocks: EAGAIN and EINPROGRESS say that `waiters` will tell when to try again. While its connection
 // is not over, the protocol holds a reference, whoever else does; the owner must call Close().
-class Endpoint final : public RefCounted, private SegmentSink {
+class Endpoint final : public RefCounted, private SegmentSink, private DeferredSender {
  public:
   static RefPtr<Endpoint> Create(TcpProtocol& protocol, Family family);
   ~Endpoint() override;
@@ -130,11 +131,16 @@ class Endpoint final : public RefCounted, private SegmentSink {
 
   // Holds the lock; at its end sends what was emitted, tells the waiters, moves the timer, without the lock.
   class Use;
+  class Sending;
 
   struct Outgoing {
     Buffer data;
     Offload offload;
     Ecn ecn = Ecn::kNotEct;
+    // An acknowledgement and nothing else, which one that acknowledges more may replace, and how many it has replaced.
+    bool only_ack = false;
+    uint8_t replaced = 0;
+    Seq ack = 0;
   };
 
   Endpoint(TcpProtocol& protocol, Family family);
@@ -153,6 +159,8 @@ class Endpoint final : public RefCounted, private SegmentSink {
   bool StopListening() EXCLUDES(mu_);
 
   void Emit(Segment& segment) override;
+  void SendDeferred() override EXCLUDES(mu_);
+  bool DeferredSent() override EXCLUDES(mu_);
   static void OnTimerFired(void* self, Time now);
   Result<> BindLocked(const SocketAddress& address) REQUIRES(mu_);
   Result<Address> ToWire(const Address& a) const REQUIRES(mu_);

@@ -2,11 +2,17 @@
 
 #include <netinet/in.h>
 
+#include <optional>
+#include <utility>
+
 #include "pkg/netstack/checksum/checksum.h"
+#include "pkg/netstack/stack/frame_batch.h"
 
 namespace redoubt::netstack::tcp {
 
 namespace {
+
+constexpr uint8_t kMaxReplaced = 3;
 
 // A few lists of segments per thread go round (one for each endpoint whose sending is nested), so that neither
 // sending allocates nor an idle endpoint holds a list. Not used across anything that could park.
@@ -86,10 +92,8 @@ void Endpoint::Use::NoteEvents() {
   }
 }
 
-// Under the lock. False if there is nothing to send, or somebody else is at it.
-bool Endpoint::Use::BeginSending() {
+bool Endpoint::Sending::Begin() {
   if (e_.out_.empty()) return false;
-  e_.sending_ = true;
   batch_.swap(e_.out_);
   if (std::exchange(e_.route_changed_, false)) e_.send_route_ = e_.route_;
   write_ = {.protocol = IPPROTO_TCP,
@@ -99,7 +103,10 @@ bool Endpoint::Use::BeginSending() {
   return true;
 }
 
-void Endpoint::Use::SendBatch() {
+void Endpoint::Sending::Send() {
+  // In one call of the link. What goes to a loopback is delivered at once, which is not to be put off.
+  std::optional<FrameBatch> together;
+  if (batch_.size() > 1 && !e_.send_route_.is_loopback()) together.emplace();
   uint8_t traffic_class = write_.traffic_class;
   for (Outgoing& o : batch_) {
     write_.offload = o.offload;
@@ -111,21 +118,26 @@ void Endpoint::Use::SendBatch() {
   batch_.clear();
 }
 
+Endpoint::Sending::~Sending() { SpareLists<Outgoing>::Local().Give(batch_); }
+
 Endpoint::Use::~Use() {
   NoteEvents();
-  bool send = !e_.sending_ && BeginSending();
+  bool mine = !e_.sending_ && !e_.out_.empty();
+  bool defer = mine && FrameBatch::Active();
+  bool send = mine && !defer && sending_.Begin();
+  if (mine) e_.sending_ = true;
   e_.mu_.Unlock();
   // The endpoint may go with its table's reference, not before this scope has ended.
-  RefPtr<Endpoint> self = remove_ || send ? RefPtr(&e_) : nullptr;
+  RefPtr<Endpoint> self = remove_ || mine ? RefPtr(&e_) : nullptr;
+  if (defer) FrameBatch::Defer(self, e_);
   if (notify_ != 0) e_.waiters_.Notify(notify_);
   while (send) {
-    SendBatch();
+    sending_.Send();
     e_.mu_.Lock();
-    send = BeginSending();
+    send = sending_.Begin();
     if (!send) e_.sending_ = false;
     e_.mu_.Unlock();
   }
-  SpareLists<Outgoing>::Local().Give(batch_);
   if (remove_) {
     e_.timer_.Cancel();
     e_.protocol_.Remove(id_, e_);
@@ -133,11 +145,40 @@ Endpoint::Use::~Use() {
   if (tell_parent_) parent_->ChildReady(RefPtr(&e_));
 }
 
+void Endpoint::SendDeferred() {
+  Sending sending(*this);
+  bool any;
+  {
+    sync::MutexLock lock(mu_);
+    any = sending.Begin();
+  }
+  if (any) sending.Send();
+}
+
+bool Endpoint::DeferredSent() {
+  sync::MutexLock lock(mu_);
+  if (!out_.empty()) return true;
+  sending_ = false;
+  return false;
+}
+
 // From the connection, under the lock.
 void Endpoint::Emit(Segment& s) NO_THREAD_SAFETY_ANALYSIS {
   if (out_.capacity() == 0) out_ = SpareLists<Outgoing>::Local().Take();
   size_t payload = s.payload.size();
+  const bool only_ack = payload == 0 && s.flags == kAck && s.options.sack_count == 0;
+  uint8_t replaced = 0;
+  // The one before has not left yet, and says nothing that this one does not. Not all of many: the peer's clock are
+  // our acknowledgements (RFC 5681 section 4.2).
+  if (only_ack && !out_.empty() && out_.back().only_ack && out_.back().replaced < kMaxReplaced &&
+      SeqGt(s.ack, out_.back().ack)) {
+    replaced = static_cast<uint8_t>(out_.back().replaced + 1);
+    out_.pop_back();
+  }
   Outgoing& o = out_.emplace_back();
+  o.only_ack = only_ack;
+  o.replaced = replaced;
+  o.ack = s.ack;
   o.ecn = s.ecn;
   o.offload.checksum = ChecksumState::kPartial;
   o.offload.checksum_offset = kChecksumOffset;

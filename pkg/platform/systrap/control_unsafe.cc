@@ -52,7 +52,8 @@ Result<int> ControlFile::Allocate() {
 
 void ControlFile::Free(int area) {
   // What a guest left in its registers is no other guest's to read.
-  if (madvise(base_ + SlotsOffset(area), kAreaSize, MADV_REMOVE) < 0) {
+  if (fallocate(fd_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(SlotsOffset(area)),
+                static_cast<off_t>(kAreaSize)) < 0) {
     LOG_WARNING("cannot clear the pages of a stub, which are lost: {}", Errno(errno).name());
     return;
   }

@@ -205,8 +205,11 @@ void MemoryFileImpl::Clean(uint64_t keep) {
 
 bool MemoryFileImpl::Punch(FileRange range) {
   // SAFETY: nobody has a reference on these pages, or only who allocates them, so nobody maps them any more but the
-  // Sentry's own view. As fallocate(2) with FALLOC_FL_PUNCH_HOLE, which filters then need not allow.
-  if (madvise(base_ + range.start, range.length(), MADV_REMOVE) == 0) return true;
+  // Sentry's own view.
+  if (fallocate(fd_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(range.start),
+                static_cast<off_t>(range.length())) == 0) {
+    return true;
+  }
   LOG_WARNING("cannot give {} bytes of guest memory back: errno {}", range.length(), errno);
   return false;
 }

@@ -95,6 +95,12 @@ TEST(Start, IsDoneOnce) {
   EXPECT_EQ(cli.Ask(Plain(Method::kStart)).error, "container has been started already");
 }
 
+TEST(Start, IsRefusedIfItWasPartOfCreate) {
+  FakeCli cli;
+  ASSERT_EQ(cli.Create(cli.first(), kId, cli.Shell("sleep 100"), -1, true).error, "");
+  EXPECT_EQ(cli.Ask(Plain(Method::kStart)).error, "container has been started already");
+}
+
 TEST(Signal, EndsTheContainer) {
   FakeCli cli;
   ASSERT_EQ(cli.Create(cli.first(), kId, cli.Shell("sleep 100"), -1, true).error, "");

@@ -209,7 +209,7 @@ Result<size_t> HostInode::Write(IoSequence& src, bool append) {
   return WriteBy(src, [this](const void* data, size_t size) -> ssize_t {
     switch (kind_) {
       case Kind::kSocket:
-        return Done(hostio::SendNow(fd_, {static_cast<const std::byte*>(data), size}));
+        return ::send(fd_, data, size, MSG_DONTWAIT | MSG_NOSIGNAL);
       case Kind::kRegular:
         return Whole(size,
                      [&](size_t done) { return io_.Write({static_cast<const std::byte*>(data) + done, size - done}); });
