@@ -12,6 +12,7 @@
 #include <netinet/in.h>
 #include <poll.h>
 #include <sched.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -507,6 +508,40 @@ TEST(Netlink, LinksChange) {
     EXPECT_EQ(n.Do(RTM_NEWLINK, 0, LinkHeader(LoIndex()) + Attribute(IFLA_MTU, Bytes(back))), 0);
     EXPECT_EQ(n.Do(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, LinkHeader(LoIndex())), EEXIST);
   });
+}
+
+// netdevice(7)
+TEST(Netlink, LinksChangeByIoctlToo) {
+  InOwnNetwork([] {
+    ScopedFd s(socket(AF_INET, SOCK_DGRAM, 0));
+    ifreq r{};
+    std::strcpy(r.ifr_name, "lo");
+    r.ifr_mtu = 1400;
+    EXPECT_EQ(ioctl(s.get(), SIOCSIFMTU, &r), 0);
+    r.ifr_mtu = 0;
+    EXPECT_EQ(ioctl(s.get(), SIOCGIFMTU, &r), 0);
+    EXPECT_EQ(r.ifr_mtu, 1400);
+    r.ifr_flags = 0;
+    EXPECT_EQ(ioctl(s.get(), SIOCSIFFLAGS, &r), 0);
+    EXPECT_EQ(ioctl(s.get(), SIOCGIFFLAGS, &r), 0);
+    EXPECT_EQ(r.ifr_flags & IFF_UP, 0);
+    r.ifr_flags = IFF_UP;
+    EXPECT_EQ(ioctl(s.get(), SIOCSIFFLAGS, &r), 0);
+    r.ifr_mtu = 65536;
+    EXPECT_EQ(ioctl(s.get(), SIOCSIFMTU, &r), 0);
+    std::strcpy(r.ifr_name, "none");
+    EXPECT_THAT(ioctl(s.get(), SIOCSIFMTU, &r), SyscallFails(ENODEV));
+  });
+  EXPECT_EQ(RunAsNobody([] {
+              ScopedFd s(socket(AF_INET, SOCK_DGRAM, 0));
+              ifreq r{};
+              std::strcpy(r.ifr_name, "lo");
+              r.ifr_mtu = 1400;
+              EXPECT_THAT(ioctl(s.get(), SIOCSIFMTU, &r), SyscallFails(EPERM));
+              r.ifr_flags = 0;
+              EXPECT_THAT(ioctl(s.get(), SIOCSIFFLAGS, &r), SyscallFails(EPERM));
+            }),
+            0);
 }
 
 TEST(Netlink, RoutesComeAndGo) {

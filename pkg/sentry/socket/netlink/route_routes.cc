@@ -2,6 +2,10 @@
 #include <linux/rtnetlink.h>
 #include <sys/socket.h>
 
+#include <algorithm>
+#include <utility>
+#include <vector>
+
 #include "pkg/sentry/socket/netlink/route.h"
 
 namespace redoubt::netlink {
@@ -80,7 +84,15 @@ Result<> RouteProtocol::GetRoute(Request& r) {
   for (Family family : {Family::kIpv4, Family::kIpv6}) {
     if (f.family != Family::kNone && f.family != family) continue;
     if (f.table != RT_TABLE_LOCAL) {
-      for (const RouteEntry& e : stack_.routes().Entries()) {
+      std::vector<RouteEntry> entries = stack_.routes().Entries();
+      // As Linux lists them, the default route first; scripts take the first line.
+      if (family == Family::kIpv4) {
+        std::stable_sort(entries.begin(), entries.end(), [](const RouteEntry& a, const RouteEntry& b) {
+          return std::pair(a.destination.address, a.destination.length) <
+                 std::pair(b.destination.address, b.destination.length);
+        });
+      }
+      for (const RouteEntry& e : entries) {
         if (e.destination.address.family() != family || (f.oif != 0 && f.oif != e.interface_index) ||
             (f.protocol != 0 && f.protocol != e.protocol) || (f.type != 0 && f.type != static_cast<uint8_t>(e.type))) {
           continue;
