@@ -47,6 +47,9 @@ class Network final {
   netstack::Stack& stack() { return stack_; }
   netstack::UdpProtocol& udp() { return *inet_.udp; }
   netstack::tcp::TcpProtocol& tcp() { return *tcp_; }
+  netstack::PingProtocol& ping(netstack::Family family) {
+    return family == netstack::Family::kIpv4 ? *inet_.ping4 : *inet_.ping6;
+  }
 
  private:
   class ExecutorClock final : public netstack::Clock {
