@@ -245,6 +245,9 @@ ip -br addr | grep -o '^eth0\|[0-9a-f:.]*/[0-9]*' | grep -v fe80
 ip route
 ip route get 203.0.113.9 | head -1
 ip -6 route get 2001:db8:9::1 | grep -o 'via 2001:db8::1 dev eth0'
+busybox ping -c 2 -W 5 192.0.2.1 | grep -o '2 packets received'
+busybox ping -c 2 -W 5 2001:db8::1 | grep -o '2 packets received'
+busybox traceroute -n -w 2 -m 3 192.0.2.1 2>&1 | tail -1 | awk '{print $1, $2}'
 curl -sS http://192.0.2.1:8000/small
 ip neigh show 192.0.2.1 | grep -o 'dev eth0 lladdr'
 ip rule
@@ -261,7 +264,7 @@ print(subprocess.run("ss -Htan | tr -s \" \" | cut -d \" \" -f 1,4 | sort | uniq
 '
 SCRIPT
 bundle admin /run/netns/$INSIDE bash "$SCRATCH/ip.sh"
-sed -i 's/"CAP_NET_BIND_SERVICE"/"CAP_NET_ADMIN"/g' "$SCRATCH/admin/config.json"
+sed -i 's/"CAP_NET_BIND_SERVICE"/"CAP_NET_ADMIN", "CAP_NET_RAW"/g' "$SCRATCH/admin/config.json"
 same "programs that ask of the network" "127.0.0.1/8
 ::1/128
 eth0
@@ -271,6 +274,9 @@ default via 192.0.2.1 dev eth0 metric 7 mtu 1400
 192.0.2.0/24 dev eth0 proto kernel scope link src 192.0.2.2
 203.0.113.9 via 192.0.2.1 dev eth0 src 192.0.2.2
 via 2001:db8::1 dev eth0
+2 packets received
+2 packets received
+1 192.0.2.1
 hello from outside
 dev eth0 lladdr
 0:	from all lookup local

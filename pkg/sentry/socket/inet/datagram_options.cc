@@ -71,6 +71,9 @@ bool* DatagramSocket::WantedOption(Wanted& w, int level, int name) const {
         return &w.ttl;
       case IP_RECVTOS:
         return &w.tos;
+      case IP_RECVOPTS:
+      case IP_RETOPTS:
+        return &w.ip_options;
       default:
         return nullptr;
     }

@@ -49,6 +49,7 @@ class DatagramSocket final : public InetSocket {
   // Ancillary data that the reader asked for.
   struct alignas(8) Wanted {  // as wide as an atomic is
     bool pktinfo = false, ttl = false, tos = false, pktinfo6 = false, hop_limit = false, traffic_class = false;
+    bool ip_options = false;  // remembered: options of what was received are not kept
   };
 
   Result<size_t> SendBytes(IoSequence& data, const std::optional<netstack::SocketAddress>& to, int flags);
