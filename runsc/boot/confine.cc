@@ -20,7 +20,7 @@ namespace redoubt::boot {
 
 specutils::Expected<void> EnterBox(const specutils::SandboxOptions& options) {
   auto missing = box::EnterSentryBox({.allow_weak = options.allow_weak_box,
-                                      .parent_pidfd = sandbox::kParentFd,
+                                      .parent_pidfd = fcntl(sandbox::kParentFd, F_GETFD) >= 0 ? sandbox::kParentFd : -1,
                                       .first_closed = sandbox::kFirstClosedFd});
   if (!missing) return std::unexpected(missing.error());
   for (const std::string& wall : *missing) LOG_ERROR("--allow-weak-box: the sandbox goes without: {}", wall);

@@ -163,10 +163,24 @@ void GiveBackNetwork(const Settings& settings, const Entry& entry) {
   }
 }
 
+// What the state does not tell: its Sentry may be there all the same, and ends its processes if asked.
+void EndUnknown(const Settings& settings, const State& state) {
+  State guess = state;
+  guess.sandbox = state.id;
+  Outcome<control::Connection> connection = Connect(settings, guess);
+  if (!connection) return;
+  control::Request request{.method = control::Method::kSignal, .container = state.id, .signal = SIGKILL, .all = true};
+  (void)connection->Send(control::Serialize(request));
+  // Until it is gone, or says that it has no such container.
+  while (Outcome<control::Reply> reply = Answer(*connection, state.id)) {
+  }
+}
+
 }  // namespace
 
 Outcome<> Destroy(const Settings& settings, Entry& entry) {
   State& state = entry.state();
+  if (state.process.pid == 0) EndUnknown(settings, state);
   std::vector<HostProcess> processes = entry.Execs();
   processes.push_back(state.process);
   if (state.sandbox == state.id) processes.push_back(state.boot);

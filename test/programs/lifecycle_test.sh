@@ -159,10 +159,12 @@ kill -9 "$sandbox_pid"
 await is c stopped || fail "a dead Sentry is not seen"
 runsc delete c || fail "delete after a crash"
 runsc run --detach --bundle "$BUNDLE" c </dev/null >/dev/null 2>&1 || fail "run --detach"
+relay=$(pid c)
 echo '{' >"$ROOT/c/state.json"
 refused 'is damaged' state c
 refused 'is damaged' kill c KILL
 runsc delete --force c || fail "delete --force of a damaged state"
+await test ! -d "/proc/$relay" || fail "delete --force of a damaged state left its processes"
 same "nothing is left of it" "" "$(ls -A "$ROOT")"
 
 # --- hooks

@@ -5,9 +5,9 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -21,6 +21,8 @@
 #include <sstream>
 #include <thread>
 
+#include "pkg/platform/kvm/kvm.h"
+#include "runsc/box/box.h"
 #include "runsc/sandbox/layout.h"
 #include "runsc/specutils/codec.h"
 
@@ -41,11 +43,12 @@ pid_t Start(const std::vector<std::string>& args, const std::map<int, int>& fds)
   argv.push_back(nullptr);
   const char* runsc = getenv("RUNSC");
   if (runsc == nullptr) return -1;
-  pid_t parent = getpid();
-  pid_t pid = fork();
+  UniqueFd self(static_cast<int>(syscall(SYS_pidfd_open, getpid(), 0)));
+  // As box::Vfork, with memory of its own.
+  const unsigned long namespaces = box::BirthNamespaces();
+  pid_t pid = static_cast<pid_t>(syscall(SYS_clone, namespaces | SIGCHLD, 0, 0, 0, 0));
   if (pid != 0) return pid;
-  prctl(PR_SET_PDEATHSIG, SIGKILL);
-  if (getppid() != parent) _exit(1);
+  if (!box::BeforeExec(self.get(), namespaces, geteuid(), getegid())) _exit(1);
   std::map<int, int> moved;
   for (auto [number, fd] : fds) moved[number] = fcntl(fd, F_DUPFD_CLOEXEC, 100);
   for (int fd = 3; fd < 100; fd++) fcntl(fd, F_SETFD, FD_CLOEXEC);
@@ -120,8 +123,13 @@ FakeCli::FakeCli(Options options) : root_(Scratch()), socket_path_(root_ + ".soc
     const char* platform = getenv("RUNSC_PLATFORM");
     options.platform = platform != nullptr ? platform : "auto";
   }
-  std::string bytes = specutils::SerializeOptions(
-      {.platform = options.platform, .cpus = 2, .memory = uint64_t{1} << 30, .report_missing = options.report_missing});
+  UniqueFd self(static_cast<int>(syscall(SYS_pidfd_open, getpid(), 0)));
+  UniqueFd kvm(options.platform == "kvm" ? platform::kvm::OpenDevice() : -1);
+  std::string bytes = specutils::SerializeOptions({.platform = options.platform,
+                                                   .cpus = 2,
+                                                   .memory = uint64_t{1} << 30,
+                                                   .report_missing = options.report_missing,
+                                                   .kvm_device = kvm ? 0 : ENOENT});
   UniqueFd file(memfd_create("options", MFD_CLOEXEC));
   if (pwrite(file.get(), bytes.data(), bytes.size(), 0) != static_cast<ssize_t>(bytes.size())) abort();
   UniqueFd null(open("/dev/null", O_RDWR | O_CLOEXEC));
@@ -130,7 +138,9 @@ FakeCli::FakeCli(Options options) : root_(Scratch()), socket_path_(root_ + ".soc
                             {1, null.get()},
                             {2, 2},
                             {sandbox::kOptionsFd, file.get()},
-                            {sandbox::kConnectionFd, pair->second.fd()}};
+                            {sandbox::kConnectionFd, pair->second.fd()},
+                            {sandbox::kParentFd, self.get()}};
+  if (kvm) fds[sandbox::kKvmFd] = kvm.get();
   UniqueFd listener;
   if (options.listen) {
     listener = UniqueFd(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));

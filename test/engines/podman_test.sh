@@ -1,0 +1,123 @@
+#!/usr/bin/env bash
+# podman drives runsc, as it drives runc.
+. "$(dirname "$0")/lib.sh"
+# Short: podman puts sockets below it.
+STORE=$(mktemp -d /tmp/rdpod.XXXX)
+# The machine's limits are lower than those that podman asks for by itself (ulimits); the rest keeps this test to itself.
+cat >"$STORE/containers.conf" <<CONF
+[containers]
+default_ulimits = ["nofile=1024:1024", "nproc=1000:1000"]
+netns = "none"
+[engine]
+cgroup_manager = "cgroupfs"
+events_logger = "file"
+runtime = "runsc"
+tmp_dir = "$STORE/tmp"
+[engine.runtimes]
+runsc = ["$RUNSC"]
+CONF
+export CONTAINERS_CONF=$STORE/containers.conf
+podman() { timeout "${LIMIT:-60}" /usr/bin/podman --root "$STORE/root" --runroot "$STORE/run" "$@"; }
+cleanup() {
+  podman rm --all --force --time 0 >/dev/null 2>&1
+  podman umount --all >/dev/null 2>&1
+  umount "$STORE/root/overlay" 2>/dev/null
+  rm -rf "$STORE" "$SCRATCH"
+}
+trap cleanup EXIT
+
+make_rootfs "$STORE/rootfs"
+tar -C "$STORE/rootfs" -c . | podman import - localhost/bb >/dev/null 2>&1 || fail "import"
+run() { podman run --rm "$@"; }
+
+# --- run
+same "run: output" "hi" "$(run localhost/bb echo hi 2>&1)"
+run localhost/bb sh -c 'exit 7'
+same "run: code" 7 $?
+run localhost/bb sh -c 'kill -KILL $$'
+same "run: death by signal" 137 $?
+same "run: stdin" typed "$(echo typed | run -i localhost/bb cat)"
+out=$(run localhost/bb nonesuch 2>&1)
+same "run: not found" 127 $?
+[[ $out == *"executable file not found"* ]] || fail "run: not found: $out"
+out=$(run localhost/bb /etc/passwd 2>&1)
+same "run: not executable" 126 $?
+[[ $out == *"permission denied"* ]] || fail "run: not executable: $out"
+same "run --user" "uid=7(user) gid=8(users)" "$(run --user user localhost/bb id | sed 's/ groups=.*//')"
+same "run: environment, directory, hostname" "v /tmp h" "$(run -e A=v -w /tmp --hostname h localhost/bb sh -c 'echo $A $(pwd) $(hostname)')"
+same "run: it is in the sandbox" "redoubt" "$(run localhost/bb uname -r | sed 's/.*-//')"
+
+# --- a terminal
+cat >"$SCRATCH/in_terminal.py" <<'PY'
+import os, pty, sys
+data = b""
+def read(fd):
+    global data
+    d = os.read(fd, 1024)
+    data += d
+    return d
+os.environ["COLUMNS"] = "80"
+code = pty.spawn(sys.argv[1:], read, lambda fd: b"")
+sys.exit(os.waitstatus_to_exitcode(code))
+PY
+out=$(timeout 60 python3 "$SCRATCH/in_terminal.py" /usr/bin/podman --root "$STORE/root" --runroot "$STORE/run" run --rm -it localhost/bb sh -c 'test -t 0 && test -t 1 && tty; exit 5' </dev/null)
+same "run -it: code" 5 $?
+[[ $out == *"/dev/"* ]] || fail "run -it: no terminal: $out"
+
+# --- files
+mkdir "$SCRATCH/volume" && echo from-host >"$SCRATCH/volume/a"
+same "volume" from-host "$(run -v "$SCRATCH/volume:/v" localhost/bb sh -c 'cat /v/a; echo written > /v/b')"
+same "volume: written" written "$(cat "$SCRATCH/volume/b")"
+run -v "$SCRATCH/volume:/v:ro" localhost/bb sh -c 'echo x > /v/c' 2>/dev/null && fail "a read-only volume was written"
+podman volume create named >/dev/null
+run -v named:/d localhost/bb sh -c 'echo kept > /d/k'
+same "named volume" kept "$(run -v named:/d localhost/bb cat /d/k)"
+out=$(run --read-only localhost/bb sh -c 'echo x > /x; echo y > /tmp/y && cat /tmp/y && ls -d /run' 2>&1)
+[[ $out == *"Read-only file system"*y*/run* ]] || fail "--read-only: $out"
+
+# --- limits
+same "--memory: the guest sees it" 65536 "$(run --memory 64m localhost/bb sh -c "awk '/MemTotal/ { print \$2 }' /proc/meminfo")"
+same "--cpus: the guest sees it" 1 "$(run --cpus 1 localhost/bb nproc)"
+
+# --- a life
+podman run -d --name c localhost/bb sh -c 'echo logged; trap "exit 3" TERM; while true; do sleep 0.1; done' >/dev/null || fail "run -d"
+same "ps" c "$(podman ps --format '{{.Names}}')"
+same "exec" inside "$(podman exec c echo inside)"
+podman exec c sh -c 'exit 9'
+same "exec: code" 9 $?
+podman exec c nonesuch >/dev/null 2>&1
+same "exec: not found" 127 $?
+same "exec --user, --env, --workdir" "7 e /tmp" "$(podman exec --user 7 --env E=e --workdir /tmp c sh -c 'echo $(id -u) $E $(pwd)')"
+await sh -c "test \"\$(CONTAINERS_CONF=$CONTAINERS_CONF /usr/bin/podman --root $STORE/root --runroot $STORE/run logs c)\" = logged" || fail "logs: $(podman logs c)"
+echo copied >"$SCRATCH/in"
+podman cp "$SCRATCH/in" c:/tmp/in || fail "cp into it"
+await podman exec c test -e /tmp/in
+same "cp into it" copied "$(podman exec c cat /tmp/in)"
+podman exec c sh -c 'echo made > /tmp/out'
+podman cp c:/tmp/out "$SCRATCH/out" || fail "cp out of it"
+same "cp out of it" made "$(cat "$SCRATCH/out")"
+podman pause c >/dev/null || fail "pause"
+same "paused" paused "$(podman inspect --format '{{.State.Status}}' c)"
+podman unpause c >/dev/null || fail "unpause"
+podman stats --no-stream --format '{{.Name}}' c | grep -qx c || fail "stats"
+podman stop --time 20 c >/dev/null || fail "stop"
+same "stop: code" 3 "$(podman inspect --format '{{.State.ExitCode}}' c)"
+podman start c >/dev/null && same "start again" running "$(podman inspect --format '{{.State.Status}}' c)"
+podman kill --signal TERM c >/dev/null || fail "kill"
+same "wait" 3 "$(podman wait c)"
+podman rm c >/dev/null || fail "rm"
+
+# --- health
+podman run -d --name h --health-cmd 'test -e /tmp/healthy' --health-interval disable localhost/bb sleep 1000 >/dev/null
+podman healthcheck run h >/dev/null 2>&1 && fail "an ill container is healthy"
+podman exec h touch /tmp/healthy
+podman healthcheck run h >/dev/null || fail "a healthy container is ill"
+podman rm -f -t 0 h >/dev/null
+
+# --- build
+mkdir "$SCRATCH/build"
+printf 'FROM localhost/bb\nRUN echo built by $(uname -r) > /built\nRUN mkdir /d && echo second > /d/f && chown 7:8 /d/f\nCMD cat /built /d/f\n' >"$SCRATCH/build/Containerfile"
+out=$(LIMIT=120 podman build --runtime "$RUNSC" --ulimit nofile=1024:1024 --ulimit nproc=1000:1000 --network none -t localhost/built "$SCRATCH/build" 2>&1) || fail "build: $out"
+out=$(run localhost/built)
+[[ $out == "built by "*redoubt*second ]] || fail "what was built: $out"
+finish
