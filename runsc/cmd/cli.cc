@@ -51,6 +51,17 @@ void AddFlags(CLI::App& app, Flags& flags) {
       "what network the guest has: sandbox (the interfaces of the network namespace that config.json names, or "
       "else of the current one, with a stack of the sandbox's own) or none (a loopback); default: sandbox if "
       "config.json has a network namespace");
+  app.add_option("--overlay2", flags.overlay2,
+                 "where writes of a container go: none (to the root file system and the bind mounts themselves), "
+                 "root:memory (those below / are kept in memory, and gone with the container) or all:memory (those to "
+                 "bind mounts too)")
+      ->capture_default_str();
+  app.add_option("--file-access", flags.file_access,
+                 "who changes the root file system: shared (others do, too: what the sandbox knows of it is asked for "
+                 "again after a second) or exclusive (the container alone: nothing is asked for twice)")
+      ->capture_default_str();
+  app.add_option("--file-access-mounts", flags.file_access_mounts, "the same of the bind mounts")
+      ->capture_default_str();
   app.add_option("--debug-log", flags.debug_log, "directory for log files");
   app.add_flag("--debug", flags.debug, "log more");
   app.add_flag("--strace", flags.strace, "log every system call of the guest (to stderr without --debug-log)");

@@ -65,6 +65,25 @@ std::string DefaultRoot() {
                                                : fmt::format("/tmp/runsc-{}", geteuid());
 }
 
+specutils::Expected<container::Overlay> ParseOverlay(const std::string& text) {
+  if (text == "none") return container::Overlay::kNone;
+  if (text == "root:memory") return container::Overlay::kRoot;
+  if (text == "all:memory") return container::Overlay::kAll;
+  constexpr const char* kThere = "there are: none, root:memory, all:memory";
+  // Media that other runtimes know: a file below the root file system, or in a directory of the host.
+  if (text.ends_with(":self") || text.find(":dir=") != std::string::npos) {
+    return std::unexpected(
+        fmt::format("--overlay2={}: the layer cannot be kept in a file of the host; {}", text, kThere));
+  }
+  return std::unexpected(fmt::format("--overlay2={}: not known; {}", text, kThere));
+}
+
+specutils::Expected<bool> ParseAccess(const char* flag, const std::string& text) {
+  if (text == "exclusive") return true;
+  if (text == "shared") return false;
+  return std::unexpected(fmt::format("{}={}: not known; there are: shared, exclusive", flag, text));
+}
+
 }  // namespace
 
 int Fail(const Flags& flags, const std::string& what, int code) {
@@ -92,12 +111,21 @@ specutils::Expected<container::Settings> ToSettings(const Flags& flags) {
   if (!flags.network.empty() && flags.network != "none" && flags.network != "sandbox") {
     return std::unexpected(fmt::format("unknown network \"{}\"; there are: sandbox, none", flags.network));
   }
+  specutils::Expected<container::Overlay> overlay = ParseOverlay(flags.overlay2);
+  if (!overlay) return std::unexpected(overlay.error());
+  specutils::Expected<bool> root_exclusive = ParseAccess("--file-access", flags.file_access);
+  if (!root_exclusive) return std::unexpected(root_exclusive.error());
+  specutils::Expected<bool> mounts_exclusive = ParseAccess("--file-access-mounts", flags.file_access_mounts);
+  if (!mounts_exclusive) return std::unexpected(mounts_exclusive.error());
   specutils::Expected<int> log_fd = OpenLog(flags);
   if (!log_fd) return std::unexpected(log_fd.error());
   container::Settings s;
   s.root = flags.root.empty() ? DefaultRoot() : flags.root;
   s.systemd_cgroup = flags.systemd_cgroup;
   s.ignore_cgroups = flags.ignore_cgroups;
+  s.overlay = *overlay;
+  s.root_exclusive = *root_exclusive;
+  s.mounts_exclusive = *mounts_exclusive;
   s.log_fd = *log_fd;
   if (flags.network == "sandbox") s.network = container::Network::kSandbox;
   if (flags.network == "none") s.network = container::Network::kNone;

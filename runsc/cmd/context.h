@@ -25,6 +25,9 @@ struct Flags {
   std::string network;
   std::string debug_log;
   std::string rootless = "auto";
+  std::string overlay2 = "none";
+  std::string file_access = "shared";
+  std::string file_access_mounts = "shared";
   bool systemd_cgroup = false;
   bool ignore_cgroups = false;
   bool debug = false;

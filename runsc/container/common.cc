@@ -129,6 +129,16 @@ Outcome<> WritePidFile(const std::string& path, pid_t pid) {
   return {};
 }
 
+void ApplyFileFlags(const Settings& settings, specutils::Spec& spec) {
+  if (settings.overlay != Overlay::kNone) spec.root_overlay = true;
+  spec.root_exclusive = settings.root_exclusive;
+  for (specutils::Mount& m : spec.mounts) {
+    if (!m.is_bind()) continue;
+    m.overlay = settings.overlay == Overlay::kAll && !m.read_only();
+    m.exclusive = settings.mounts_exclusive;
+  }
+}
+
 Outcome<specutils::Spec> SpecOf(const Entry& entry) {
   Expected<std::string> text = entry.LoadConfig();
   if (!text) return Fail(entry.state().id, text.error());

@@ -24,6 +24,8 @@ template <typename T = void>
 using Outcome = std::expected<T, Failure>;
 
 enum class Network { kByConfig, kNone, kSandbox };
+// Whose writes are kept in memory.
+enum class Overlay { kNone, kRoot, kAll };
 
 // What the flags before the command say.
 struct Settings {
@@ -32,6 +34,10 @@ struct Settings {
   bool ignore_cgroups = false;
   // kByConfig: kSandbox if the configuration has a network namespace.
   Network network = Network::kByConfig;
+  Overlay overlay = Overlay::kNone;
+  // Nobody but the container changes the root file system, the bind mounts.
+  bool root_exclusive = false;
+  bool mounts_exclusive = false;
   specutils::SandboxOptions options;
   int log_fd = -1;
   // For what does not fail the command: one line.

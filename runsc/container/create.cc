@@ -204,6 +204,7 @@ Outcome<pid_t> Make(const Settings& given, const CreateArgs& args, bool foregrou
   Expected<specutils::Spec> spec = specutils::ParseConfig(*config, args.bundle + "/config.json", args.bundle);
   if (!spec) return Fail(spec.error());
   if (Expected<void> there = CheckPaths(*spec, args.bundle); !there) return Fail(there.error());
+  ApplyFileFlags(settings, *spec);
   settings.options = WithinLimits(settings.options, spec->resources);
   if (!foreground && spec->process.terminal && args.console_socket.empty()) {
     return Fail(args.id, "process.terminal is set and nobody watches it; give --console-socket");

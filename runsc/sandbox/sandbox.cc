@@ -147,7 +147,7 @@ Expected<Sandbox> Sandbox::Launch(const LaunchArgs& args) {
   // Writes below a read-only or overlaid root never reach the gofer, which is told so too.
   if (!add_tree(args.spec.root_path, args.spec.root_read_only || args.spec.root_overlay)) return Fail("socketpair");
   for (const specutils::Mount& m : args.spec.mounts) {
-    if (m.is_bind() && !add_tree(m.source, m.read_only())) return Fail("socketpair");
+    if (m.is_bind() && !add_tree(m.source, m.read_only() || m.overlay)) return Fail("socketpair");
   }
 
   control::Request request{.method = control::Method::kCreate,

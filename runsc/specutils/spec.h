@@ -24,6 +24,10 @@ struct Mount {
   std::string type;
   std::string source;  // on the host, for bind mounts
   std::vector<std::string> options;
+  // Of bind mounts. Writes are kept in memory, over a tree that is not changed.
+  bool overlay = false;
+  // Nobody else changes the tree: what is known of it is not asked for again.
+  bool exclusive = false;
   bool is_bind() const;
   bool read_only() const;
 };
@@ -82,6 +86,7 @@ struct Spec {
   bool root_read_only = false;
   // Writes below / are kept in memory, over a root that is not changed.
   bool root_overlay = false;
+  bool root_exclusive = false;  // as Mount::exclusive
   std::string hostname;
   std::string domainname;
   std::vector<Mount> mounts;
@@ -94,7 +99,7 @@ struct Spec {
   std::vector<Namespace> namespaces;
   const Namespace* FindNamespace(const std::string& type) const;  // null: that of the caller
   std::string cgroups_path;
-  Resources resources;
+  Resources resources;  // of which the Sentry is told what a guest may look for: memory, CPU time, tasks
 };
 
 // Where the guest's network comes from.
