@@ -17,6 +17,7 @@ namespace {
 // The first byte of a packet.
 constexpr char kInline = 'i';
 constexpr char kInFile = 'f';
+constexpr char kPart = 'p';  // others follow
 
 Result<UniqueFd> FileOf(std::string_view bytes) {
   UniqueFd file(memfd_create("runsc-message", MFD_CLOEXEC));
@@ -57,30 +58,20 @@ Result<std::pair<Connection, Connection>> Connection::Pair() {
   return std::make_pair(Connection(UniqueFd(pair[0])), Connection(UniqueFd(pair[1])));
 }
 
-Result<> Connection::Send(std::string_view bytes, std::span<const int> fds, int flags) const {
-  if (bytes.size() > kMessageLimit || fds.size() > kDescriptorLimit) return Err(E2BIG);
-  UniqueFd file;
-  char kind = kInline;
-  std::vector<int> all(fds.begin(), fds.end());
-  if (bytes.size() > kInlineLimit) {
-    file = TRY(FileOf(bytes));
-    all.push_back(file.get());
-    kind = kInFile;
-    bytes = {};
-  }
+Result<> Connection::SendPacket(char kind, std::string_view bytes, std::span<const int> fds, int flags) const {
   iovec parts[2] = {{&kind, 1}, {const_cast<char*>(bytes.data()), bytes.size()}};
   msghdr message{};
   message.msg_iov = parts;
   message.msg_iovlen = 2;
   alignas(cmsghdr) char control[CMSG_SPACE((kDescriptorLimit + 1) * sizeof(int))];
-  if (!all.empty()) {
+  if (!fds.empty()) {
     message.msg_control = control;
-    message.msg_controllen = CMSG_SPACE(all.size() * sizeof(int));
+    message.msg_controllen = CMSG_SPACE(fds.size() * sizeof(int));
     cmsghdr* header = CMSG_FIRSTHDR(&message);
     header->cmsg_level = SOL_SOCKET;
     header->cmsg_type = SCM_RIGHTS;
-    header->cmsg_len = CMSG_LEN(all.size() * sizeof(int));
-    std::memcpy(CMSG_DATA(header), all.data(), all.size() * sizeof(int));
+    header->cmsg_len = CMSG_LEN(fds.size() * sizeof(int));
+    std::memcpy(CMSG_DATA(header), fds.data(), fds.size() * sizeof(int));
   }
   while (sendmsg(socket_.get(), &message, flags | MSG_NOSIGNAL) < 0) {
     if (errno != EINTR) return ErrFromHost();
@@ -88,7 +79,37 @@ Result<> Connection::Send(std::string_view bytes, std::span<const int> fds, int 
   return {};
 }
 
+Result<> Connection::Send(std::string_view bytes, std::span<const int> fds, int flags) const {
+  if (bytes.size() > kMessageLimit || fds.size() > kDescriptorLimit) return Err(E2BIG);
+  if (bytes.size() > kInlineLimit) {
+    Result<UniqueFd> file = FileOf(bytes);
+    if (file) {
+      std::vector<int> all(fds.begin(), fds.end());
+      all.push_back(file->get());
+      return SendPacket(kInFile, {}, all, flags);
+    }
+    if (file.error() != Errno(ENOSYS)) return Err(file.error());
+    for (; bytes.size() > kInlineLimit; bytes.remove_prefix(kInlineLimit)) {
+      TRY(SendPacket(kPart, bytes.substr(0, kInlineLimit), {}, flags));
+    }
+  }
+  return SendPacket(kInline, bytes, fds, flags);
+}
+
 Result<Packet> Connection::Receive(int flags) const {
+  std::string begun;
+  while (true) {
+    bool more = false;
+    Packet packet = TRY(ReceivePacket(flags, &more));
+    // The rest of a message that has begun is there, or the peer is no friend.
+    if (more && (!packet.fds.empty() || begun.size() + packet.bytes.size() > kMessageLimit)) return Err(EBADMSG);
+    if (!more && begun.empty()) return packet;
+    begun += packet.bytes;
+    if (!more) return Packet{.bytes = std::move(begun), .fds = std::move(packet.fds)};
+  }
+}
+
+Result<Packet> Connection::ReceivePacket(int flags, bool* more) const {
   std::string buffer(kInlineLimit + 1, '\0');
   iovec part{buffer.data(), buffer.size()};
   alignas(cmsghdr) char control[CMSG_SPACE((kDescriptorLimit + 1) * sizeof(int))];
@@ -113,7 +134,8 @@ Result<Packet> Connection::Receive(int flags) const {
   }
   if (n == 0) return Err(ENOTCONN);
   if ((message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0) return Err(EBADMSG);
-  if (buffer[0] == kInline) {
+  *more = buffer[0] == kPart;
+  if (buffer[0] == kInline || *more) {
     packet.bytes = buffer.substr(1, static_cast<size_t>(n) - 1);
   } else if (buffer[0] == kInFile && n == 1 && !packet.fds.empty()) {
     UniqueFd file = std::move(packet.fds.back());

@@ -16,7 +16,7 @@
 
 namespace redoubt::control {
 
-// A message longer than this travels in a memfd.
+// A message longer than this travels in a memfd, or in parts if none can be had: the Sentry may make no files.
 inline constexpr size_t kInlineLimit = size_t{32} << 10;
 inline constexpr size_t kMessageLimit = size_t{16} << 20;
 // SCM_MAX_FD of Linux is 253; one may be the memfd.
@@ -48,6 +48,10 @@ class Connection final {
   [[nodiscard]] UniqueFd Release() { return std::move(socket_); }
 
  private:
+  Result<> SendPacket(char kind, std::string_view bytes, std::span<const int> fds, int flags) const;
+  // `more`: the packet is a part of a message.
+  Result<Packet> ReceivePacket(int flags, bool* more) const;
+
   UniqueFd socket_;
 };
 

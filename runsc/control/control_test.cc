@@ -1,8 +1,13 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <random>
@@ -39,6 +44,36 @@ TEST(Connection, CarriesLongMessagesInAFile) {
     EXPECT_EQ(p->fds.size(), 1u);
   }
   EXPECT_EQ(a.Send(std::string(kMessageLimit + 1, 'x')), Err(E2BIG));
+}
+
+TEST(Connection, CarriesLongMessagesInPartsWhereThereAreNoFiles) {
+  auto [a, b] = *Connection::Pair();
+  pid_t pid = fork();
+  if (pid == 0) {
+    // As the Sentry's filter does.
+    sock_filter program[] = {BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+                             BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_memfd_create, 0, 1),
+                             BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS),
+                             BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
+    sock_fprog filter{.len = 4, .filter = program};
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) != 0)
+      _exit(1);
+    std::string bytes;
+    for (int i = 0; bytes.size() < 300'000; i++) bytes += std::to_string(i);
+    _exit(a.Send(bytes, std::vector<int>{0}) && a.Send("next") ? 0 : 2);
+  }
+  std::string expected;
+  for (int i = 0; expected.size() < 300'000; i++) expected += std::to_string(i);
+  Result<Packet> p = b.Receive();
+  ASSERT_TRUE(p);
+  EXPECT_EQ(p->bytes, expected);
+  EXPECT_EQ(p->fds.size(), 1u);
+  p = b.Receive();
+  ASSERT_TRUE(p);
+  EXPECT_EQ(p->bytes, "next");
+  int status = 0;
+  waitpid(pid, &status, 0);
+  EXPECT_EQ(status, 0);
 }
 
 TEST(Connection, EndsWithThePeer) {

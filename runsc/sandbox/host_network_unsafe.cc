@@ -61,6 +61,13 @@ RtRequest RouteRequest(const netstack::RouteEntry& e) {
   if (e.interface_index != 0) r.Attribute(RTA_OIF, e.interface_index);
   if (e.metric != 0) r.Attribute(RTA_PRIORITY, e.metric);
   if (!e.source.empty()) r.Attribute(RTA_PREFSRC, e.source.bytes());
+  if (e.mtu != 0) {
+    struct {
+      rtattr header{.rta_len = sizeof(rtattr) + sizeof(uint32_t), .rta_type = RTAX_MTU};
+      uint32_t mtu;
+    } metric{.mtu = e.mtu};
+    r.Attribute(RTA_METRICS, std::as_bytes(std::span(&metric, 1)));
+  }
   return r;
 }
 

@@ -48,7 +48,7 @@ same "run: environment, directory, hostname" "v /tmp h" "$(run -e A=v -w /tmp --
 same "run: it is in the sandbox" "redoubt" "$(run localhost/bb uname -r | sed 's/.*-//')"
 
 # --- a terminal
-cat >"$SCRATCH/tty.py" <<'PY'
+cat >"$SCRATCH/in_terminal.py" <<'PY'
 import os, pty, sys
 data = b""
 def read(fd):
@@ -60,7 +60,7 @@ os.environ["COLUMNS"] = "80"
 code = pty.spawn(sys.argv[1:], read, lambda fd: b"")
 sys.exit(os.waitstatus_to_exitcode(code))
 PY
-out=$(timeout 60 python3 "$SCRATCH/tty.py" /usr/bin/podman --root "$STORE/root" --runroot "$STORE/run" run --rm -it localhost/bb sh -c 'test -t 0 && test -t 1 && tty; exit 5' </dev/null)
+out=$(timeout 60 python3 "$SCRATCH/in_terminal.py" /usr/bin/podman --root "$STORE/root" --runroot "$STORE/run" run --rm -it localhost/bb sh -c 'test -t 0 && test -t 1 && tty; exit 5' </dev/null)
 same "run -it: code" 5 $?
 [[ $out == *"/dev/"* ]] || fail "run -it: no terminal: $out"
 

@@ -37,7 +37,7 @@ network $OUTSIDE to-other 198.51.100.1 2001:db8:1::1
 network $INSIDE eth0 192.0.2.2 2001:db8::2
 network $OTHER eth0 198.51.100.2 2001:db8:1::2
 gateways() { # NAMESPACE IPV4 IPV6
-  ip -n "$1" route add default via "$2" && ip -n "$1" -6 route add default via "$3"
+  ip -n "$1" route add default via "$2" mtu 1400 metric 7 && ip -n "$1" -6 route add default via "$3"
 }
 gateways $INSIDE 192.0.2.1 2001:db8::1
 gateways $OTHER 198.51.100.1 2001:db8:1::1
@@ -60,10 +60,23 @@ json.dump({"ociVersion": "1.0.2",
                        "capabilities": {k: ["CAP_NET_BIND_SERVICE"] for k in ("bounding", "permitted", "effective")}},
            "root": {"path": "/", "readonly": True},
            "mounts": [{"destination": d, "type": t, "source": s, "options": o} for d, t, s, o in mounts],
-           "linux": {"namespaces": [{"type": "network", "path": path}]}}, open(directory + "/config.json", "w"))
+           "linux": {"namespaces": [{"type": "network", "path": path} if path else {"type": "network"}]}}, open(directory + "/config.json", "w"))
 SCRIPT
 }
 run() { timeout "${LIMIT:-120}" "$RUNSC" run --bundle "$SCRATCH/$1" "$1-$$"; }
+
+# iperf3 in JSON. Its server closes its listener between two clients, which resets one that comes too soon: again.
+cat >"$SCRATCH/iperf" <<'SCRIPT'
+#!/bin/bash
+for i in 1 2 3 4 5; do
+  out=$(iperf3 -J "$@") && break
+  sleep 0.5
+done
+python3 -c 'import json, sys
+end = json.load(sys.stdin)["end"]
+print("iperf3", end["sum_received"]["bits_per_second"] > 1e6 if "sum_received" in end else "failed")' <<<"$out"
+SCRIPT
+chmod +x "$SCRATCH/iperf"
 
 # Outside: a capture, a web server of each IP version, names, iperf3.
 mkdir "$SCRATCH/www"
@@ -94,6 +107,17 @@ for url in http://192.0.2.1:8000/small 'http://[2001:db8::1]:8000/small'; do
   outside curl -sSg --retry 50 --retry-delay 1 --retry-connrefused "$url" >/dev/null 2>&1 || fail "the server outside does not come up"
 done
 
+cat >"$SCRATCH/udp.py" <<'SCRIPT'
+# Answers a datagram by five in one call, of 1000 bytes each but the last (UDP_SEGMENT, man 7 udp).
+import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind(("192.0.2.1", 7000))
+s.setsockopt(socket.IPPROTO_UDP, 103, 1000)
+while True:
+    s.sendto(b"".join(bytes([48 + i]) * 1000 for i in range(4)) + b"end", s.recvfrom(100)[1])
+SCRIPT
+background $IN_OUTSIDE python3 "$SCRATCH/udp.py"
+
 # Clients inside.
 cat >"$SCRATCH/client.sh" <<'SCRIPT'
 cat /proc/net/if_inet6 | grep -v ^fe80 | awk '{print $1, $3, $NF}'
@@ -114,15 +138,18 @@ except socket.gaierror as e: print(e)
 for peer in ("192.0.2.1", 9), ("192.0.2.99", 9), ("2001:db8::1", 9):
     try: socket.create_connection(peer, timeout=10)
     except OSError as e: print(peer[0], e)
+u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+u.settimeout(10)
+u.sendto(b"?", ("192.0.2.1", 7000))
+print([(len(d), d[:3]) for d in (u.recv(65535) for _ in range(5))])
 '
 for way in "" -R; do
   for address in 192.0.2.1 2001:db8::1; do
-    iperf3 -c $address -t 1 -P 2 $way -J | python3 -c 'import json, sys
-print("iperf3", json.load(sys.stdin)["end"]["sum_received"]["bits_per_second"] > 1e6)'
+    "$1" -c $address -t 1 -P 2 $way
   done
 done
 SCRIPT
-bundle client /run/netns/$INSIDE bash "$SCRATCH/client.sh"
+bundle client /run/netns/$INSIDE bash "$SCRATCH/client.sh" "$SCRATCH/iperf"
 out=$(run client 2>&1)
 same "exit code of the clients" 0 $?
 three="hello from outside
@@ -144,6 +171,7 @@ b'hello from outside\\n'
 192.0.2.1 [Errno 111] Connection refused
 192.0.2.99 [Errno 113] No route to host
 2001:db8::1 [Errno 111] Connection refused
+[(1000, b'000'), (1000, b'111'), (1000, b'222'), (1000, b'333'), (3, b'end')]
 iperf3 True
 iperf3 True
 iperf3 True
@@ -166,18 +194,50 @@ same "many clients outside" 40 "$(seq 40 | outside xargs -P 8 -I{} curl -sS 'htt
 outside busybox ping -c 3 -W 5 192.0.2.2 | grep -q ' 3 packets received' || fail "ping"
 outside busybox ping -c 3 -W 5 -s 20000 192.0.2.2 | grep -q ' 3 packets received' || fail "ping with fragments"
 outside busybox ping -c 3 -W 5 2001:db8::2 | grep -q ' 3 packets received' || fail "ping, IPv6"
-outside iperf3 -c 192.0.2.2 -p 5202 -t 1 >/dev/null || fail "iperf3 from outside"
-outside iperf3 -c 192.0.2.2 -p 5202 -t 1 -R >/dev/null || fail "iperf3 to outside"
+same "iperf3 from outside" "iperf3 True" "$(outside "$SCRATCH/iperf" -c 192.0.2.2 -p 5202 -t 1)"
+same "iperf3 to outside" "iperf3 True" "$(outside "$SCRATCH/iperf" -c 192.0.2.2 -p 5202 -t 1 -R)"
 bundle peer /run/netns/$OTHER bash -c "
   curl -sS http://192.0.2.2:8080/large | sha256sum
   curl -sSg 'http://[2001:db8::2]:8080/large' | sha256sum
-  iperf3 -c 192.0.2.2 -p 5202 -t 1 >/dev/null && iperf3 -c 192.0.2.2 -p 5202 -t 1 -R >/dev/null && echo both ways"
+  $SCRATCH/iperf -c 192.0.2.2 -p 5202 -t 1
+  $SCRATCH/iperf -c 192.0.2.2 -p 5202 -t 1 -R"
 same "two sandboxes" "$sum
 $sum
-both ways" "$(run peer 2>&1)"
+iperf3 True
+iperf3 True" "$(run peer 2>&1)"
 kill "$server"
 wait "$server" 2>/dev/null
 same "addresses and routes are given back after a signal" "$before" "$(has)"
+
+# As Docker does it: a new namespace, whose interfaces are made between create and start.
+mkdir -p "$SCRATCH/rootfs/bin" "$SCRATCH/rootfs/etc" && touch "$SCRATCH/rootfs/etc/resolv.conf"
+cp "$(command -v busybox)" "$SCRATCH/rootfs/bin/busybox" && ln -s busybox "$SCRATCH/rootfs/bin/sh"
+small() { bundle "$@" && sed -i "s|\"path\": \"/\"|\"path\": \"$SCRATCH/rootfs\"|" "$SCRATCH/$1/config.json"; }
+small late "" sh -c 'busybox wget -q -O - http://203.0.113.1:8000/small; while :; do busybox sleep 0.1; done'
+runsc() { timeout 60 "$RUNSC" --root "$SCRATCH/root" "$@"; }
+runsc create --bundle "$SCRATCH/late" --pid-file "$SCRATCH/pid" late >"$SCRATCH/late.out" 2>&1 </dev/null || fail "create: $(cat "$SCRATCH/late.out")"
+pid=$(cat "$SCRATCH/pid")
+late() { nsenter --net="/proc/$pid/ns/net" ip "$@"; }
+ip -n $OUTSIDE link add to-late type veth peer name eth0 netns "$pid"
+network $OUTSIDE to-late 203.0.113.1 2001:db8:2::1
+late addr add 203.0.113.2/24 dev eth0
+late link set eth0 up
+background $IN_OUTSIDE python3 -m http.server -d "$SCRATCH/www" --bind 203.0.113.1 8000 >/dev/null 2>&1
+for i in $(seq 50); do outside curl -sS http://203.0.113.1:8000/small >/dev/null 2>&1 && break; sleep 0.1; done
+runsc start late || fail "start"
+same "the host has no address meanwhile" "" "$(late addr show dev eth0 | grep inet)"
+same "exec" "hello from outside" "$(runsc exec late busybox wget -q -O - http://203.0.113.1:8000/small 2>&1)"
+for i in $(seq 100); do [ -s "$SCRATCH/late.out" ] && break; sleep 0.1; done
+same "its first process" "hello from outside" "$(cat "$SCRATCH/late.out")"
+runsc delete --force late || fail "delete"
+
+# Whoever stands for the container is killed: delete gives the network back.
+small killed /run/netns/$INSIDE busybox sleep 1000
+runsc create --bundle "$SCRATCH/killed" --pid-file "$SCRATCH/pid" killed >/dev/null 2>&1 </dev/null && runsc start killed || fail "create and start"
+same "taken" "" "$(ip -n $INSIDE addr show dev eth0 | grep inet)"
+kill -KILL "$(cat "$SCRATCH/pid")"
+runsc delete --force killed || fail "delete"
+same "given back by delete" "$before" "$(has)"
 
 # What cannot be done is said in a line.
 bundle none /etc/passwd true

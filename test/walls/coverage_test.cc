@@ -141,6 +141,17 @@ class CoverageTest : public ::testing::TestWithParam<std::string> {
                     dup2(open(out.c_str(), O_RDWR | O_CREAT, 0600), 1);
                   }});
   }
+  // The bundle's program is `program`, for Python.
+  bool Configure(const std::string& bundle, const char* program) {
+    pid_t pid = fork();
+    if (pid == 0) {
+      if (chdir(bundle.c_str()) == 0) execl("/usr/bin/python3", "python3", "make.py", program, nullptr);
+      _exit(1);
+    }
+    int status = 0;
+    waitpid(pid, &status, 0);
+    return status == 0;
+  }
   void RunBundle() {
     const std::string bundle = directory_ + "/bundle";
     const std::string make = "mkdir -p " + bundle + "/rootfs/data && cd " + bundle + " && " + runsc_ + " spec";
@@ -152,21 +163,33 @@ c = json.load(open('config.json'))
 c['process']['terminal'] = False
 c['process']['args'] = ['/usr/bin/python3', '-c', sys.argv[1]]
 c['root']['readonly'] = False
-c['mounts'] += [{'destination': d, 'type': 'bind', 'source': d, 'options': ['rbind', 'ro']} for d in ('/usr', '/lib', '/lib64')]
+c['mounts'] = [m for m in c['mounts'] if m['type'] != 'bind'] + [{'destination': d, 'type': 'bind', 'source': d, 'options': ['rbind', 'ro']} for d in ('/usr', '/lib', '/lib64')]
 caps = ['CAP_CHOWN', 'CAP_FOWNER', 'CAP_DAC_OVERRIDE', 'CAP_SYS_ADMIN', 'CAP_MKNOD']
 c['process'].setdefault('capabilities', {}).update({k: caps for k in ('bounding', 'effective', 'permitted')})
 json.dump(c, open('config.json', 'w'))
 )";
-    pid_t pid = fork();
-    if (pid == 0) {
-      if (chdir(bundle.c_str()) == 0) execl("/usr/bin/python3", "python3", "make.py", kGoferProgram, nullptr);
-      _exit(1);
-    }
-    int status = 0;
-    waitpid(pid, &status, 0);
-    ASSERT_EQ(status, 0);
-    Run("bundle",
-        {.argv = {runsc_, "--platform=" + GetParam(), "run", "--bundle=" + bundle, "coverage"}, .in_child = {}});
+    ASSERT_TRUE(Configure(bundle, kGoferProgram));
+    Run("bundle", {.argv = {runsc_, "--platform=" + GetParam(), "--root=" + directory_ + "/root", "run",
+                            "--bundle=" + bundle, "coverage"},
+                   .in_child = {}});
+  }
+  // Asked from outside, while it runs.
+  void RunAsked() {
+    const std::string root = "--root=" + directory_ + "/root", bundle = directory_ + "/bundle";
+    // Not by threads of this process: the tracer waits for all its children.
+    const std::string ask = runsc_ + " " + root + " ", said = directory_ + "/said";
+    std::ofstream(directory_ + "/ask.sh")
+        << "for i in $(seq 100); do " + ask + "exec asked true 2>/dev/null && break; sleep 0.1; done\n" + ask +
+               "exec --env=LONG=" + std::string(100'000, 'x') + " asked true && echo exec\n" + ask +
+               "ps asked >/dev/null && echo ps\n" + ask + "exec asked touch /data/end && echo touch\n";
+    ASSERT_EQ(std::system(("setsid sh " + directory_ + "/ask.sh >" + said + " 2>&1 &").c_str()), 0);
+    ASSERT_TRUE(
+        Configure(bundle, "import os, time\nwhile not os.path.exists('/data/end'): time.sleep(0.1)\ntime.sleep(3)"));
+    Run("asked",
+        {.argv = {runsc_, "--platform=" + GetParam(), root, "run", "--bundle=" + bundle, "asked"}, .in_child = {}});
+    std::stringstream all;
+    all << std::ifstream(said).rdbuf();
+    EXPECT_EQ(all.str(), "exec\nps\ntouch\n");
   }
   static std::string Unused(const Coverage& c) {
     std::string text;
@@ -198,6 +221,7 @@ TEST_P(CoverageTest, EveryRuleIsUsed) {
                        "/bin/true"},
               .in_child = {}});
   RunBundle();
+  RunAsked();
   EXPECT_EQ(Unused(sentry_), "");
   EXPECT_EQ(Unused(gofer_), "");
 }

@@ -68,8 +68,8 @@ class Tracer final {
     ptrace(it != processes_.end() ? PTRACE_SYSCALL : PTRACE_CONT, tid, 0, signal);
   }
 
-  // Threads of who is counted, and children of runsc itself, are followed; stubs are let go before their parent goes
-  // on.
+  // Threads of who is counted, and children of runsc and of its relays, are followed; stubs are let go before their
+  // parent goes on.
   void OnBirth(pid_t parent) {
     unsigned long child = 0;
     ptrace(PTRACE_GETEVENTMSG, parent, 0, &child);
@@ -78,7 +78,7 @@ class Tracer final {
     while (early_.erase(tid) == 0 && waitpid(tid, &status, __WALL) < 0 && errno == EINTR) {
     }
     const bool thread = StatusField(tid, "Tgid") != tid;
-    if (thread || parent == first_) {
+    if (thread || !processes_.contains(StatusField(parent, "Tgid"))) {
       known_.insert(tid);
       Resume(tid, 0);
     } else {

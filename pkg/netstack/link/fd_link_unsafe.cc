@@ -26,8 +26,8 @@ static_assert(sizeof(VirtioHeader) == 10);
 constexpr uint8_t kNeedsChecksum = 1;
 constexpr uint8_t kDataValid = 2;
 constexpr uint8_t kGsoTcpV4 = 1;
-constexpr uint8_t kGsoUdp = 3;
 constexpr uint8_t kGsoTcpV6 = 4;
+constexpr uint8_t kGsoUdp = 5;  // VIRTIO_NET_HDR_GSO_UDP_L4; 3 would be one datagram in fragments
 constexpr uint8_t kGsoEcn = 0x80;
 
 constexpr size_t kEthernet = 14;
@@ -67,6 +67,9 @@ Offload FromVirtio(const VirtioHeader& h) {
       break;
     case kGsoTcpV6:
       o.gso = GsoKind::kTcpV6;
+      break;
+    case kGsoUdp:
+      o.gso = GsoKind::kUdp;
       break;
     default:
       break;

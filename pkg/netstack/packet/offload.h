@@ -19,7 +19,14 @@ enum class ChecksumState : uint8_t {
   kPartial,
 };
 
-enum class GsoKind : uint8_t { kNone, kTcpV4, kTcpV6, kUdp };
+enum class GsoKind : uint8_t {
+  kNone,
+  kTcpV4,
+  kTcpV6,
+  // Received only: several datagrams of one flow behind one header, each of `segment_size` bytes of payload but the
+  // last (UDP_SEGMENT, man 7 udp).
+  kUdp,
+};
 
 struct Offload {
   ChecksumState checksum = ChecksumState::kComplete;

@@ -10,6 +10,7 @@
 namespace redoubt::netstack {
 
 namespace {
+constexpr size_t kMaxSegments = 128;  // UDP_MAX_SEGMENTS of linux/udp.h
 void Count(std::atomic<uint64_t>& counter) { counter.fetch_add(1, std::memory_order_relaxed); }
 }  // namespace
 
@@ -38,16 +39,36 @@ Disposition UdpProtocol::HandlePacket(Packet& packet, const FourTuple& id) {
       return Disposition::kHandled;
     }
   }
+  const size_t payload = udp->length - header::Udp::kSize;
+  // One datagram, or several that the link has not taken apart.
+  size_t piece = payload;
+  if (packet.offload.gso == GsoKind::kUdp) {
+    piece = packet.offload.segment_size;
+    if (piece == 0 || payload > piece * kMaxSegments) {
+      Count(stats_.in_errors);
+      return Disposition::kMalformed;
+    }
+  }
   auto deliver = [&](UdpEndpoint& endpoint, PacketPtr copy) {
     copy->data.TrimFront(packet.transport_offset + header::Udp::kSize);
     copy->source_port = id.remote_port;
     copy->source = endpoint.FromWire(packet.source);
     copy->destination = endpoint.FromWire(packet.destination);
-    if (endpoint.Enqueue(std::move(copy))) {
-      Count(stats_.in_datagrams);
-    } else {
-      Count(stats_.receive_buffer_errors);
-      Count(stats_.in_errors);
+    for (bool last = false; !last;) {
+      last = copy->data.size() <= piece;
+      PacketPtr one = last ? std::move(copy) : ClonePacket(*copy);
+      if (!last) {
+        one->data.CapLength(piece);
+        copy->data.TrimFront(piece);
+      }
+      // Else each would be counted with the chunk of all.
+      if (piece != payload) one->data.Compact();
+      if (endpoint.Enqueue(std::move(one))) {
+        Count(stats_.in_datagrams);
+      } else {
+        Count(stats_.receive_buffer_errors);
+        Count(stats_.in_errors);
+      }
     }
   };
   if (packet.type == PacketType::kMulticast || packet.type == PacketType::kBroadcast) {

@@ -89,6 +89,38 @@ TEST_P(UdpTest, EmptyAndLargestDatagrams) {
   EXPECT_EQ(b.stack.ip_stats(GetParam()).reassembly_ok, 1u);
 }
 
+TEST_P(UdpTest, WhatALinkHasNotTakenApartIsTakenApart) {
+  auto server = Bound(b, 53);
+  auto client = New(a);
+  ASSERT_TRUE(client->Send(Text("who are you?"), SocketAddress{Of(2), 53}));
+  net.Run(20 * kSecond);
+  ASSERT_TRUE(server->Receive());
+  std::string text(1400, 't');
+  for (size_t i = 0; i < text.size(); i++) text[i] = static_cast<char>(i / 7);
+  auto deliver = [&](uint16_t segment_size) {
+    ASSERT_TRUE(client->Send(Text(text), SocketAddress{Of(2), 53}));
+    PacketPtr frame = a.channel->Read();
+    ASSERT_NE(frame, nullptr);
+    frame->offload = {.checksum = ChecksumState::kVerified, .gso = GsoKind::kUdp, .segment_size = segment_size};
+    b.channel->Inject(std::move(frame));
+  };
+  deliver(500);
+  for (std::string expected : {text.substr(0, 500), text.substr(500, 500), text.substr(1000)}) {
+    auto got = server->Receive();
+    ASSERT_TRUE(got);
+    EXPECT_EQ(Text((*got)->data), expected);
+    EXPECT_EQ((*got)->source, Of(1));
+    EXPECT_EQ((*got)->source_port, client->local().port);
+  }
+  deliver(1400);
+  EXPECT_EQ(Text((*server->Receive())->data), text);
+  // None, and too many.
+  for (uint16_t nonsense : {0, 10}) {
+    deliver(nonsense);
+    EXPECT_EQ(server->Receive().error().value(), EAGAIN);
+  }
+}
+
 TEST_P(UdpTest, LoopbackNeedsNoLinkAndNoChecksum) {
   net.Run(20 * kSecond);  // what is said of groups at the start
   auto server = Bound(a, 53);
