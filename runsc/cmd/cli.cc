@@ -36,6 +36,16 @@ std::vector<std::string> Normalize(int argc, char** argv, const CLI::App& app) {
   return args;
 }
 
+// What follows the first "--" after "do", which CLI11 would take for other commands of ours; cut off from `args`.
+std::optional<std::vector<std::string>> CutCommand(std::vector<std::string>& args) {
+  auto command = std::find(args.begin(), args.end(), "do");
+  auto dashes = std::find(command, args.end(), "--");
+  if (dashes == args.end()) return std::nullopt;
+  std::vector<std::string> rest(dashes + 1, args.end());
+  args.erase(dashes, args.end());
+  return rest;
+}
+
 void AddFlags(CLI::App& app, Flags& flags) {
   app.add_option("--root", flags.root, "directory for the state of containers (/run/runsc, or one of the user's)");
   app.add_option("--log", flags.log, "file to which an error is written, too, for engines");
@@ -81,7 +91,8 @@ void AddFlags(CLI::App& app, Flags& flags) {
   app.add_flag("--systemd-cgroup", flags.systemd_cgroup,
                "linux.cgroupsPath is \"slice:prefix:name\"; the directories are made where systemd would make them");
   app.add_flag("--ignore-cgroups", flags.ignore_cgroups, "make no control groups: nothing bounds the sandbox");
-  app.add_option("--rootless", flags.rootless, "true, false or auto: accepted, means nothing yet")
+  app.add_option("--rootless", flags.rootless,
+                 "true, false or auto: accepted; who runs it decides, and an ordinary user needs no flag")
       ->capture_default_str();
   app.add_option_function<std::string>("--criu", [](const std::string&) {}, "accepted, means nothing here");
 }
@@ -110,6 +121,7 @@ int Main(int argc, char** argv) {
   help_command->add_option("COMMAND", topic);
 
   std::vector<std::string> args = Normalize(argc, argv, app);
+  context.command = CutCommand(args);
   std::reverse(args.begin(), args.end());
   try {
     app.parse(args);

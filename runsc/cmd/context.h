@@ -3,6 +3,7 @@
 #define REDOUBT_RUNSC_CMD_CONTEXT_H_
 
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -42,6 +43,8 @@ struct Flags {
 
 struct Context {
   Flags flags;
+  // What followed "do ... --".
+  std::optional<std::vector<std::string>> command;
   // What the command line asks for; set while it is parsed.
   std::function<int()> action;
 };

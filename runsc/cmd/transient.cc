@@ -46,9 +46,8 @@ specutils::Expected<specutils::Mount> ParseVolume(const std::string& text) {
   const size_t second = first == std::string::npos ? first : text.find(':', first + 1);
   const std::string mode = second == std::string::npos ? "rw" : text.substr(second + 1);
   const std::string destination =
-      first == std::string::npos
-          ? ""
-          : text.substr(first + 1, second == std::string::npos ? second : second - first - 1);
+      first == std::string::npos ? ""
+                                 : text.substr(first + 1, second == std::string::npos ? second : second - first - 1);
   if (first == 0 || !destination.starts_with('/') || (mode != "ro" && mode != "rw")) {
     return std::unexpected("must be SRC:DST or SRC:DST:ro, and DST an absolute path");
   }
@@ -130,7 +129,8 @@ int Do(const std::vector<std::string>& command, const DoArgs& args, Flags& flags
   int n = groups.empty() ? 0 : getgroups(static_cast<int>(groups.size()), groups.data());
   for (int i = 0; i < n; i++) p.groups.push_back(groups[i]);
   if (!args.user.empty()) {
-    if (auto set = SetUser(args.user, p); !set) return Fail(flags, fmt::format("--user {}: {}", args.user, set.error()));
+    if (auto set = SetUser(args.user, p); !set)
+      return Fail(flags, fmt::format("--user {}: {}", args.user, set.error()));
   }
   mode_t mask = umask(0);
   umask(mask);
@@ -159,17 +159,20 @@ void AddTransient(CLI::App& app, Context& context) {
                     "the interfaces of the current network namespace, as --network=sandbox; without it a loopback");
   command->add_option("--env,-e", args->env, "NAME=VALUE, beside the current environment; may be given again")
       ->allow_extra_args(false);
-  command->add_option("--user,-u", args->user, "user inside, by number or name, with or without :GID (default: the current one)");
+  command->add_option("--user,-u", args->user,
+                      "user inside, by number or name, with or without :GID (default: the current one)");
   command->add_option("--cwd", args->cwd, "working directory (default: the current one)");
   command->add_option("--hostname", args->hostname, "host name inside (default: this machine's)");
   command->prefix_command();
   command->callback([&app, &context, args, command] {
     context.action = [&app, &context, args, command]() -> int {
       std::vector<std::string> words = command->remaining();
-      if (!words.empty() && words.front() == "--") {
-        words.erase(words.begin());
-      } else if (!words.empty() && words.front().starts_with('-')) {
+      if (!words.empty() && words.front().starts_with('-')) {
         return Fail(context.flags, UnknownWord(words.front(), app, *command));
+      }
+      if (context.command) {
+        if (!words.empty()) words.push_back("--");  // the command's own
+        words.insert(words.end(), context.command->begin(), context.command->end());
       }
       if (words.empty()) return Fail(context.flags, "do: no command given; try `runsc do uname -a`");
       return Do(words, *args, context.flags);

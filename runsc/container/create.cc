@@ -213,10 +213,11 @@ Outcome<pid_t> Make(const Settings& given, const CreateArgs& args, bool foregrou
     return Fail(args.id, "--console-socket is given and process.terminal is not set");
   }
   const specutils::Namespace* network = spec->FindNamespace("network");
-  // A new one that nobody can reach before its end has nothing in it.
+  // A new one that nobody can reach before its end has nothing in it; without privileges there is nobody who could.
   const specutils::Hooks& hooks = spec->hooks;
-  const bool enters_network = network != nullptr && (!network->path.empty() || !foreground || !hooks.prestart.empty() ||
-                                                     !hooks.create_runtime.empty());
+  const bool can_be_reached =
+      geteuid() == 0 && (!foreground || !hooks.prestart.empty() || !hooks.create_runtime.empty());
+  const bool enters_network = network != nullptr && (!network->path.empty() || can_be_reached);
   const bool takes_network =
       settings.network == Network::kSandbox || (settings.network == Network::kByConfig && enters_network);
   if (takes_network) settings.options.network = specutils::NetworkMode::kSandbox;

@@ -45,6 +45,7 @@ refused '--user nonesuch: no user "nonesuch"' do --user nonesuch true
 refused '--user 1:x: must be' do --user 1:x true
 same "--cwd and --hostname" "/usr elsewhere" "$(sandbox --cwd /usr --hostname elsewhere sh -c 'echo $(pwd; uname -n)')"
 same "what follows the command is its own" "--rw x" "$(sandbox echo --rw x)"
+same "a -- of the command" "x -- y" "$(sandbox echo x -- y)"
 same "and after --" "a" "$(sandbox --env A=a -- sh -c 'echo $A')"
 
 # --- the network: the guard, and a namespace of one's own
@@ -57,9 +58,9 @@ ip link add v0 type veth peer name v1
 ip addr add 10.9.9.1/24 dev v0
 ip link set v0 up
 ip link set v1 up
-timeout 60 "$RUNSC" do --net sh -c 'ip -o addr show dev v0 | grep -o 10.9.9.1/24'
+timeout 60 "$RUNSC" do --net sh -c 'busybox ifconfig v0 | grep -o "addr:10.9.9.1"'
 N
-same "--net" 10.9.9.1/24 "$(RUNSC=$RUNSC unshare -n sh net.sh 2>&1)"
+same "--net" addr:10.9.9.1 "$(RUNSC=$RUNSC unshare -n sh net.sh 2>&1)"
 
 # --- an ordinary user
 out=$(as_user do sh -c 'id -u; echo lost > /tmp/lost && cat /tmp/lost; exit 9' 2>err)
@@ -88,7 +89,7 @@ user_runsc create c </dev/null >out 2>&1 || fail "user: create: $(cat out)"
 user_runsc start c || fail "user: start"
 same "user: exec" inside "$(user_runsc exec c echo inside)"
 user_runsc kill c KILL || fail "user: kill"
-for _ in $(seq 100); do user_runsc state c | grep -q stopped && break; sleep 0.1; done
+for _ in $(seq 100); do user_runsc state c 2>/dev/null | grep -q stopped && break; sleep 0.05; done
 user_runsc delete c || fail "user: delete"
 same "user: nothing is left" "" "$(ls -A "$SCRATCH/home/state")"
 finish
