@@ -41,6 +41,7 @@
 #include "runsc/boot/control_server.h"
 #include "runsc/boot/crash.h"
 #include "runsc/boot/mounts.h"
+#include "runsc/boot/inspect.h"
 #include "runsc/boot/network.h"
 #include "runsc/boot/service.h"
 #include "runsc/control/connection.h"
@@ -81,14 +82,6 @@ void BlockSignals() {
   sigfillset(&blocked);
   for (int sig : {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGSYS, SIGABRT}) sigdelset(&blocked, sig);
   sigprocmask(SIG_SETMASK, &blocked, nullptr);
-}
-
-std::string MissingCalls() {
-  std::string text;
-  for (const auto& [name, count] : syscalls::MissingCalls()) {
-    text += fmt::format("runsc: not implemented: {} ({} calls)\n", name, count);
-  }
-  return text;
 }
 
 const auth::Credentials* CurrentCredentials() {
@@ -209,7 +202,10 @@ int BootMain() {
   }
   inetsock::RegisterFamilies(*network);
   RegisterFilesystems(*kernel, *network);
-  if (options->strace) syscalls::SetTracer(strace::Trace);
+  if (options->strace) {
+    if (!strace::Only(options->strace_only)) return Refuse(connection, "internal error: no such system call to trace");
+    syscalls::SetTracer(strace::Trace);
+  }
 
   // What the CLI has taken over of the container's network namespace.
   auto configure = [network, link_events](const std::string& body, std::vector<UniqueFd> fds) -> OrFailure<void> {
@@ -228,8 +224,8 @@ int BootMain() {
   };
   auto* service = new Service(
       *kernel, *options,
-      {.configure = configure, .before_first_instruction = confine, .last_words = [report = options->report_missing] {
-         return report ? MissingCalls() : "";
+      {.configure = configure, .before_first_instruction = confine, .last_words = [kernel, options = *options](const kernel::Container& first) {
+         return options.summary ? Summary(*kernel, first) : options.report_missing ? MissingText() : "";
        }});
   auto* server = new ControlServer(*executor, std::move(listener),
                                    [service](RefPtr<Peer> peer, control::Request request, std::vector<UniqueFd> fds) {

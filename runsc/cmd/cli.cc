@@ -72,9 +72,11 @@ void AddFlags(CLI::App& app, Flags& flags) {
       ->capture_default_str();
   app.add_option("--file-access-mounts", flags.file_access_mounts, "the same of the bind mounts")
       ->capture_default_str();
-  app.add_option("--debug-log", flags.debug_log, "directory for log files");
+  app.add_option("--debug-log", flags.debug_log, "directory for log files, one for each of the sandbox's processes: NAME.boot.log, NAME.gofer.log");
   app.add_flag("--debug", flags.debug, "log more");
   app.add_flag("--strace", flags.strace, "log every system call of the guest (to stderr without --debug-log)");
+  app.add_option("--strace-syscalls", flags.strace_syscalls, "the same for those calls only: names, by commas")
+      ->type_name("NAME,...");
   app.add_option("--rewrite", flags.rewrite,
                  "rewrite hot system call instructions of programs (systrap); false for programs that check their own "
                  "code, or REDOUBT_REWRITE=false in the environment of one")
@@ -86,6 +88,8 @@ void AddFlags(CLI::App& app, Flags& flags) {
                "run also where the host does not let the sandbox have all its walls; the log says which are missing");
   app.add_flag("--report-missing", flags.report_missing,
                "at the end, list the calls that were made and are not implemented");
+  app.add_flag("--summary", flags.summary,
+               "at the end, say how many calls were made, what time they took, and which are not implemented");
   app.add_option("--cpus", flags.cpus, "CPUs the guest sees (default: this process's)")->check(CLI::Range(1, 64));
   app.add_option("--memory", flags.memory_mib, "MiB of memory the guest may use (default: the host's)");
   app.add_flag("--systemd-cgroup", flags.systemd_cgroup,
@@ -114,6 +118,8 @@ int Main(int argc, char** argv) {
   AddLifecycle(app, context);
   AddProcesses(app, context);
   AddWatching(app, context);
+  AddTop(app, context);
+  AddMetrics(app, context);
   AddSpec(app, context);
   AddTools(app, context);
   std::string topic;

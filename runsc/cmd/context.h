@@ -33,6 +33,10 @@ struct Flags {
   bool ignore_cgroups = false;
   bool debug = false;
   bool strace = false;
+  std::string strace_syscalls;
+  bool summary = false;
+  // The command starts a sandbox, which logs.
+  bool starts_sandbox = false;
   bool report_missing = false;
   bool rewrite = true;
   bool io_uring = true;
@@ -68,6 +72,14 @@ void AddTransient(CLI::App& app, Context& context);
 void AddSpec(CLI::App& app, Context& context);
 void AddTools(CLI::App& app, Context& context);
 
+void AddTop(CLI::App& app, Context& context);
+void AddMetrics(CLI::App& app, Context& context);
+
+std::string PrometheusText(const std::string& id, const std::vector<control::Metric>& metrics);
+// What a guest has named, for a terminal: control characters are shown, not sent.
+std::string Printable(const std::string& text);
+// "500ms", "5s", "1m", "2". False: is none.
+bool ParseInterval(const std::string& text, double* seconds);
 // "TERM", "SIGTERM", "15", "RTMIN+3". -1: no such signal.
 int ParseSignal(const std::string& text);
 

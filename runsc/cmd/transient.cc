@@ -138,6 +138,7 @@ int Do(const std::vector<std::string>& command, const DoArgs& args, Flags& flags
   uint64_t all = (uint64_t{1} << (CAP_LAST_CAP + 1)) - 1;
   p.bounding = all;
   if (p.uid == 0) p.permitted = p.effective = all;
+  flags.starts_sandbox = true;
   return With(flags, [&](const auto& settings) { return Finish(flags, container::RunTransient(settings, spec)); });
 }
 

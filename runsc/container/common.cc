@@ -28,7 +28,7 @@ std::unexpected<Failure> Fail(const std::string& id, const std::string& text, in
 LogToStderr::LogToStderr(Settings& settings) {
   if (settings.log_fd >= 0) return;
   copy_ = UniqueFd(fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3));
-  settings.log_fd = copy_.get();
+  settings.log_fd = settings.gofer_log_fd = copy_.get();
   settings.options.log_level = static_cast<int>(log::Level::kError);
 }
 

@@ -39,7 +39,8 @@ struct Settings {
   bool root_exclusive = false;
   bool mounts_exclusive = false;
   specutils::SandboxOptions options;
-  int log_fd = -1;
+  int log_fd = -1;        // the Sentry's log
+  int gofer_log_fd = -1;  // the gofer's
   // For what does not fail the command: one line.
   std::function<void(const std::string&)> warn;
 };
@@ -108,6 +109,7 @@ struct Measured {
   std::optional<uint64_t> oom_kills;
 };
 Outcome<Measured> Measure(const Settings& settings, const std::string& id);
+Outcome<std::vector<control::Metric>> Metrics(const Settings& settings, const std::string& id);
 Outcome<std::string> Stacks(const Settings& settings, const std::string& id);
 // wait(2)'s status of the container's first process, once it has ended.
 Outcome<int> Wait(const Settings& settings, const std::string& id);

@@ -140,6 +140,7 @@ void Tell(const control::Connection& report, const control::Reply& reply) {
                              .id = plan.args.id,
                              .preserved = plan.args.preserve_fds,
                              .log_fd = plan.settings.log_fd,
+                             .gofer_log_fd = plan.settings.gofer_log_fd,
                              .listen_fd = plan.listen_fd,
                              .sentry_fd = plan.sentry_fd};
   if (plan.terminal >= 0) launch.stdio = {plan.terminal, plan.terminal, plan.terminal};

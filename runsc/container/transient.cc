@@ -80,6 +80,7 @@ Outcome<int> RunTransient(const Settings& given, const specutils::Spec& wanted) 
                                                                  .options = settings.options,
                                                                  .id = kId,
                                                                  .log_fd = settings.log_fd,
+                                                                 .gofer_log_fd = settings.gofer_log_fd,
                                                                  .listen_fd = listener ? listener->socket.get() : -1,
                                                                  .start = !network});
   if (!sandbox) return CannotSetUp(sandbox.error());

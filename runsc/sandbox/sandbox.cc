@@ -133,7 +133,7 @@ Expected<Sandbox> Sandbox::Launch(const LaunchArgs& args) {
     const specutils::Process& p = args.spec.process;
     gofer_args.insert(gofer_args.end(), {"owner", std::to_string(p.uid), std::to_string(p.gid)});
   }
-  std::vector<int> gofer_fds = {null.get(), null.get(), args.log_fd >= 0 ? args.log_fd : null.get()};
+  std::vector<int> gofer_fds = {null.get(), null.get(), args.gofer_log_fd >= 0 ? args.gofer_log_fd : null.get()};
   std::vector<int> request_fds = args.stdio;
   for (int i = 0; i < args.preserved; i++) request_fds.push_back(3 + i);
   std::vector<UniqueFd> trees;

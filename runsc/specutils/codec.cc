@@ -141,6 +141,8 @@ Expected<Spec> ParseSpec(const std::string& bytes) {
 std::string SerializeOptions(const SandboxOptions& o) {
   return Pack({{"platform", o.platform},
                {"strace", o.strace},
+               {"strace_only", o.strace_only},
+               {"summary", o.summary},
                {"log_level", o.log_level},
                {"cpus", o.cpus},
                {"memory", o.memory},
@@ -156,6 +158,8 @@ Expected<SandboxOptions> ParseOptions(const std::string& bytes) {
   return Unpack<SandboxOptions>(bytes, "sandbox options", [](const Json& j, SandboxOptions& o) {
     o.platform = j.at("platform").get<std::string>();
     o.strace = j.at("strace");
+    o.strace_only = j.at("strace_only").get<std::vector<std::string>>();
+    o.summary = j.at("summary");
     o.log_level = j.at("log_level");
     o.cpus = j.at("cpus");
     o.memory = j.at("memory");
