@@ -18,9 +18,13 @@ constexpr size_t kMaxDueClunks = 64;
 constexpr uint32_t kMaxFid = 1u << 24;
 constexpr size_t kMaxXattr = 65536;
 
+constinit std::atomic<uint64_t> total_messages{0};
+
 }  // namespace
 
 Client::Client(int socket, uint32_t message_size) : socket_(socket), message_size_(message_size) {}
+
+uint64_t Client::TotalMessages() { return total_messages.load(std::memory_order_relaxed); }
 
 Client::~Client() { close(socket_); }
 
@@ -49,7 +53,9 @@ Result<std::span<const std::byte>> Client::ExchangeLocked(Writer* request, Type 
     batch.insert(batch.end(), message.begin(), message.end());
     message = batch;
   }
-  messages_.fetch_add(clunks.size() + (request != nullptr ? 1 : 0), std::memory_order_relaxed);
+  const uint64_t sent = clunks.size() + (request != nullptr ? 1 : 0);
+  messages_.fetch_add(sent, std::memory_order_relaxed);
+  total_messages.fetch_add(sent, std::memory_order_relaxed);
   if (Result<> r = SendMessage(socket_, message); !r) return fail(r.error().name());
 
   // The answers may come in any order; mostly it is that of the questions, so that the one of interest is the last and

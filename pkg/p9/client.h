@@ -95,6 +95,8 @@ class Client final : public RefCounted {
   uint32_t max_io() const { return message_size_ - kIoHeaderSize; }
   // How many have been sent, clunks included.
   uint64_t messages() const { return messages_.load(std::memory_order_relaxed); }
+  // Of all clients of this process, those that are gone too.
+  static uint64_t TotalMessages();
   bool extended() const { return extended_; }
 
  private:

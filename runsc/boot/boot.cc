@@ -42,6 +42,7 @@
 #include "runsc/boot/confine.h"
 #include "runsc/boot/control_server.h"
 #include "runsc/boot/crash.h"
+#include "runsc/boot/inspect.h"
 #include "runsc/boot/mounts.h"
 #include "runsc/boot/network.h"
 #include "runsc/boot/service.h"
@@ -83,14 +84,6 @@ void BlockSignals() {
   sigfillset(&blocked);
   for (int sig : {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGSYS, SIGABRT}) sigdelset(&blocked, sig);
   sigprocmask(SIG_SETMASK, &blocked, nullptr);
-}
-
-std::string MissingCalls() {
-  std::string text;
-  for (const auto& [name, count] : syscalls::MissingCalls()) {
-    text += fmt::format("runsc: not implemented: {} ({} calls)\n", name, count);
-  }
-  return text;
 }
 
 const auth::Credentials* CurrentCredentials() {
@@ -213,7 +206,10 @@ int BootMain() {
   inetsock::RegisterFamilies(*network);
   netlink::RegisterFamily(*network);
   RegisterFilesystems(*kernel, *network);
-  if (options->strace) syscalls::SetTracer(strace::Trace);
+  if (options->strace) {
+    if (!strace::Only(options->strace_only)) return Refuse(connection, "internal error: no such system call to trace");
+    syscalls::SetTracer(strace::Trace);
+  }
 
   // What the CLI has taken over of the container's network namespace.
   auto configure = [network, link_events](const std::string& body, std::vector<UniqueFd> fds) -> OrFailure<void> {
@@ -226,9 +222,10 @@ int BootMain() {
     return {};
   };
   auto* service =
-      new Service(*kernel, *options, {.configure = configure, .last_words = [report = options->report_missing] {
-                                        return report ? MissingCalls() : "";
-                                      }});
+      new Service(*kernel, *options,
+                  {.configure = configure, .last_words = [kernel, options = *options](const kernel::Container& first) {
+                     return options.summary ? Summary(*kernel, first) : options.report_missing ? MissingText() : "";
+                   }});
   auto* server = new ControlServer(*executor, std::move(listener),
                                    [service](RefPtr<Peer> peer, control::Request request, std::vector<UniqueFd> fds) {
                                      service->Handle(std::move(peer), std::move(request), std::move(fds));

@@ -48,7 +48,8 @@ OrFailure<Container::Made> Container::Create(kernel::Kernel& kernel, const std::
   fds.resize(fds.size() - trees);
 
   RefPtr<Container> container(new Container(kernel, id));
-  specutils::Expected<RefPtr<vfs::MountNamespace>> mounts = MakeMounts(kernel, spec, std::move(gofers));
+  specutils::Expected<RefPtr<vfs::MountNamespace>> mounts =
+      MakeMounts(kernel, container->members_, spec, std::move(gofers));
   if (!mounts) return Fail(mounts.error());
   container->mounts_ = *mounts;
   auto abandon = [&](Failure failure) {

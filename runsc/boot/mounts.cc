@@ -4,8 +4,14 @@
 #include <sys/mount.h>
 #include <sys/stat.h>
 
-#include "pkg/log/log.h"
+#include <algorithm>
+#include <cstring>
+#include <optional>
+#include <utility>
+
 #include "pkg/p9/client.h"
+#include "pkg/sentry/fsimpl/cgroup/cgroup.h"
+#include "pkg/sentry/fsimpl/copy/copy.h"
 #include "pkg/sentry/fsimpl/dev/dev.h"
 #include "pkg/sentry/fsimpl/devpts/devpts.h"
 #include "pkg/sentry/fsimpl/gofer/gofer.h"
@@ -16,69 +22,19 @@
 #include "pkg/sentry/kernel/proc_view.h"
 #include "pkg/sentry/socket/inet/net_table.h"
 #include "pkg/sentry/syscalls/file_systems.h"
+#include "runsc/boot/mount_options.h"
 
 namespace redoubt::boot {
 namespace {
 
-struct FlagName {
-  const char* name;
-  uint64_t set;
-  uint64_t clear;
-};
-constexpr FlagName kFlagNames[] = {
-    {"ro", MS_RDONLY, 0},
-    {"rw", 0, MS_RDONLY},
-    {"nosuid", MS_NOSUID, 0},
-    {"suid", 0, MS_NOSUID},
-    {"nodev", MS_NODEV, 0},
-    {"dev", 0, MS_NODEV},
-    {"noexec", MS_NOEXEC, 0},
-    {"exec", 0, MS_NOEXEC},
-    {"noatime", MS_NOATIME, 0},
-    {"atime", 0, MS_NOATIME},
-    {"nodiratime", MS_NODIRATIME, 0},
-    {"relatime", MS_RELATIME, 0},
-    {"strictatime", MS_STRICTATIME, 0},
-    {"sync", MS_SYNCHRONOUS, 0},
-    {"defaults", 0, 0},
-    // How host mounts would propagate: there is nobody to propagate to.
-    {"private", 0, 0},
-    {"rprivate", 0, 0},
-    {"slave", 0, 0},
-    {"rslave", 0, 0},
-    {"shared", 0, 0},
-    {"rshared", 0, 0},
-    {"unbindable", 0, 0},
-    {"runbindable", 0, 0},
-    {"bind", 0, 0},
-    {"rbind", 0, 0},
-    {"newinstance", 0, 0},
-    {"norelatime", 0, 0},
-    {"nostrictatime", 0, 0},
-    {"async", 0, 0},
-    {"silent", 0, 0},
-    {"loud", 0, 0},
-};
-
-// mount(8)-style options as flags; the rest is the file system's.
-uint64_t SplitOptions(const std::vector<std::string>& options, std::string* data) {
-  uint64_t flags = 0;
-  for (const std::string& option : options) {
-    bool known = false;
-    for (const FlagName& f : kFlagNames) {
-      if (option != f.name) continue;
-      flags = (flags | f.set) & ~f.clear;
-      known = true;
-    }
-    if (known) continue;
-    if (!data->empty()) *data += ',';
-    *data += option;
-  }
-  return flags;
+Result<RefPtr<vfs::Filesystem>> ConnectGofer(kernel::Kernel& kernel, int socket, bool exclusive) {
+  return goferfs::Create(TRY(p9::Client::Connect(socket)), kernel.memory_file(),
+                         exclusive ? goferfs::Access::kExclusive : goferfs::Access::kShared);
 }
 
-Result<RefPtr<vfs::Filesystem>> ConnectGofer(kernel::Kernel& kernel, int socket) {
-  return goferfs::Create(TRY(p9::Client::Connect(socket)), kernel.memory_file());
+// A directory tree whose changes are kept in memory.
+Result<RefPtr<vfs::Filesystem>> InMemory(kernel::Kernel& kernel, RefPtr<vfs::Filesystem> lower) {
+  return overlay::Create(tmpfs::Create(kernel.memory_file(), {.root_mode = 0755}), std::move(lower));
 }
 
 // As runc does: a mount point that is not there is made, with its parents.
@@ -102,6 +58,169 @@ Result<> MakeMountPoint(const vfs::Walker& walker, const vfs::Path& root, const 
   }
   return {};
 }
+
+std::string Why(Errno e) { return fmt::format("{} ({})", strerror(e.value()), e.name()); }
+
+// As above: the options' fault, if one alone is refused as well.
+std::string WhyOptions(const std::string& type, const std::string& source, std::string_view data, Errno e) {
+  if (e != Errno(EINVAL)) return Why(e);
+  while (!data.empty()) {
+    std::string option(data.substr(0, data.find(',')));
+    data.remove_prefix(std::min(data.size(), option.size() + 1));
+    if (!syscalls::MakeFilesystem(type, source, option)) return fmt::format("option {}: {}", option, Why(e));
+  }
+  return Why(e);
+}
+
+// File systems that take no options, or whose options nothing here acts on.
+specutils::Expected<void> CheckData(const std::string& type, const std::string& data) {
+  if (data.empty() || (type == "proc" && data == "hidepid=0")) return {};
+  for (const char* without : {"proc", "sysfs", "mqueue", "cgroup", "cgroup2"}) {
+    if (type == without) return std::unexpected(fmt::format("option {}: {} has no such option here", data, type));
+  }
+  return {};
+}
+
+cgroup::Limits LimitsOf(const specutils::Resources& r) {
+  auto positive = [](auto limit) {
+    return limit && *limit > 0 ? std::optional(static_cast<uint64_t>(*limit)) : std::nullopt;
+  };
+  return {.memory = positive(r.memory_limit),
+          .cpu_quota = positive(r.cpu_quota),
+          .cpu_period = positive(r.cpu_period),
+          .pids = positive(r.pids_limit)};
+}
+
+cgroup::Usage UsageOf(kernel::Kernel& kernel, const RefPtr<kernel::Container>& container) {
+  kernel::Kernel* k = &kernel;
+  return {.memory = [k] { return k->memory_file().usage(); },
+          .cpu_user_ns = [k, container] { return static_cast<uint64_t>(k->CpuOf(*container).user); },
+          .cpu_system_ns = [k, container] { return static_cast<uint64_t>(k->CpuOf(*container).system); },
+          .pids =
+              [k, container] {
+                uint64_t tasks = 0;
+                for (const RefPtr<kernel::ThreadGroup>& g : k->GroupsOf(*container)) tasks += k->TasksOf(*g).size();
+                return tasks;
+              }};
+}
+
+specutils::Expected<RefPtr<vfs::Filesystem>> RootFilesystem(kernel::Kernel& kernel, const specutils::Spec& spec,
+                                                            int gofer) {
+  Result<RefPtr<vfs::Filesystem>> fs = ConnectGofer(kernel, gofer, spec.root_exclusive);
+  if (!fs) return std::unexpected(fmt::format("cannot mount the root file system: {}", Why(fs.error())));
+  if (!spec.root_overlay && !spec.root_read_only) return *std::move(fs);
+  // Also for a read-only root: mount points that are missing are made in memory, not on the host.
+  fs = InMemory(kernel, *std::move(fs));
+  if (!fs) return std::unexpected(fmt::format("cannot mount the root's overlay: {}", Why(fs.error())));
+  return *std::move(fs);
+}
+
+// Mounts one after the other, as config.json has them.
+class Builder final {
+ public:
+  Builder(kernel::Kernel& kernel, const RefPtr<kernel::Container>& container, const specutils::Spec& spec,
+          vfs::MountNamespace& ns)
+      : kernel_(kernel), container_(container), spec_(spec), ns_(ns), root_(ns.root()), walker_{*creds_, root_} {}
+
+  specutils::Expected<void> Add(const specutils::Mount& m, int gofer) {
+    specutils::Expected<MountOptions> options = ParseMountOptions(m);
+    if (!options) return std::unexpected(options.error());
+    if (m.is_bind()) return Bind(m, *options, gofer);
+    if (auto checked = CheckData(m.type, options->data); !checked) return checked;
+    if (m.type == "tmpfs" && m.destination == "/dev") {
+      // Engines ask for a tmpfs and expect the standard devices in it.
+      return Mount(m, *options, dev::CreateDevtmpfs(kernel_.memory_file()));
+    }
+    if (m.type == "tmpfs") return Tmpfs(m, *options);
+    if (m.type == "cgroup" || m.type == "cgroup2") {
+      return Mount(m, *options, cgroup::Create(LimitsOf(spec_.resources), UsageOf(kernel_, container_)));
+    }
+    return Mount(m, *options, syscalls::MakeFilesystem(m.type, m.source, options->data));
+  }
+
+  Result<> Remount(const std::string& path, uint64_t flags) {
+    return ns_.RemountAt(walker_, {.start = root_, .name = path}, flags);
+  }
+
+ private:
+  specutils::Expected<void> Mount(const specutils::Mount& m, const MountOptions& options,
+                                  Result<RefPtr<vfs::Filesystem>> fs) {
+    if (!fs) return std::unexpected(WhyOptions(m.type, m.source, options.data, fs.error()));
+    const std::string source = m.source.empty() ? m.type : m.source;
+    Result<> r = MakeMountPoint(walker_, root_, m.destination, (*fs)->root()->IsDirectory());
+    if (r) r = ns_.MountAt(walker_, {.start = root_, .name = m.destination}, *fs, options.flags, source);
+    if (!r) return std::unexpected(Why(r.error()));
+    return {};
+  }
+
+  specutils::Expected<void> Bind(const specutils::Mount& m, const MountOptions& options, int gofer) {
+    Result<RefPtr<vfs::Filesystem>> fs = ConnectGofer(kernel_, gofer, m.exclusive);
+    if (!fs) return std::unexpected(Why(fs.error()));
+    if (!m.overlay) return Mount(m, options, std::move(fs));
+    if ((*fs)->root()->IsDirectory()) return Mount(m, options, InMemory(kernel_, *std::move(fs)));
+    if (Result<> r = BindCopy(m, options, **fs); !r) {
+      return std::unexpected(fmt::format("--overlay2: copying the file to memory: {}", Why(r.error())));
+    }
+    return {};
+  }
+
+  // A single file has no directory to lay another over.
+  Result<> BindCopy(const specutils::Mount& m, const MountOptions& options, vfs::Filesystem& fs) {
+    constexpr std::string_view kName = "file";
+    RefPtr<vfs::Inode> file = fs.root();
+    const vfs::Attributes attrs = TRY(file->GetAttributes());
+    if (attrs.size > kMaxCopiedFile) return Err(EFBIG);
+    RefPtr<vfs::Filesystem> memory = tmpfs::Create(kernel_.memory_file(), {.root_mode = 0755});
+    RefPtr<vfs::Inode> made =
+        TRY(memory->root()->Create(kName, {.mode = attrs.mode, .uid = attrs.uid, .gid = attrs.gid}));
+    TRY(copy::Data(*file, *made, attrs.size));
+    TRY(made->SetAttributes({.atime = attrs.atime, .mtime = attrs.mtime}));
+    RefPtr<vfs::MountNamespace> alone = vfs::MountNamespace::Create(memory, 0, "tmpfs");
+    vfs::Path top = alone->root();
+    vfs::Path path = TRY(vfs::Lookup({*creds_, top}, {.start = top, .name = kName}));
+    TRY(MakeMountPoint(walker_, root_, m.destination, false));
+    TRY(ns_.BindAt(walker_, {.start = path, .name = "", .empty_ok = true}, {.start = root_, .name = m.destination},
+                   false));
+    return Remount(m.destination, options.flags);
+  }
+
+  // Over a directory that is there already it is as that was, where the options do not say otherwise; runc does so.
+  specutils::Expected<void> Tmpfs(const specutils::Mount& m, MountOptions options) {
+    Result<vfs::Path> below = vfs::Lookup(walker_, {.start = root_, .name = m.destination});
+    const bool there = below && below->inode().IsDirectory();
+    if (there) {
+      Result<vfs::Attributes> attrs = below->inode().GetAttributes();
+      if (!attrs) return std::unexpected(Why(attrs.error()));
+      auto add = [&](const char* name, const std::string& value) {
+        if (!options.Has(name)) options.data += fmt::format("{}{}={}", options.data.empty() ? "" : ",", name, value);
+      };
+      add("mode", fmt::format("{:o}", attrs->mode & 07777));
+      if (options.copy_up) {
+        add("uid", std::to_string(attrs->uid));
+        add("gid", std::to_string(attrs->gid));
+      }
+    }
+    Result<RefPtr<vfs::Filesystem>> fs = syscalls::MakeFilesystem("tmpfs", m.source, options.data);
+    if (fs && there && options.copy_up) {
+      if (Result<> copied = copy::Tree(below->inode(), *(*fs)->root()); !copied) {
+        const Errno e = copied.error();
+        return std::unexpected(fmt::format("option tmpcopyup: copying what {} holds: {}", m.destination,
+                                           e == Errno(E2BIG) ? std::string("too many files") : Why(e)));
+      }
+    }
+    return Mount(m, options, std::move(fs));
+  }
+
+  static constexpr uint64_t kMaxCopiedFile = 64 << 20;
+
+  kernel::Kernel& kernel_;
+  const RefPtr<kernel::Container>& container_;
+  const specutils::Spec& spec_;
+  vfs::MountNamespace& ns_;
+  const RefPtr<auth::Credentials> creds_ = auth::Credentials::Root();
+  const vfs::Path root_;
+  const vfs::Walker walker_;
+};
 
 }  // namespace
 
@@ -131,57 +250,27 @@ void RegisterFilesystems(kernel::Kernel& kernel, inetsock::Network& network) {
                      [k](std::string_view, std::string_view) { return dev::CreateDevtmpfs(k->memory_file()); });
 }
 
-specutils::Expected<RefPtr<vfs::MountNamespace>> MakeMounts(kernel::Kernel& kernel, const specutils::Spec& spec,
-                                                            std::vector<UniqueFd> gofers) {
-  auto fail = [](const std::string& what, Errno e) {
-    return std::unexpected(fmt::format("cannot mount {}: {} ({})", what, strerror(e.value()), e.name()));
-  };
-  RefPtr<auth::Credentials> creds = auth::Credentials::Root();
-  Result<RefPtr<vfs::Filesystem>> root_fs = ConnectGofer(kernel, gofers.at(0).release());
-  if (!root_fs) return fail("the root file system", root_fs.error());
-  if (spec.root_overlay || spec.root_read_only) {
-    // Also for a read-only root: mount points that are missing are made in memory, not on the host.
-    root_fs = overlay::Create(tmpfs::Create(kernel.memory_file(), {.root_mode = 0755}), *root_fs);
-    if (!root_fs) return fail("the root's overlay", root_fs.error());
-  }
-  RefPtr<vfs::MountNamespace> ns = vfs::MountNamespace::Create(*root_fs, 0, "root");
+specutils::Expected<RefPtr<vfs::MountNamespace>> MakeMounts(kernel::Kernel& kernel,
+                                                            const RefPtr<kernel::Container>& container,
+                                                            const specutils::Spec& spec, std::vector<UniqueFd> gofers) {
+  specutils::Expected<RefPtr<vfs::Filesystem>> root = RootFilesystem(kernel, spec, gofers.at(0).release());
+  if (!root) return std::unexpected(root.error());
+  RefPtr<vfs::MountNamespace> ns = vfs::MountNamespace::Create(*root, 0, "root");
   ns->AddUser();
-  vfs::Path root = ns->root();
-  vfs::Walker walker{*creds, root};
-  auto abandon = [&](auto error) {
-    ns->DropUser();
-    return error;
-  };
-
+  Builder builder(kernel, container, spec, *ns);
   size_t next_gofer = 1;
   for (const specutils::Mount& m : spec.mounts) {
-    std::string data;
-    uint64_t flags = SplitOptions(m.options, &data);
-    std::string what = fmt::format("{} on {}", m.is_bind() ? m.source : m.type, m.destination);
-    Result<RefPtr<vfs::Filesystem>> fs = Err(ENODEV);
-    bool directory = true;
-    if (m.is_bind()) {
-      fs = ConnectGofer(kernel, gofers.at(next_gofer++).release());
-      if (fs) directory = (*fs)->root()->IsDirectory();
-    } else if (m.type == "tmpfs" && m.destination == "/dev") {
-      // Engines ask for a tmpfs and expect the standard devices in it.
-      fs = dev::CreateDevtmpfs(kernel.memory_file());
-    } else if (m.type == "cgroup" || m.type == "cgroup2") {
-      LOG_INFO("{}: there are no control groups inside; left out", m.destination);
-      continue;
-    } else {
-      fs = syscalls::MakeFilesystem(m.type, m.source, data);
-    }
-    if (!fs) return abandon(fail(what, fs.error()));
-    if (Result<> r = MakeMountPoint(walker, root, m.destination, directory); !r) return abandon(fail(what, r.error()));
-    std::string source = m.source.empty() ? m.type : m.source;
-    if (Result<> r = ns->MountAt(walker, {.start = root, .name = m.destination}, *fs, flags, source); !r) {
-      return abandon(fail(what, r.error()));
+    specutils::Expected<void> done = builder.Add(m, m.is_bind() ? gofers.at(next_gofer++).release() : -1);
+    if (!done) {
+      ns->DropUser();
+      return std::unexpected(
+          fmt::format("cannot mount {} on {}: {}", m.is_bind() ? m.source : m.type, m.destination, done.error()));
     }
   }
   if (spec.root_read_only) {
-    if (Result<> r = ns->RemountAt(walker, {.start = root, .name = "/"}, MS_RDONLY | MS_REMOUNT); !r) {
-      return abandon(fail("the root read-only", r.error()));
+    if (Result<> r = builder.Remount("/", MS_RDONLY | MS_REMOUNT); !r) {
+      ns->DropUser();
+      return std::unexpected(fmt::format("cannot mount the root read-only: {}", Why(r.error())));
     }
   }
   return ns;

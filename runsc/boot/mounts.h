@@ -8,6 +8,7 @@
 #include "pkg/errors/errors.h"
 #include "pkg/fd/unique_fd.h"
 #include "pkg/refs/refs.h"
+#include "pkg/sentry/kernel/container.h"
 #include "pkg/sentry/kernel/kernel.h"
 #include "pkg/sentry/socket/inet/network.h"
 #include "pkg/sentry/vfs/vfs.h"
@@ -20,8 +21,9 @@ void RegisterFilesystems(kernel::Kernel& kernel, inetsock::Network& network);
 
 // From a fiber. `gofers`: sockets, the root's first, then the bind mounts' in order; taken over. On failure the message
 // says what could not be mounted and why.
-specutils::Expected<RefPtr<vfs::MountNamespace>> MakeMounts(kernel::Kernel& kernel, const specutils::Spec& spec,
-                                                            std::vector<UniqueFd> gofers);
+specutils::Expected<RefPtr<vfs::MountNamespace>> MakeMounts(kernel::Kernel& kernel,
+                                                            const RefPtr<kernel::Container>& container,
+                                                            const specutils::Spec& spec, std::vector<UniqueFd> gofers);
 
 }  // namespace redoubt::boot
 

@@ -93,6 +93,8 @@ Reply Service::Answer(Container& container, const Request& request, Fds fds) {
       return {.body = control::Serialize(Stats(kernel_, container.members(), options_.memory))};
     case Method::kStacks:
       return {.body = Stacks(kernel_, container.members())};
+    case Method::kMetrics:
+      return {.body = control::Serialize(Metrics(kernel_, container.members(), options_.memory))};
     case Method::kDelete:
       return ToReply(Delete(container));
     default:
@@ -255,7 +257,12 @@ void Service::EndSandbox(const RefPtr<Peer>& peer, bool attached, int status) {
     return ends_to_come_ == 0;
   };
   while (!told() && fiber::Now() < deadline) fiber::Park(fiber::Now() + kStep);
-  std::string words = hooks_.last_words ? hooks_.last_words() : std::string();
+  RefPtr<Container> first;
+  {
+    sync::MutexLock lock(mu_);
+    first = first_;
+  }
+  std::string words = hooks_.last_words ? hooks_.last_words(first->members()) : std::string();
   if (attached) {
     peer->Finish({.status = status, .body = std::move(words)});
   } else if (!words.empty()) {

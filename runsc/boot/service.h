@@ -33,7 +33,7 @@ class Service final {
     // once.
     std::function<OrFailure<void>(const std::string& body, Fds fds)> configure;
     // What goes to the first container's stderr outside when all processes are gone.
-    std::function<std::string()> last_words;
+    std::function<std::string(const kernel::Container& first)> last_words;
   };
   Service(kernel::Kernel& kernel, const specutils::SandboxOptions& options, Hooks hooks)
       : kernel_(kernel), options_(options), hooks_(std::move(hooks)) {}

@@ -156,7 +156,11 @@ std::expected<Missing, std::string> EnterGoferBox(const Options& options, std::v
   if (!b.Add("descriptors", CloseFrom(options.first_closed))) return b.failure();
   // Without privileges: the owner of files is to be seen as who he is; all others are nobody, to us and to the guest.
   const std::optional<Ids> rootless = RootlessIds();
-  if (rootless && !b.Add("user namespace", NewUserNamespace(0, 0, rootless->uid, rootless->gid))) return b.failure();
+  if (rootless) {
+    const uid_t uid = options.owner_uid < 0 ? rootless->uid : static_cast<uid_t>(options.owner_uid);
+    const gid_t gid = options.owner_gid < 0 ? rootless->gid : static_cast<gid_t>(options.owner_gid);
+    if (!b.Add("user namespace", NewUserNamespace(0, 0, uid, gid))) return b.failure();
+  }
   if (!NewNamespaces(b) || !CloseOffMounts(b)) return b.failure();
   auto open_tree = [&](const char* path, bool recursive, uint64_t attributes) {
     int fd = CloneTree(path, recursive);

@@ -12,6 +12,7 @@
 #include <sys/syscall.h>
 #include <sys/types.h>
 
+#include <cstdint>
 #include <expected>
 #include <string>
 #include <vector>
@@ -28,6 +29,8 @@ struct Options {
   int parent_pidfd = -1;
   // Descriptors from this one on are closed.
   int first_closed = 3;
+  // The gofer's, without privileges: as whom the guest sees the one user there is. -1: as who he is outside.
+  int64_t owner_uid = -1, owner_gid = -1;
 };
 
 // Namespaces that the child must be born into: CLONE_NEWPID, and without privileges CLONE_NEWUSER, which it needs for

@@ -36,6 +36,16 @@ std::vector<std::string> Normalize(int argc, char** argv, const CLI::App& app) {
   return args;
 }
 
+// What follows the first "--" after "do", which CLI11 would take for other commands of ours; cut off from `args`.
+std::optional<std::vector<std::string>> CutCommand(std::vector<std::string>& args) {
+  auto command = std::find(args.begin(), args.end(), "do");
+  auto dashes = std::find(command, args.end(), "--");
+  if (dashes == args.end()) return std::nullopt;
+  std::vector<std::string> rest(dashes + 1, args.end());
+  args.erase(dashes, args.end());
+  return rest;
+}
+
 void AddFlags(CLI::App& app, Flags& flags) {
   app.add_option("--root", flags.root, "directory for the state of containers (/run/runsc, or one of the user's)");
   app.add_option("--log", flags.log, "file to which an error is written, too, for engines");
@@ -51,9 +61,22 @@ void AddFlags(CLI::App& app, Flags& flags) {
       "what network the guest has: sandbox (the interfaces of the network namespace that config.json names, or "
       "else of the current one, with a stack of the sandbox's own) or none (a loopback); default: sandbox if "
       "config.json has a network namespace");
-  app.add_option("--debug-log", flags.debug_log, "directory for log files");
+  app.add_option("--overlay2", flags.overlay2,
+                 "where writes of a container go: none (to the root file system and the bind mounts themselves), "
+                 "root:memory (those below / are kept in memory, and gone with the container) or all:memory (those to "
+                 "bind mounts too)")
+      ->capture_default_str();
+  app.add_option("--file-access", flags.file_access,
+                 "who changes the root file system: shared (others do, too: what the sandbox knows of it is asked for "
+                 "again after a second) or exclusive (the container alone: nothing is asked for twice)")
+      ->capture_default_str();
+  app.add_option("--file-access-mounts", flags.file_access_mounts, "the same of the bind mounts")
+      ->capture_default_str();
+  app.add_option("--debug-log", flags.debug_log, "directory for log files, one for each of the sandbox's processes: NAME.boot.log, NAME.gofer.log");
   app.add_flag("--debug", flags.debug, "log more");
   app.add_flag("--strace", flags.strace, "log every system call of the guest (to stderr without --debug-log)");
+  app.add_option("--strace-syscalls", flags.strace_syscalls, "the same for those calls only: names, by commas")
+      ->type_name("NAME,...");
   app.add_option("--rewrite", flags.rewrite,
                  "rewrite hot system call instructions of programs (systrap); false for programs that check their own "
                  "code, or REDOUBT_REWRITE=false in the environment of one")
@@ -65,12 +88,15 @@ void AddFlags(CLI::App& app, Flags& flags) {
                "run also where the host does not let the sandbox have all its walls; the log says which are missing");
   app.add_flag("--report-missing", flags.report_missing,
                "at the end, list the calls that were made and are not implemented");
+  app.add_flag("--summary", flags.summary,
+               "at the end, say how many calls were made, what time they took, and which are not implemented");
   app.add_option("--cpus", flags.cpus, "CPUs the guest sees (default: this process's)")->check(CLI::Range(1, 64));
   app.add_option("--memory", flags.memory_mib, "MiB of memory the guest may use (default: the host's)");
   app.add_flag("--systemd-cgroup", flags.systemd_cgroup,
                "linux.cgroupsPath is \"slice:prefix:name\"; the directories are made where systemd would make them");
   app.add_flag("--ignore-cgroups", flags.ignore_cgroups, "make no control groups: nothing bounds the sandbox");
-  app.add_option("--rootless", flags.rootless, "true, false or auto: accepted, means nothing yet")
+  app.add_option("--rootless", flags.rootless,
+                 "true, false or auto: accepted; who runs it decides, and an ordinary user needs no flag")
       ->capture_default_str();
   app.add_option_function<std::string>("--criu", [](const std::string&) {}, "accepted, means nothing here");
 }
@@ -92,6 +118,8 @@ int Main(int argc, char** argv) {
   AddLifecycle(app, context);
   AddProcesses(app, context);
   AddWatching(app, context);
+  AddTop(app, context);
+  AddMetrics(app, context);
   AddSpec(app, context);
   AddTools(app, context);
   std::string topic;
@@ -99,6 +127,7 @@ int Main(int argc, char** argv) {
   help_command->add_option("COMMAND", topic);
 
   std::vector<std::string> args = Normalize(argc, argv, app);
+  context.command = CutCommand(args);
   std::reverse(args.begin(), args.end());
   try {
     app.parse(args);

@@ -13,8 +13,10 @@
 #include <charconv>
 #include <cstring>
 #include <nlohmann/json.hpp>
+#include <sstream>
 
 #include "pkg/log/log.h"
+#include "pkg/sentry/syscalls/table.h"
 
 namespace redoubt::cmd {
 namespace {
@@ -42,9 +44,26 @@ void ToLog(const Flags& flags, const char* level, const std::string& what) {
   if (fd >= 0) close(fd);
 }
 
+struct Logs {
+  int boot = -1;
+  int gofer = -1;
+};
+
+specutils::Expected<int> OpenLog(const Flags& flags, const char* stamp, const char* role) {
+  std::string path = fmt::format("{}/runsc.{}.{}.{}.log", flags.debug_log, stamp, getpid(), role);
+  int fd = open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+  if (fd < 0) return std::unexpected(fmt::format("--debug-log {}: {}", path, std::strerror(errno)));
+  return fd;
+}
+
 // --strace without a place to write to goes to stderr.
-specutils::Expected<int> OpenLog(const Flags& flags) {
-  if (flags.debug_log.empty()) return flags.strace || flags.debug ? fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 64) : -1;
+specutils::Expected<Logs> OpenLogs(const Flags& flags) {
+  if (!flags.starts_sandbox) return Logs{};
+  if (flags.debug_log.empty()) {
+    if (!flags.strace && !flags.debug && flags.strace_syscalls.empty()) return Logs{};
+    const int fd = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 64);
+    return Logs{.boot = fd, .gofer = fd};
+  }
   mkdir(flags.debug_log.c_str(), 0755);
   timespec now{};
   clock_gettime(CLOCK_REALTIME, &now);
@@ -52,10 +71,27 @@ specutils::Expected<int> OpenLog(const Flags& flags) {
   gmtime_r(&now.tv_sec, &utc);
   char stamp[32];
   strftime(stamp, sizeof(stamp), "%Y%m%d-%H%M%S", &utc);
-  std::string path = fmt::format("{}/runsc.{}.{}.log", flags.debug_log, stamp, getpid());
-  int fd = open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
-  if (fd < 0) return std::unexpected(fmt::format("--debug-log {}: {}", path, std::strerror(errno)));
-  return fd;
+  specutils::Expected<int> boot = OpenLog(flags, stamp, "boot");
+  if (!boot) return std::unexpected(boot.error());
+  specutils::Expected<int> gofer = OpenLog(flags, stamp, "gofer");
+  if (!gofer) return std::unexpected(gofer.error());
+  return Logs{.boot = *boot, .gofer = *gofer};
+}
+
+// Names of system calls, by commas.
+specutils::Expected<std::vector<std::string>> ParseTraced(const std::string& text) {
+  std::vector<std::string> names;
+  std::istringstream in(text);
+  for (std::string name; std::getline(in, name, ',');) {
+    uint64_t n = 0;
+    while (n < syscalls::kTableSize && (name.empty() || syscalls::Lookup(n).name != name)) n++;
+    if (n == syscalls::kTableSize) {
+      return std::unexpected(
+          fmt::format("--strace-syscalls: no system call \"{}\"; `runsc syscalls` lists them", name));
+    }
+    names.push_back(name);
+  }
+  return names;
 }
 
 std::string DefaultRoot() {
@@ -63,6 +99,25 @@ std::string DefaultRoot() {
   const char* runtime = getenv("XDG_RUNTIME_DIR");
   return runtime != nullptr && *runtime == '/' ? fmt::format("{}/runsc", runtime)
                                                : fmt::format("/tmp/runsc-{}", geteuid());
+}
+
+specutils::Expected<container::Overlay> ParseOverlay(const std::string& text) {
+  if (text == "none") return container::Overlay::kNone;
+  if (text == "root:memory") return container::Overlay::kRoot;
+  if (text == "all:memory") return container::Overlay::kAll;
+  constexpr const char* kThere = "there are: none, root:memory, all:memory";
+  // Media that other runtimes know: a file below the root file system, or in a directory of the host.
+  if (text.ends_with(":self") || text.find(":dir=") != std::string::npos) {
+    return std::unexpected(
+        fmt::format("--overlay2={}: the layer cannot be kept in a file of the host; {}", text, kThere));
+  }
+  return std::unexpected(fmt::format("--overlay2={}: not known; {}", text, kThere));
+}
+
+specutils::Expected<bool> ParseAccess(const char* flag, const std::string& text) {
+  if (text == "exclusive") return true;
+  if (text == "shared") return false;
+  return std::unexpected(fmt::format("{}={}: not known; there are: shared, exclusive", flag, text));
 }
 
 }  // namespace
@@ -92,19 +147,33 @@ specutils::Expected<container::Settings> ToSettings(const Flags& flags) {
   if (!flags.network.empty() && flags.network != "none" && flags.network != "sandbox") {
     return std::unexpected(fmt::format("unknown network \"{}\"; there are: sandbox, none", flags.network));
   }
-  specutils::Expected<int> log_fd = OpenLog(flags);
-  if (!log_fd) return std::unexpected(log_fd.error());
+  specutils::Expected<container::Overlay> overlay = ParseOverlay(flags.overlay2);
+  if (!overlay) return std::unexpected(overlay.error());
+  specutils::Expected<bool> root_exclusive = ParseAccess("--file-access", flags.file_access);
+  if (!root_exclusive) return std::unexpected(root_exclusive.error());
+  specutils::Expected<bool> mounts_exclusive = ParseAccess("--file-access-mounts", flags.file_access_mounts);
+  if (!mounts_exclusive) return std::unexpected(mounts_exclusive.error());
+  specutils::Expected<std::vector<std::string>> traced = ParseTraced(flags.strace_syscalls);
+  if (!traced) return std::unexpected(traced.error());
+  specutils::Expected<Logs> logs = OpenLogs(flags);
+  if (!logs) return std::unexpected(logs.error());
   container::Settings s;
   s.root = flags.root.empty() ? DefaultRoot() : flags.root;
   s.systemd_cgroup = flags.systemd_cgroup;
   s.ignore_cgroups = flags.ignore_cgroups;
-  s.log_fd = *log_fd;
+  s.overlay = *overlay;
+  s.root_exclusive = *root_exclusive;
+  s.mounts_exclusive = *mounts_exclusive;
+  s.log_fd = logs->boot;
+  s.gofer_log_fd = logs->gofer;
   if (flags.network == "sandbox") s.network = container::Network::kSandbox;
   if (flags.network == "none") s.network = container::Network::kNone;
   s.warn = [&flags](const std::string& what) { Warn(flags, what); };
   specutils::SandboxOptions& o = s.options;
   o.platform = flags.platform;
-  o.strace = flags.strace;
+  o.strace = flags.strace || !flags.strace_syscalls.empty();
+  o.strace_only = *traced;
+  o.summary = flags.summary;
   o.log_level = static_cast<int>(flags.debug ? log::Level::kDebug : log::Level::kInfo);
   o.report_missing = flags.report_missing;
   o.rewrite = flags.rewrite;
@@ -123,6 +192,28 @@ int With(const Flags& flags, const std::function<int(const container::Settings&)
   specutils::Expected<container::Settings> settings = ToSettings(flags);
   if (!settings) return Fail(flags, settings.error());
   return command(*settings);
+}
+
+std::string Printable(const std::string& text) {
+  std::string out;
+  for (char c : text) {
+    const auto u = static_cast<unsigned char>(c);
+    if (u < 0x20 || u == 0x7f) {
+      out += fmt::format("\\x{:02x}", u);
+    } else {
+      out += c;
+    }
+  }
+  return out;
+}
+
+bool ParseInterval(const std::string& text, double* seconds) {
+  auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), *seconds);
+  std::string_view unit(end, static_cast<size_t>(text.data() + text.size() - end));
+  if (unit == "ms") *seconds /= 1000;
+  if (unit == "m") *seconds *= 60;
+  return error == std::errc() && *seconds > 0 && *seconds < 1e6 &&
+         (unit.empty() || unit == "s" || unit == "ms" || unit == "m");
 }
 
 int ParseSignal(const std::string& text) {

@@ -3,6 +3,7 @@
 #define REDOUBT_RUNSC_CMD_CONTEXT_H_
 
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -25,10 +26,17 @@ struct Flags {
   std::string network;
   std::string debug_log;
   std::string rootless = "auto";
+  std::string overlay2 = "none";
+  std::string file_access = "shared";
+  std::string file_access_mounts = "shared";
   bool systemd_cgroup = false;
   bool ignore_cgroups = false;
   bool debug = false;
   bool strace = false;
+  std::string strace_syscalls;
+  bool summary = false;
+  // The command starts a sandbox, which logs.
+  bool starts_sandbox = false;
   bool report_missing = false;
   bool rewrite = true;
   bool io_uring = true;
@@ -39,6 +47,8 @@ struct Flags {
 
 struct Context {
   Flags flags;
+  // What followed "do ... --".
+  std::optional<std::vector<std::string>> command;
   // What the command line asks for; set while it is parsed.
   std::function<int()> action;
 };
@@ -62,6 +72,14 @@ void AddTransient(CLI::App& app, Context& context);
 void AddSpec(CLI::App& app, Context& context);
 void AddTools(CLI::App& app, Context& context);
 
+void AddTop(CLI::App& app, Context& context);
+void AddMetrics(CLI::App& app, Context& context);
+
+std::string PrometheusText(const std::string& id, const std::vector<control::Metric>& metrics);
+// What a guest has named, for a terminal: control characters are shown, not sent.
+std::string Printable(const std::string& text);
+// "500ms", "5s", "1m", "2". False: is none.
+bool ParseInterval(const std::string& text, double* seconds);
 // "TERM", "SIGTERM", "15", "RTMIN+3". -1: no such signal.
 int ParseSignal(const std::string& text);
 

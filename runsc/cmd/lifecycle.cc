@@ -45,10 +45,11 @@ void AddCreateOptions(CLI::App& command, container::CreateArgs& args) {
   command.add_option("ID", args.id, "the container's name")->required();
 }
 
-int WithBundle(const Flags& flags, container::CreateArgs& args,
+int WithBundle(Flags& flags, container::CreateArgs& args,
                const std::function<int(const container::Settings&)>& command) {
   specutils::Expected<std::string> bundle = Absolute(args.bundle);
   if (!bundle) return Fail(flags, bundle.error());
+  flags.starts_sandbox = true;
   args.bundle = *bundle;
   return With(flags, command);
 }

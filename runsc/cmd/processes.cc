@@ -106,7 +106,7 @@ void AddPs(CLI::App& app, Context& context) {
           uint64_t seconds = p.cpu_ns / 1'000'000'000;
           fmt::print("{:<8} {:>7} {:>7} {:>3} {} {:>7}K {:>5} {:>3}:{:02}.{:02} {}\n", p.uid, p.pid, p.parent,
                      p.threads, p.state, p.resident >> 10, Clock(p.started_ns), seconds / 60, seconds % 60,
-                     p.cpu_ns / 10'000'000 % 100, p.command_line);
+                     p.cpu_ns / 10'000'000 % 100, Printable(p.command_line));
         }
         return 0;
       });

@@ -5,7 +5,7 @@
 
 #include <CLI/CLI.hpp>
 #include <cerrno>
-#include <charconv>
+#include <sstream>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -85,15 +85,6 @@ Json StatsEvent(const std::string& id, const container::Measured& m) {
             {"pids", {{"current", s.processes}}}}}};
 }
 
-bool ParseInterval(const std::string& text, double* seconds) {
-  auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), *seconds);
-  std::string_view unit(end, static_cast<size_t>(text.data() + text.size() - end));
-  if (unit == "ms") *seconds /= 1000;
-  if (unit == "m") *seconds *= 60;
-  return error == std::errc() && *seconds > 0 && *seconds < 1e6 &&
-         (unit.empty() || unit == "s" || unit == "ms" || unit == "m");
-}
-
 void AddEvents(CLI::App& app, Context& context) {
   struct Args {
     std::string id;
@@ -165,7 +156,8 @@ void AddDebug(CLI::App& app, Context& context) {
         }
         container::Outcome<std::string> text = container::Stacks(settings, args->id);
         if (!text) return Fail(flags, text.error().text, text.error().code);
-        fmt::print("{}", *text);
+        std::string line;
+        for (std::istringstream in(*text); std::getline(in, line);) fmt::print("{}\n", Printable(line));
         return 0;
       });
     };

@@ -28,7 +28,7 @@ std::unexpected<Failure> Fail(const std::string& id, const std::string& text, in
 LogToStderr::LogToStderr(Settings& settings) {
   if (settings.log_fd >= 0) return;
   copy_ = UniqueFd(fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3));
-  settings.log_fd = copy_.get();
+  settings.log_fd = settings.gofer_log_fd = copy_.get();
   settings.options.log_level = static_cast<int>(log::Level::kError);
 }
 
@@ -127,6 +127,16 @@ Outcome<> WritePidFile(const std::string& path, pid_t pid) {
     return Fail(fmt::format("--pid-file {}: {}", path, std::strerror(errno)));
   }
   return {};
+}
+
+void ApplyFileFlags(const Settings& settings, specutils::Spec& spec) {
+  if (settings.overlay != Overlay::kNone) spec.root_overlay = true;
+  spec.root_exclusive = settings.root_exclusive;
+  for (specutils::Mount& m : spec.mounts) {
+    if (!m.is_bind()) continue;
+    m.overlay = settings.overlay == Overlay::kAll && !m.read_only();
+    m.exclusive = settings.mounts_exclusive;
+  }
 }
 
 Outcome<specutils::Spec> SpecOf(const Entry& entry) {

@@ -24,6 +24,8 @@ template <typename T = void>
 using Outcome = std::expected<T, Failure>;
 
 enum class Network { kByConfig, kNone, kSandbox };
+// Whose writes are kept in memory.
+enum class Overlay { kNone, kRoot, kAll };
 
 // What the flags before the command say.
 struct Settings {
@@ -32,8 +34,13 @@ struct Settings {
   bool ignore_cgroups = false;
   // kByConfig: kSandbox if the configuration has a network namespace.
   Network network = Network::kByConfig;
+  Overlay overlay = Overlay::kNone;
+  // Nobody but the container changes the root file system, the bind mounts.
+  bool root_exclusive = false;
+  bool mounts_exclusive = false;
   specutils::SandboxOptions options;
-  int log_fd = -1;
+  int log_fd = -1;        // the Sentry's log
+  int gofer_log_fd = -1;  // the gofer's
   // For what does not fail the command: one line.
   std::function<void(const std::string&)> warn;
 };
@@ -105,6 +112,7 @@ struct Measured {
   std::optional<uint64_t> oom_kills;
 };
 Outcome<Measured> Measure(const Settings& settings, const std::string& id);
+Outcome<std::vector<control::Metric>> Metrics(const Settings& settings, const std::string& id);
 Outcome<std::string> Stacks(const Settings& settings, const std::string& id);
 // wait(2)'s status of the container's first process, once it has ended.
 Outcome<int> Wait(const Settings& settings, const std::string& id);

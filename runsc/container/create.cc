@@ -140,6 +140,7 @@ void Tell(const control::Connection& report, const control::Reply& reply) {
                              .id = plan.args.id,
                              .preserved = plan.args.preserve_fds,
                              .log_fd = plan.settings.log_fd,
+                             .gofer_log_fd = plan.settings.gofer_log_fd,
                              .listen_fd = plan.listen_fd,
                              .sentry_fd = plan.sentry_fd};
   if (plan.terminal >= 0) launch.stdio = {plan.terminal, plan.terminal, plan.terminal};
@@ -204,6 +205,7 @@ Outcome<pid_t> Make(const Settings& given, const CreateArgs& args, bool foregrou
   Expected<specutils::Spec> spec = specutils::ParseConfig(*config, args.bundle + "/config.json", args.bundle);
   if (!spec) return Fail(spec.error());
   if (Expected<void> there = CheckPaths(*spec, args.bundle); !there) return Fail(there.error());
+  ApplyFileFlags(settings, *spec);
   settings.options = WithinLimits(settings.options, spec->resources);
   if (!foreground && spec->process.terminal && args.console_socket.empty()) {
     return Fail(args.id, "process.terminal is set and nobody watches it; give --console-socket");
@@ -212,10 +214,11 @@ Outcome<pid_t> Make(const Settings& given, const CreateArgs& args, bool foregrou
     return Fail(args.id, "--console-socket is given and process.terminal is not set");
   }
   const specutils::Namespace* network = spec->FindNamespace("network");
-  // A new one that nobody can reach before its end has nothing in it.
+  // A new one that nobody can reach before its end has nothing in it; without privileges there is nobody who could.
   const specutils::Hooks& hooks = spec->hooks;
-  const bool enters_network = network != nullptr && (!network->path.empty() || !foreground || !hooks.prestart.empty() ||
-                                                     !hooks.create_runtime.empty());
+  const bool can_be_reached =
+      geteuid() == 0 && (!foreground || !hooks.prestart.empty() || !hooks.create_runtime.empty());
+  const bool enters_network = network != nullptr && (!network->path.empty() || can_be_reached);
   const bool takes_network =
       settings.network == Network::kSandbox || (settings.network == Network::kByConfig && enters_network);
   if (takes_network) settings.options.network = specutils::NetworkMode::kSandbox;

@@ -65,6 +65,8 @@ void KeepOnly(std::vector<int> keep, bool quiet);
 Expected<void> EnterNetwork(const specutils::Spec& spec);
 
 Outcome<> WritePidFile(const std::string& path, pid_t pid);
+// What the flags say of the container's files.
+void ApplyFileFlags(const Settings& settings, specutils::Spec& spec);
 Outcome<specutils::Spec> SpecOf(const Entry& entry);
 // Kills what is left of it, waits until it is gone, runs poststop hooks, removes control groups and the entry.
 Outcome<> Destroy(const Settings& settings, Entry& entry);

@@ -58,8 +58,10 @@ Outcome<> StartWith(const sandbox::BorrowedNetwork& network, const Listener& lis
 
 }  // namespace
 
-Outcome<int> RunTransient(const Settings& given, const specutils::Spec& spec) {
+Outcome<int> RunTransient(const Settings& given, const specutils::Spec& wanted) {
   SignalsBlocked blocked;
+  specutils::Spec spec = wanted;
+  ApplyFileFlags(given, spec);
   Settings settings = given;
   LogToStderr log(settings);
   // Without a network to take over it starts at once, which saves a question.
@@ -78,6 +80,7 @@ Outcome<int> RunTransient(const Settings& given, const specutils::Spec& spec) {
                                                                  .options = settings.options,
                                                                  .id = kId,
                                                                  .log_fd = settings.log_fd,
+                                                                 .gofer_log_fd = settings.gofer_log_fd,
                                                                  .listen_fd = listener ? listener->socket.get() : -1,
                                                                  .start = !network});
   if (!sandbox) return CannotSetUp(sandbox.error());

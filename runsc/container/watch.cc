@@ -82,6 +82,14 @@ Outcome<Measured> Measure(const Settings& settings, const std::string& id) {
   return measured;
 }
 
+Outcome<std::vector<control::Metric>> Metrics(const Settings& settings, const std::string& id) {
+  Outcome<control::Reply> reply = AskRunning(settings, id, control::Method::kMetrics);
+  if (!reply) return std::unexpected(reply.error());
+  Result<std::vector<control::Metric>> metrics = control::ParseMetrics(reply->body);
+  if (!metrics) return Fail(id, "internal error: its sandbox answers nonsense");
+  return std::move(*metrics);
+}
+
 Outcome<std::string> Stacks(const Settings& settings, const std::string& id) {
   Outcome<control::Reply> reply = AskRunning(settings, id, control::Method::kStacks);
   if (!reply) return std::unexpected(reply.error());

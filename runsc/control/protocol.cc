@@ -104,4 +104,18 @@ Result<Stats> ParseStats(const std::string& bytes) {
   });
 }
 
+std::string Serialize(const std::vector<Metric>& metrics) {
+  Json list = Json::array();
+  for (const Metric& m : metrics) list.push_back(Json::array({m.name, m.label, m.label_value, m.value}));
+  return Pack(list);
+}
+
+Result<std::vector<Metric>> ParseMetrics(const std::string& bytes) {
+  return Unpack<std::vector<Metric>>(bytes, [](const Json& list, std::vector<Metric>& out) {
+    for (const Json& j : list) {
+      out.push_back({j.at(0).get<std::string>(), j.at(1).get<std::string>(), j.at(2).get<std::string>(), j.at(3)});
+    }
+  });
+}
+
 }  // namespace redoubt::control

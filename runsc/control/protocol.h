@@ -30,6 +30,7 @@ enum class Method : uint8_t {
   kStats,   // body of the reply: SerializeStats
   kWait,    // answers when `pid` has ended
   kStacks,  // body of the reply: text; what each task does and waits for
+  kMetrics,  // body of the reply: SerializeMetrics
   kDelete,  // a container other than the first: its processes are killed, its mounts and gofers let go
 };
 
@@ -77,15 +78,24 @@ struct Stats {
   uint64_t threads = 0;
 };
 
+// One sample of something counted or measured, as Prometheus would have it.
+struct Metric {
+  std::string name;
+  std::string label, label_value;  // empty: none
+  double value = 0;
+};
+
 std::string Serialize(const Request& request);
 std::string Serialize(const Reply& reply);
 std::string Serialize(const std::vector<ProcessInfo>& processes);
 std::string Serialize(const Stats& stats);
+std::string Serialize(const std::vector<Metric>& metrics);
 // EBADMSG for what Serialize has not made.
 Result<Request> ParseRequest(const std::string& bytes);
 Result<Reply> ParseReply(const std::string& bytes);
 Result<std::vector<ProcessInfo>> ParseProcesses(const std::string& bytes);
 Result<Stats> ParseStats(const std::string& bytes);
+Result<std::vector<Metric>> ParseMetrics(const std::string& bytes);
 
 }  // namespace redoubt::control
 

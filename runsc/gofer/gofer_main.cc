@@ -37,15 +37,24 @@ int GoferMain(int argc, char** argv) {
   setrlimit(RLIMIT_NOFILE, &limit);
   std::vector<box::Tree> trees;
   int first_closed = 3;
+  int64_t owner_uid = -1, owner_gid = -1;
   for (int i = 1; i + 2 < argc; i += 3) {
+    if (std::string_view(argv[i]) == "owner") {
+      owner_uid = std::atoll(argv[i + 1]);
+      owner_gid = std::atoll(argv[i + 2]);
+      continue;
+    }
     trees.push_back({.path = argv[i + 1], .read_only = std::string_view(argv[i]) == "ro"});
     served.push_back({.server = nullptr, .socket = std::atoi(argv[i + 2])});
     first_closed = std::max(first_closed, served.back().socket + 1);
   }
   int self = -1;
-  auto missing = box::EnterGoferBox(
-      {.allow_weak = std::string_view(argv[0]) == "gofer-weak", .parent_pidfd = -1, .first_closed = first_closed},
-      trees, self);
+  auto missing = box::EnterGoferBox({.allow_weak = std::string_view(argv[0]) == "gofer-weak",
+                                     .parent_pidfd = -1,
+                                     .first_closed = first_closed,
+                                     .owner_uid = owner_uid,
+                                     .owner_gid = owner_gid},
+                                    trees, self);
   if (!missing) {
     fmt::print(stderr, "runsc: gofer: {}\n", missing.error());
     return 1;

@@ -128,7 +128,12 @@ Expected<Sandbox> Sandbox::Launch(const LaunchArgs& args) {
   if (!pair) return Fail("socketpair");
 
   std::vector<std::string> gofer_args = {"runsc-gofer", "gofer"};
-  std::vector<int> gofer_fds = {null.get(), null.get(), args.log_fd >= 0 ? args.log_fd : null.get()};
+  if (geteuid() != 0) {
+    // What the first process writes is the caller's, and the caller's files are its.
+    const specutils::Process& p = args.spec.process;
+    gofer_args.insert(gofer_args.end(), {"owner", std::to_string(p.uid), std::to_string(p.gid)});
+  }
+  std::vector<int> gofer_fds = {null.get(), null.get(), args.gofer_log_fd >= 0 ? args.gofer_log_fd : null.get()};
   std::vector<int> request_fds = args.stdio;
   for (int i = 0; i < args.preserved; i++) request_fds.push_back(3 + i);
   std::vector<UniqueFd> trees;
@@ -147,7 +152,7 @@ Expected<Sandbox> Sandbox::Launch(const LaunchArgs& args) {
   // Writes below a read-only or overlaid root never reach the gofer, which is told so too.
   if (!add_tree(args.spec.root_path, args.spec.root_read_only || args.spec.root_overlay)) return Fail("socketpair");
   for (const specutils::Mount& m : args.spec.mounts) {
-    if (m.is_bind() && !add_tree(m.source, m.read_only())) return Fail("socketpair");
+    if (m.is_bind() && !add_tree(m.source, m.read_only() || m.overlay)) return Fail("socketpair");
   }
 
   control::Request request{.method = control::Method::kCreate,

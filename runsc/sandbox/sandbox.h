@@ -24,7 +24,8 @@ struct LaunchArgs {
   std::string id;
   std::vector<int> stdio = {0, 1, 2};  // the guest's
   int preserved = 0;                   // of this process, descriptors from 3 on that the guest gets
-  int log_fd = -1;                     // where boot logs; the gofer's stderr
+  int log_fd = -1;                     // where boot logs
+  int gofer_log_fd = -1;               // the gofer's stderr
   int listen_fd = -1;                  // where the Sentry is to listen for requests; -1: it does not
   int sentry_fd = -1;  // control::Connection to a running Sentry that the container is to be in; -1: one of its own
   bool start = false;  // at once, without a kStart

@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 
 #include <nlohmann/json.hpp>
+#include <optional>
+#include <utility>
 
 #include "runsc/msgpack/msgpack.h"
 
@@ -66,6 +68,16 @@ void FromJson(const Json& j, Process& p) {
   for (const Json& r : j.at("rlimits")) p.rlimits.push_back({r.at(0), r.at(1), r.at(2)});
 }
 
+// 0: none.
+template <typename T>
+uint64_t Limit(const std::optional<T>& limit) {
+  return limit && *limit > 0 ? static_cast<uint64_t>(*limit) : 0;
+}
+template <typename T>
+void SetLimit(const Json& j, std::optional<T>& limit) {
+  if (const uint64_t n = j.get<uint64_t>(); n > 0 && std::in_range<T>(n)) limit = static_cast<T>(n);
+}
+
 }  // namespace
 
 std::string SerializeProcess(const Process& process) { return Pack(ToJson(process)); }
@@ -75,7 +87,12 @@ Expected<Process> ParseProcess(const std::string& bytes) { return Unpack<Process
 std::string SerializeSpec(const Spec& s) {
   Json mounts = Json::array();
   for (const Mount& m : s.mounts) {
-    mounts.push_back({{"destination", m.destination}, {"type", m.type}, {"source", m.source}, {"options", m.options}});
+    mounts.push_back({{"destination", m.destination},
+                      {"type", m.type},
+                      {"source", m.source},
+                      {"options", m.options},
+                      {"overlay", m.overlay},
+                      {"exclusive", m.exclusive}});
   }
   Json sysctls = Json::array();
   for (const auto& [name, value] : s.sysctls) sysctls.push_back(Json::array({name, value}));
@@ -83,6 +100,9 @@ std::string SerializeSpec(const Spec& s) {
                {"root_path", s.root_path},
                {"root_read_only", s.root_read_only},
                {"root_overlay", s.root_overlay},
+               {"root_exclusive", s.root_exclusive},
+               {"limits", Json::array({Limit(s.resources.memory_limit), Limit(s.resources.cpu_quota),
+                                       Limit(s.resources.cpu_period), Limit(s.resources.pids_limit)})},
                {"hostname", s.hostname},
                {"domainname", s.domainname},
                {"masked_paths", s.masked_paths},
@@ -97,6 +117,12 @@ Expected<Spec> ParseSpec(const std::string& bytes) {
     s.root_path = j.at("root_path").get<std::string>();
     s.root_read_only = j.at("root_read_only");
     s.root_overlay = j.at("root_overlay");
+    s.root_exclusive = j.at("root_exclusive");
+    const Json& limits = j.at("limits");
+    SetLimit(limits.at(0), s.resources.memory_limit);
+    SetLimit(limits.at(1), s.resources.cpu_quota);
+    SetLimit(limits.at(2), s.resources.cpu_period);
+    SetLimit(limits.at(3), s.resources.pids_limit);
     s.hostname = j.at("hostname").get<std::string>();
     s.domainname = j.at("domainname").get<std::string>();
     s.masked_paths = j.at("masked_paths").get<std::vector<std::string>>();
@@ -106,7 +132,8 @@ Expected<Spec> ParseSpec(const std::string& bytes) {
     }
     for (const Json& m : j.at("mounts")) {
       s.mounts.push_back({m.at("destination").get<std::string>(), m.at("type").get<std::string>(),
-                          m.at("source").get<std::string>(), m.at("options").get<std::vector<std::string>>()});
+                          m.at("source").get<std::string>(), m.at("options").get<std::vector<std::string>>(),
+                          m.at("overlay").get<bool>(), m.at("exclusive").get<bool>()});
     }
   });
 }
@@ -114,6 +141,8 @@ Expected<Spec> ParseSpec(const std::string& bytes) {
 std::string SerializeOptions(const SandboxOptions& o) {
   return Pack({{"platform", o.platform},
                {"strace", o.strace},
+               {"strace_only", o.strace_only},
+               {"summary", o.summary},
                {"log_level", o.log_level},
                {"cpus", o.cpus},
                {"memory", o.memory},
@@ -129,6 +158,8 @@ Expected<SandboxOptions> ParseOptions(const std::string& bytes) {
   return Unpack<SandboxOptions>(bytes, "sandbox options", [](const Json& j, SandboxOptions& o) {
     o.platform = j.at("platform").get<std::string>();
     o.strace = j.at("strace");
+    o.strace_only = j.at("strace_only").get<std::vector<std::string>>();
+    o.summary = j.at("summary");
     o.log_level = j.at("log_level");
     o.cpus = j.at("cpus");
     o.memory = j.at("memory");

@@ -356,7 +356,14 @@ bool Mount::is_bind() const {
          std::any_of(options.begin(), options.end(), [](const std::string& o) { return o == "bind" || o == "rbind"; });
 }
 
-bool Mount::read_only() const { return std::find(options.begin(), options.end(), "ro") != options.end(); }
+bool Mount::read_only() const {
+  bool result = false;
+  for (const std::string& o : options) {
+    if (o == "ro" || o == "rro") result = true;
+    if (o == "rw" || o == "rrw") result = false;
+  }
+  return result;
+}
 
 int CapabilityByName(const std::string& name) {
   for (size_t i = 0; i < std::size(kCapabilities); i++) {
@@ -409,6 +416,12 @@ Expected<Spec> ParseConfig(const std::string& text, const std::string& file_name
       f.String(m, path, "source", false, &mount.source);
       f.Strings(m, path, "options", false, &mount.options);
       if (f.ok() && !mount.destination.starts_with('/')) f.Fail(path + ".destination", "must be an absolute path");
+      for (const char* key : {"uidMappings", "gidMappings"}) {
+        const Json* mappings = f.Array(m, path, key, false);
+        if (mappings != nullptr && !mappings->empty()) {
+          f.Fail(path + "." + key, "ID-mapped mounts are not supported; change the owner of the files instead");
+        }
+      }
       if (mount.is_bind() && !mount.source.starts_with('/')) mount.source = bundle + "/" + mount.source;
       spec.mounts.push_back(std::move(mount));
     }

@@ -24,6 +24,10 @@ struct Mount {
   std::string type;
   std::string source;  // on the host, for bind mounts
   std::vector<std::string> options;
+  // Of bind mounts. Writes are kept in memory, over a tree that is not changed.
+  bool overlay = false;
+  // Nobody else changes the tree: what is known of it is not asked for again.
+  bool exclusive = false;
   bool is_bind() const;
   bool read_only() const;
 };
@@ -82,6 +86,7 @@ struct Spec {
   bool root_read_only = false;
   // Writes below / are kept in memory, over a root that is not changed.
   bool root_overlay = false;
+  bool root_exclusive = false;  // as Mount::exclusive
   std::string hostname;
   std::string domainname;
   std::vector<Mount> mounts;
@@ -94,7 +99,7 @@ struct Spec {
   std::vector<Namespace> namespaces;
   const Namespace* FindNamespace(const std::string& type) const;  // null: that of the caller
   std::string cgroups_path;
-  Resources resources;
+  Resources resources;  // of which the Sentry is told what a guest may look for: memory, CPU time, tasks
 };
 
 // Where the guest's network comes from.
@@ -109,11 +114,13 @@ struct SandboxOptions {
   bool rewrite = true;   // hot system call instructions
   bool io_uring = true;  // host files through a ring, if the host has it
   bool strace = false;
+  std::vector<std::string> strace_only;  // names of calls; none: all
   int log_level = 2;  // log::Level
   int cpus = 1;
   uint64_t memory = 0;  // bytes the guest may use
   NetworkMode network = NetworkMode::kNone;
   bool report_missing = false;
+  bool summary = false;  // that, and what was used
   bool allow_weak_box = false;  // a wall that the host does not let us build is done without
   int kvm_device = 0;           // 0: boot is given /dev/kvm; otherwise the errno of why not
 };

@@ -5,6 +5,7 @@
 #include <sys/syscall.h>
 
 #include <algorithm>
+#include <bitset>
 #include <cctype>
 #include <cstring>
 
@@ -130,6 +131,9 @@ std::string Argument(MemoryIo& memory, char kind, const kernel::SyscallArgs& arg
   }
 }
 
+// Empty: all.
+std::bitset<syscalls::kTableSize> wanted;
+
 // Calls whose result is an address.
 bool ReturnsAddress(uint64_t number) { return number == SYS_mmap || number == SYS_brk || number == SYS_mremap; }
 
@@ -150,8 +154,21 @@ std::string Format(MemoryIo& memory, uint64_t number, const syscalls::Entry& ent
   return line + fmt::format(" = {}", static_cast<int64_t>(**result));
 }
 
+Result<> Only(const std::vector<std::string>& names) {
+  std::bitset<syscalls::kTableSize> numbers;
+  for (const std::string& name : names) {
+    uint64_t n = 0;
+    while (n < syscalls::kTableSize && syscalls::Lookup(n).name != name) n++;
+    if (name.empty() || n == syscalls::kTableSize) return Err(ENOENT);
+    numbers.set(n);
+  }
+  wanted = numbers;
+  return {};
+}
+
 void Trace(kernel::Task& task, uint64_t number, const syscalls::Entry& entry, const kernel::SyscallArgs& args,
            const Result<uint64_t>* result) {
+  if (wanted.any() && (number >= wanted.size() || !wanted.test(number))) return;
   // What may replace the memory its arguments are in is written before; all else when the result is known.
   bool before = number == SYS_execve || number == SYS_execveat || number == SYS_exit || number == SYS_exit_group ||
                 number == SYS_rt_sigreturn;

@@ -1,10 +1,14 @@
 #include "pkg/sentry/syscalls/table.h"
 
+#include <algorithm>
 #include <array>
 #include <atomic>
+#include <map>
 
 #include "pkg/log/log.h"
+#include "pkg/sentry/syscalls/call_counts.h"
 #include "pkg/sentry/syscalls/handlers.h"
+#include "pkg/sync/mutex.h"
 
 namespace redoubt::syscalls {
 namespace {
@@ -403,9 +407,25 @@ constexpr std::array<Entry, kTableSize> kTable = MakeTable();
 
 constexpr Entry kNoEntry{};
 
-std::array<std::atomic<uint64_t>, kTableSize> missing_counts;
-std::atomic<uint64_t> unknown_count{0};
+constinit sync::Mutex missing_mu{sync::Rank::kLeaf};
+// By number; those past the table are one.
+std::map<uint64_t, MissingCall> missing GUARDED_BY(missing_mu);
 std::atomic<Tracer> tracer{nullptr};
+
+void CountMissing(kernel::Task& task, uint64_t number, const Entry& entry) {
+  std::string program = task.GetName();
+  {
+    sync::MutexLock lock(missing_mu);
+    MissingCall& call = missing[std::min(number, kTableSize)];
+    if (call.count++ > 0) return;
+    call.name = !entry.name.empty()    ? std::string(entry.name)
+                : number < kTableSize ? std::to_string(number)
+                                       : "numbers past the table";
+    call.program = program;
+  }
+  LOG_INFO("task {} ({}): syscall {} ({}) is not implemented: ENOSYS", task.tid(), program, number,
+           entry.name.empty() ? "unknown" : entry.name);
+}
 
 }  // namespace
 
@@ -415,13 +435,10 @@ void SetTracer(Tracer t) { tracer.store(t); }
 
 Result<uint64_t> Dispatch(kernel::Task& task, uint64_t number, const kernel::SyscallArgs& args) {
   const Entry& entry = Lookup(number);
+  if (number < kTableSize) CountCall(number);
   Tracer trace = tracer.load(std::memory_order_relaxed);
   if (entry.handler == nullptr) [[unlikely]] {
-    std::atomic<uint64_t>& count = number < kTableSize ? missing_counts[number] : unknown_count;
-    if (count.fetch_add(1, std::memory_order_relaxed) == 0) {
-      LOG_INFO("task {} ({}): syscall {} ({}) is not implemented: ENOSYS", task.tid(), task.GetName(), number,
-               entry.name.empty() ? "unknown" : entry.name);
-    }
+    CountMissing(task, number, entry);
     Result<uint64_t> result = Err(ENOSYS);
     if (trace != nullptr) trace(task, number, entry, args, &result);
     return result;
@@ -435,14 +452,10 @@ Result<uint64_t> Dispatch(kernel::Task& task, uint64_t number, const kernel::Sys
   return entry.handler(task, args);
 }
 
-std::vector<std::pair<std::string, uint64_t>> MissingCalls() {
-  std::vector<std::pair<std::string, uint64_t>> calls;
-  for (uint64_t n = 0; n < kTableSize; n++) {
-    uint64_t count = missing_counts[n].load(std::memory_order_relaxed);
-    if (count == 0) continue;
-    calls.emplace_back(kTable[n].name.empty() ? std::to_string(n) : std::string(kTable[n].name), count);
-  }
-  if (uint64_t count = unknown_count.load(); count > 0) calls.emplace_back("numbers past the table", count);
+std::vector<MissingCall> MissingCalls() {
+  std::vector<MissingCall> calls;
+  sync::MutexLock lock(missing_mu);
+  for (const auto& [number, call] : missing) calls.push_back(call);
   return calls;
 }
 

@@ -34,8 +34,15 @@ const Entry& Lookup(uint64_t number);
 // Runs the call; ENOSYS, counted, for what is missing. With tracing on, writes a line per call.
 Result<uint64_t> Dispatch(kernel::Task& task, uint64_t number, const kernel::SyscallArgs& args);
 
-// Every call that was made and is not implemented: name and count.
-std::vector<std::pair<std::string, uint64_t>> MissingCalls();
+// Every call that was made and is not implemented.
+struct MissingCall {
+  std::string name;
+  uint64_t count = 0;
+  std::string program;  // that was the first to make it
+};
+std::vector<MissingCall> MissingCalls();
+// Every call that was made, implemented or not: name and count, roughly as of now.
+std::vector<std::pair<std::string_view, uint64_t>> Calls();
 
 // strace: called after each call (and before it, with a null result, for calls that do not return). Set before tasks
 // run.

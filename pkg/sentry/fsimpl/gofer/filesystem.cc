@@ -7,8 +7,8 @@
 
 namespace redoubt::goferfs {
 
-Result<RefPtr<vfs::Filesystem>> Create(RefPtr<p9::Client> client, pgalloc::MemoryFile& memory_file) {
-  RefPtr<GoferFilesystem> fs = MakeRef<GoferFilesystem>(std::move(client), memory_file);
+Result<RefPtr<vfs::Filesystem>> Create(RefPtr<p9::Client> client, pgalloc::MemoryFile& memory_file, Access access) {
+  RefPtr<GoferFilesystem> fs = MakeRef<GoferFilesystem>(std::move(client), memory_file, access);
   TRY(fs->Init());
   return RefPtr<vfs::Filesystem>(std::move(fs));
 }

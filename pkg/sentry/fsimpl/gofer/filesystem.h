@@ -7,6 +7,7 @@
 #include <unordered_map>
 
 #include "pkg/p9/client.h"
+#include "pkg/sentry/fsimpl/gofer/gofer.h"
 #include "pkg/sentry/pgalloc/memory_file.h"
 #include "pkg/sentry/vfs/inode.h"
 #include "pkg/sync/mutex.h"
@@ -21,8 +22,8 @@ using IdleHook = boost::intrusive::list_base_hook<boost::intrusive::tag<IdleTag>
 
 class GoferFilesystem final : public vfs::Filesystem {
  public:
-  GoferFilesystem(RefPtr<p9::Client> client, pgalloc::MemoryFile& memory_file)
-      : client_(std::move(client)), memory_file_(memory_file) {}
+  GoferFilesystem(RefPtr<p9::Client> client, pgalloc::MemoryFile& memory_file, Access access)
+      : access_(access), client_(std::move(client)), memory_file_(memory_file) {}
 
   std::string_view type_name() const override { return "9p"; }
   RefPtr<vfs::Inode> root() override;
@@ -30,6 +31,7 @@ class GoferFilesystem final : public vfs::Filesystem {
 
   Result<> Init();
   pgalloc::MemoryFile& memory_file() const { return memory_file_; }
+  bool exclusive() const { return access_ == Access::kExclusive; }
   // The one inode of a file (hard links share it), made if need be from `file` and its attributes.
   RefPtr<GoferInode> InodeFor(RefPtr<p9::File> file, const p9::Attributes& attributes) EXCLUDES(mu_);
   void Forget(uint64_t path, GoferInode* inode) EXCLUDES(mu_);
@@ -45,6 +47,7 @@ class GoferFilesystem final : public vfs::Filesystem {
  private:
   RefPtr<GoferInode> FindLocked(const p9::Attributes& attributes) REQUIRES(mu_);
 
+  const Access access_;
   const RefPtr<p9::Client> client_;
   pgalloc::MemoryFile& memory_file_;
   RefPtr<GoferInode> root_;  // keeps itself alive through the file system: dropped in Unmounted

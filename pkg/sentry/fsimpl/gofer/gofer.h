@@ -16,8 +16,13 @@
 
 namespace redoubt::goferfs {
 
+enum class Access {
+  kShared,     // others change the tree as well: names and attributes are believed for a second
+  kExclusive,  // nobody else does: they are believed for ever, and so are pages
+};
 // The file system of the tree that `client` attaches to. From a fiber. `memory_file` is borrowed and must outlive it.
-Result<RefPtr<vfs::Filesystem>> Create(RefPtr<p9::Client> client, pgalloc::MemoryFile& memory_file);
+Result<RefPtr<vfs::Filesystem>> Create(RefPtr<p9::Client> client, pgalloc::MemoryFile& memory_file,
+                                       Access access = Access::kShared);
 
 }  // namespace redoubt::goferfs
 

@@ -6,6 +6,7 @@
 #include <sys/xattr.h>
 
 #include <algorithm>
+#include <limits>
 
 #include "pkg/sentry/fsimpl/gofer/description.h"
 #include "pkg/sentry/vfs/special_nodes.h"
@@ -15,6 +16,7 @@ namespace {
 
 // How long attributes are believed.
 constexpr fiber::Time kAttributeLifetime = 1'000'000'000;
+constexpr fiber::Time kForever = std::numeric_limits<fiber::Time>::max();
 
 clock::Nanoseconds ToNanoseconds(uint64_t sec, uint64_t nsec) {
   return clock::FromTimespec({.tv_sec = static_cast<time_t>(sec), .tv_nsec = static_cast<long>(nsec % 1'000'000'000)});
@@ -54,7 +56,7 @@ void GoferInode::Adopt(const p9::Attributes& a) {
   attributes_.btime = (a.valid & p9::kGetattrBtime) != 0 ? ToNanoseconds(a.btime_sec, a.btime_nsec) : 0;
   server_size_ = a.size;
   server_mtime_ = attributes_.mtime;
-  fresh_until_ = fiber::Now() + kAttributeLifetime;
+  fresh_until_ = gofer().exclusive() ? kForever : fiber::Now() + kAttributeLifetime;
 }
 
 void GoferInode::ExpireAttributes() {

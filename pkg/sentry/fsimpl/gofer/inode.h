@@ -33,8 +33,10 @@ class GoferInode final : public vfs::Inode, public memmap::Mappable, public Idle
 
   Result<vfs::Attributes> GetAttributes() override;
   Result<> SetAttributes(const vfs::AttributeChange& change) override;
-  // Others change the tree as well: a name is asked for again after some time.
-  vfs::LookupCache lookup_cache() const override { return vfs::LookupCache::kTimed; }
+  // If others change the tree as well, a name is asked for again after some time.
+  vfs::LookupCache lookup_cache() const override {
+    return gofer().exclusive() ? vfs::LookupCache::kCached : vfs::LookupCache::kTimed;
+  }
   fiber::Time lookup_lifetime() const override;
   Result<RefPtr<vfs::Inode>> Lookup(std::string_view name) override;
   Result<RefPtr<vfs::Inode>> LookupAgain(std::string_view name, vfs::Inode& known) override;

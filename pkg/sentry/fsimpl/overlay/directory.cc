@@ -112,11 +112,11 @@ Result<> OverlayInode::Unlink(std::string_view name, vfs::Inode& child) {
 
 Result<bool> OverlayInode::IsEmpty() {
   if (vfs::Inode* up = upper()) {
-    std::vector<DirectoryEntry> entries = TRY(ListLayer(*up));
+    std::vector<DirectoryEntry> entries = TRY(copy::List(*up));
     if (!entries.empty()) return false;
   }
   if (!lower_) return true;
-  std::vector<DirectoryEntry> entries = TRY(ListLayer(*lower_));
+  std::vector<DirectoryEntry> entries = TRY(copy::List(*lower_));
   sync::MutexLock lock(mu_);
   for (const DirectoryEntry& e : entries) {
     if (!hidden_.contains(e.name)) return false;
@@ -214,14 +214,14 @@ Result<std::vector<DirectoryEntry>> OverlayInode::List() {
   std::unordered_set<std::string_view> seen;
   vfs::Inode* const up = upper();
   if (up != nullptr) {
-    result = TRY(ListLayer(*up));
+    result = TRY(copy::List(*up));
     std::vector<uint64_t*> inos;
     inos.reserve(result.size());
     for (DirectoryEntry& e : result) inos.push_back(&e.ino);
     fs().TranslateUpperInos(inos);
   }
   if (!lower_) return result;
-  std::vector<DirectoryEntry> below = TRY(ListLayer(*lower_));
+  std::vector<DirectoryEntry> below = TRY(copy::List(*lower_));
   if (up == nullptr) return below;
   // By what this class keeps true nothing would be seen twice, but the host may have made a file below since.
   for (const DirectoryEntry& e : result) seen.insert(e.name);

@@ -10,20 +10,14 @@
 #include <vector>
 
 #include "pkg/fiber/fiber.h"
+#include "pkg/sentry/fsimpl/copy/copy.h"
 #include "pkg/sentry/fsimpl/overlay/filesystem.h"
 #include "pkg/sentry/vfs/inode.h"
 #include "pkg/sync/mutex.h"
 
 namespace redoubt::overlay {
 
-// One entry of a directory of a layer.
-struct DirectoryEntry {
-  std::string name;
-  uint64_t ino;
-  uint8_t type;
-};
-// All but "." and "..", of an inode of a layer.
-Result<std::vector<DirectoryEntry>> ListLayer(vfs::Inode& directory);
+using copy::DirectoryEntry;
 
 // A file of one layer or, copied up or merged, of both. In a directory of both, a name belongs to the upper layer if
 // that has it; otherwise to the lower one unless it is hidden. A name that the upper layer has is hidden or absent
@@ -84,7 +78,6 @@ class OverlayInode final : public vfs::Inode {
   // The inode of the upper layer, made if there is none: with the first `data_limit` bytes of the contents.
   Result<vfs::Inode*> CopyUp(uint64_t data_limit = UINT64_MAX) EXCLUDES(copy_mu_);
   Result<> CopyContents(vfs::Inode& twin, const vfs::Attributes& attrs, uint64_t data_limit);
-  Result<> CopyXattrs(vfs::Inode& twin);
   Result<> RemoveFromWork(vfs::Inode& twin);
 
   // Directories, with the VFS' lock of them held and copied up.

@@ -15,6 +15,12 @@ namespace redoubt::proc {
 
 namespace {
 
+// Those of the unified hierarchy, number 0, that a cgroup2 mount inside shows. cpuset and cpuacct are not in its
+// cgroup.controllers, but programs that take one of them to be missing look for no limits at all.
+constexpr const char* kCgroups =
+    "#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpuset\t0\t1\t1\ncpu\t0\t1\t1\ncpuacct\t0\t1\t1\n"
+    "memory\t0\t1\t1\npids\t0\t1\t1\n";
+
 constexpr uint64_t kNsPerTick = 10'000'000;
 
 std::string Meminfo(KernelView& view) {
@@ -152,7 +158,7 @@ void AddSystemFiles(ProcFilesystem& fs, synthetic::Directory& root) {
   add("modules", [](KernelView&) { return std::string(); });
   add("misc", [](KernelView&) { return std::string(); });
   add("diskstats", [](KernelView&) { return std::string(); });
-  add("cgroups", [](KernelView&) { return std::string("#subsys_name\thierarchy\tnum_cgroups\tenabled\n"); });
+  add("cgroups", [](KernelView&) { return std::string(kCgroups); });
   add("interrupts", [](KernelView& v) {
     std::string s = "           ";
     for (int i = 0; i < v.GetSystemInfo().cpus; i++) s += fmt::format("CPU{:<8}", i);

@@ -1,0 +1,111 @@
+#!/usr/bin/env bash
+# Pods: containers that containerd's CRI annotations put into the sandbox of another.
+. "$(dirname "$0")/lib.sh"
+ROOT=$SCRATCH/root
+runsc() { timeout "${LIMIT:-60}" "$RUNSC" --root "$ROOT" "$@"; }
+trap 'for c in b c pod; do "$RUNSC" --root "$ROOT" delete --force $c; done; rm -rf "$SCRATCH"' EXIT
+mkdir -p "$SCRATCH/volume"
+status() { runsc state "$1" | python3 -c 'import json, sys; print(json.load(sys.stdin)["status"])'; }
+pid() { runsc state "$1" | python3 -c 'import json, sys; print(json.load(sys.stdin)["pid"])'; }
+await() {
+  for _ in $(seq 200); do
+    "$@" && return 0
+    sleep 0.05
+  done
+  return 1
+}
+is() { [ "$(status "$1" 2>/dev/null)" = "$2" ]; }
+# bundle ID TYPE COMMAND: a root file system of its own, whose /etc/name says the ID, and the volume.
+bundle() {
+  local b=$SCRATCH/$1
+  mkdir -p "$b/rootfs/bin" "$b/rootfs/etc" "$b/rootfs/tmp"
+  cp /bin/busybox "$b/rootfs/bin/busybox"
+  for name in sh cat echo sleep kill ps hostname ls true id; do ln -s busybox "$b/rootfs/bin/$name"; done
+  echo "$1" >"$b/rootfs/etc/name"
+  rm -f "$b/config.json"
+  "$RUNSC" spec --bundle "$b" -- sh -c "$3" || fail "spec"
+  python3 - "$b/config.json" "$2" "$SCRATCH/volume" <<'P'
+import json, sys
+c = json.load(open(sys.argv[1]))
+c["root"]["readonly"] = False
+c["hostname"] = "pod"
+c["annotations"] = {"io.kubernetes.cri.container-type": sys.argv[2], "io.kubernetes.cri.sandbox-id": "pod"}
+c["mounts"].append({"destination": "/v", "type": "bind", "source": sys.argv[3], "options": ["rbind", "rw"]})
+json.dump(c, open(sys.argv[1], "w"))
+P
+}
+create() { runsc create --bundle "$SCRATCH/$1" --pid-file "$SCRATCH/$1.pid" "$1" </dev/null >"$SCRATCH/$1.out" 2>&1 || fail "create $1: $(cat "$SCRATCH/$1.out")"; }
+# The names of a container's processes on the host.
+names() { cat /proc/"$(pid "$1")"/task/*/children | tr ' ' '\n' | while read -r p; do cat "/proc/$p/comm"; done | sort | tr '\n' ' '; }
+
+bundle pod sandbox 'echo pod > /v/pod; sleep 1000'
+bundle b container 'echo b > /v/b; trap "exit 5" TERM; while :; do sleep 0.1; done'
+bundle c container 'echo c > /v/c; sleep 1000 & sleep 1000'
+create pod
+create b
+runsc start pod || fail "start pod"
+create c
+for id in b c; do
+  same "$id is created" created "$(status "$id")"
+  [ -e "$SCRATCH/volume/$id" ] && fail "$id ran before start"
+  runsc start $id || fail "start $id"
+  await test -s "$SCRATCH/volume/$id" || fail "$id does not run"
+  same "$id runs" running "$(status "$id")"
+  same "the pid of $id" "$(pid $id)" "$(cat "$SCRATCH/$id.pid")"
+done
+same "the pod has the Sentry" "runsc-gofer runsc-sandbox " "$(names pod)"
+same "the others have none" "runsc-gofer runsc-gofer " "$(names b)$(names c)"
+
+# Each has its own root; the volume is everybody's.
+for id in pod b c; do
+  same "exec in $id" "$id" "$(runsc exec $id cat /etc/name)"
+  same "the volume in $id" "b c pod" "$(echo $(runsc exec $id ls /v))"
+done
+runsc exec b sh -c 'echo shared > /v/file; echo own > /tmp/file'
+same "what one writes to the volume the other reads" shared "$(runsc exec c cat /v/file)"
+same "what one writes to its root the other does not see" "" "$(runsc exec c ls /tmp)"
+same "the host name is the pod's" pod "$(runsc exec c hostname)"
+runsc exec c sh -c 'exit 4'
+same "exec: code" 4 $?
+runsc ps c | grep -q 'sleep 1000' || fail "ps c: $(runsc ps c)"
+runsc ps b | grep -q 'sleep 1000' && fail "ps b shows c's: $(runsc ps b)"
+
+# kill(-1) and the end of one stay in it.
+runsc exec c sh -c 'kill -KILL -1' >/dev/null 2>&1
+await is c stopped || fail "kill -1 did not end c: $(status c)"
+same "b goes on" running "$(status b)"
+same "and the pod" running "$(status pod)"
+runsc delete c || fail "delete c"
+runsc state c >/dev/null 2>&1 && fail "c is still there"
+# The name is free, and the new one is new.
+rm -f "$SCRATCH/volume/c"
+create c
+runsc start c || fail "start c again"
+await test -s "$SCRATCH/volume/c" || fail "the second c does not run"
+
+runsc pause b || fail "pause b"
+same "b is paused" paused "$(status b)"
+same "c is not" c "$(runsc exec c cat /etc/name)"
+runsc resume b || fail "resume b"
+runsc kill b TERM || fail "kill b"
+await is b stopped || fail "b has not ended: $(status b)"
+same "how b ended" '{"id":"b","exitStatus":5}' "$(runsc wait b)"
+same "c goes on" running "$(status c)"
+runsc exec b true 2>/dev/null && fail "exec in a stopped one"
+runsc delete b || fail "delete b"
+
+# The sandbox's end is everybody's.
+relay=$(pid c)
+runsc kill pod KILL || fail "kill pod"
+await is pod stopped || fail "the pod has not ended"
+await is c stopped || fail "c has outlived the pod: $(status c)"
+await test ! -d "/proc/$relay" || fail "the process that stands for c is still there"
+runsc delete c || fail "delete c"
+runsc delete pod || fail "delete pod"
+same "nothing is left" "" "$(ls -A "$ROOT")"
+
+# A sandbox that is not there.
+said=$(runsc create --bundle "$SCRATCH/b" b 2>&1 </dev/null) && fail "created without its sandbox"
+[[ $said == *'container "pod" does not exist'* ]] || fail "without its sandbox: $said"
+same "nothing is left of it" "" "$(ls -A "$ROOT")"
+finish
