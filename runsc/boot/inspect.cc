@@ -51,7 +51,7 @@ std::string Details(kernel::Kernel& kernel, const kernel::Container& container, 
   std::string text;
   kernel::ProcView view(kernel, nullptr);
   RefPtr<FdTable> fds = view.GetFds(task);
-  for (size_t i = 0; fds && i < kinds.size() && i < a.args.v.size(); i++) {
+  for (size_t i = 0; fds && i < kinds.size() && i < std::size(a.args.v); i++) {
     if (kinds[i] == 'f') text += fmt::format("; {} is {}", a.args.I32(i), NameOf(*fds, a.args.I32(i)));
   }
   const Addr first = a.args.v[0];

@@ -48,8 +48,11 @@ specutils::Expected<void> EnterTree(const specutils::Spec& spec) {
     binds.push_back({m.destination, m.read_only(), CopyOf(m.source)});
     if (!binds.back().copy) return Fail(m.source);
   }
-  if (mount(spec.root_path.c_str(), spec.root_path.c_str(), nullptr, MS_BIND | MS_REC, nullptr) != 0 ||
-      chdir(spec.root_path.c_str()) != 0) {
+  // By a descriptor: if the container's root is the host's, its name leads to what is underneath.
+  UniqueFd root = CopyOf(spec.root_path);
+  if (!root ||
+      syscall(SYS_move_mount, root.get(), "", AT_FDCWD, spec.root_path.c_str(), MOVE_MOUNT_F_EMPTY_PATH) != 0 ||
+      fchdir(root.get()) != 0) {
     return Fail(spec.root_path);
   }
   // pivot_root(2), "pivot_root(".", ".")": the old root is on top of the new one until it is taken off.
