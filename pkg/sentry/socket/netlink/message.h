@@ -51,14 +51,14 @@ class Attributes final {
 
   bool Has(uint16_t type) const { return type < kMax && present_[type]; }
   Bytes Get(uint16_t type) const { return Has(type) ? values_[type] : Bytes(); }
-  // nullopt if it is not there; EINVAL if it is too short.
+  // `absent` if it is not there; EINVAL if it is too short.
   template <typename T>
-  Result<std::optional<T>> Value(uint16_t type) const {
-    if (!Has(type)) return std::optional<T>();
+  Result<T> ValueOr(uint16_t type, const T& absent) const {
+    T value = absent;
+    if (!Has(type)) return value;
     if (values_[type].size() < sizeof(T)) return Err(EINVAL);
-    T value;
     std::memcpy(&value, values_[type].data(), sizeof(T));
-    return std::optional<T>(value);
+    return value;
   }
   // A text up to its zero, if there is one.
   std::string_view Text(uint16_t type) const;

@@ -106,13 +106,14 @@ Result<> RouteProtocol::NewAddress(Request& r) {
   Change c = TRY(Parse(r, stack_));
   InterfaceAddress a;
   a.prefix = {c.address, c.info.ifa_prefixlen};
-  if (const auto times = TRY(c.attributes.Value<ifa_cacheinfo>(IFA_CACHEINFO))) {
-    if (times->ifa_valid == 0 || times->ifa_prefered > times->ifa_valid) return Err(EINVAL);
+  if (c.attributes.Has(IFA_CACHEINFO)) {
+    const ifa_cacheinfo times = TRY(c.attributes.ValueOr(IFA_CACHEINFO, ifa_cacheinfo{}));
+    if (times.ifa_valid == 0 || times.ifa_prefered > times.ifa_valid) return Err(EINVAL);
     const netstack::Time now = stack_.Now();
     auto until = [now](uint32_t s) { return s == kForEver ? netstack::kNever : now + s * netstack::kSecond; };
-    a.preferred_until = until(times->ifa_prefered);
-    a.valid_until = until(times->ifa_valid);
-    if (times->ifa_prefered == 0) a.state = AddressState::kDeprecated;
+    a.preferred_until = until(times.ifa_prefered);
+    a.valid_until = until(times.ifa_valid);
+    if (times.ifa_prefered == 0) a.state = AddressState::kDeprecated;
   }
   const auto known = c.interface->FindAddress(c.address);
   if (known && r.message.Has(NLM_F_REPLACE) && !r.message.Has(NLM_F_EXCL)) {

@@ -102,9 +102,10 @@ Result<> RouteProtocol::SetLink(Request& r) {
   if (info.ifi_index > 0 && attributes.Has(IFLA_IFNAME) && attributes.Text(IFLA_IFNAME) != interface.name()) {
     return r.Refuse(EOPNOTSUPP, "a link cannot be renamed");
   }
-  if (const auto mtu = TRY(attributes.Value<uint32_t>(IFLA_MTU))) {
-    if (*mtu > interface.link().mtu()) return r.Refuse(EINVAL, "mtu greater than device maximum");
-    TRY(interface.SetMtu(*mtu));
+  if (attributes.Has(IFLA_MTU)) {
+    const uint32_t mtu = TRY(attributes.ValueOr<uint32_t>(IFLA_MTU, 0));
+    if (mtu > interface.link().mtu()) return r.Refuse(EINVAL, "mtu greater than device maximum");
+    TRY(interface.SetMtu(mtu));
   }
   // Without a mask the flags are taken as they are (rtnetlink(7)).
   const uint32_t change = info.ifi_change != 0 ? info.ifi_change : info.ifi_flags != 0 ? ~0u : 0u;

@@ -50,7 +50,7 @@ void Write(Request& r, const Interface& interface, const NeighbourInfo& n) {
 Result<> RouteProtocol::GetNeighbour(Request& r) {
   const auto m = r.message.Header<ndmsg>();
   const Attributes attributes = TRY(Attributes::Parse(r.message, sizeof(m)));
-  const uint32_t index = TRY(attributes.Value<uint32_t>(NDA_IFINDEX)).value_or(0);
+  const uint32_t index = TRY(attributes.ValueOr<uint32_t>(NDA_IFINDEX, 0));
   const Family wanted = ToFamily(m.ndm_family);
   if (m.ndm_family != AF_UNSPEC && wanted == Family::kNone) return {};
   if (!r.is_dump()) {
@@ -86,12 +86,12 @@ Result<> RouteProtocol::ChangeNeighbour(Request& r, bool add) {
   netstack::NeighbourTable& table = i->neighbours(family);
   if (!add) return table.Remove(address);
   if ((m.ndm_state & NUD_PERMANENT) == 0) return r.Refuse(EOPNOTSUPP, "only permanent neighbours can be made");
-  const auto link = TRY(attributes.Value<netstack::LinkAddress>(NDA_LLADDR));
-  if (!link) return r.Refuse(EINVAL, "no link address is given");
+  const auto link = TRY(attributes.ValueOr(NDA_LLADDR, netstack::LinkAddress{}));
+  if (!attributes.Has(NDA_LLADDR)) return r.Refuse(EINVAL, "no link address is given");
   const bool there = table.Find(address).has_value();
   if (there && r.message.Has(NLM_F_EXCL)) return Err(EEXIST);
   if (!there && !r.message.Has(NLM_F_CREATE)) return Err(ENOENT);
-  return table.AddPermanent(address, *link);
+  return table.AddPermanent(address, link);
 }
 
 }  // namespace redoubt::netlink

@@ -73,8 +73,8 @@ Result<> RouteProtocol::GetRoute(Request& r) {
   if (m.rtm_family != AF_UNSPEC && f.family == Family::kNone) return {};  // of that family there are none
   if (r.strict) {
     const Attributes attributes = TRY(Attributes::Parse(r.message, sizeof(m)));
-    f.table = TRY(attributes.Value<uint32_t>(RTA_TABLE)).value_or(m.rtm_table);
-    f.oif = TRY(attributes.Value<uint32_t>(RTA_OIF)).value_or(0);
+    f.table = TRY(attributes.ValueOr<uint32_t>(RTA_TABLE, m.rtm_table));
+    f.oif = TRY(attributes.ValueOr<uint32_t>(RTA_OIF, 0));
     f.protocol = m.rtm_protocol;
     f.type = m.rtm_type;
     if (f.table != 0 && f.table != RT_TABLE_MAIN && f.table != RT_TABLE_LOCAL) {
@@ -124,7 +124,7 @@ Result<> RouteProtocol::LookUp(Request& r) {
   const Attributes attributes = TRY(Attributes::Parse(r.message, sizeof(m)));
   netstack::RouteRequest question{.remote = TRY(AddressOf(attributes, RTA_DST, family)),
                                   .local = TRY(AddressOf(attributes, RTA_SRC, family)),
-                                  .interface_index = TRY(attributes.Value<uint32_t>(RTA_OIF)).value_or(0),
+                                  .interface_index = TRY(attributes.ValueOr<uint32_t>(RTA_OIF, 0)),
                                   .broadcast_allowed = true};
   if (question.remote.empty()) question.remote = Address::Loopback(family);
   const netstack::Route route = TRY(stack_.FindRoute(question));
@@ -159,7 +159,7 @@ Result<RouteEntry> RouteProtocol::ParseRoute(Request& r) {
   const Family family = ToFamily(m.rtm_family);
   if (family == Family::kNone) return Err(EOPNOTSUPP);
   const Attributes attributes = TRY(Attributes::Parse(r.message, sizeof(m)));
-  const uint32_t table = TRY(attributes.Value<uint32_t>(RTA_TABLE)).value_or(m.rtm_table);
+  const uint32_t table = TRY(attributes.ValueOr<uint32_t>(RTA_TABLE, m.rtm_table));
   if (table != RT_TABLE_MAIN && table != RT_TABLE_UNSPEC) {
     return r.Refuse(EOPNOTSUPP, "there is no routing table but main");
   }
@@ -176,13 +176,13 @@ Result<RouteEntry> RouteProtocol::ParseRoute(Request& r) {
   if (e.destination.length > 8 * e.destination.address.size()) return r.Refuse(EINVAL, "invalid prefix length");
   e.gateway = TRY(AddressOf(attributes, RTA_GATEWAY, family));
   e.source = TRY(AddressOf(attributes, RTA_PREFSRC, family));
-  e.interface_index = TRY(attributes.Value<uint32_t>(RTA_OIF)).value_or(0);
-  e.metric = TRY(attributes.Value<uint32_t>(RTA_PRIORITY)).value_or(0);
+  e.interface_index = TRY(attributes.ValueOr<uint32_t>(RTA_OIF, 0));
+  e.metric = TRY(attributes.ValueOr<uint32_t>(RTA_PRIORITY, 0));
   e.protocol = m.rtm_protocol != 0 ? m.rtm_protocol : uint8_t{RTPROT_BOOT};
   e.type = static_cast<netstack::RouteType>(m.rtm_type != 0 ? m.rtm_type : uint8_t{RTN_UNICAST});
   if (attributes.Has(RTA_METRICS)) {
     const Attributes metrics = TRY(Attributes::Parse(attributes.Get(RTA_METRICS)));
-    e.mtu = TRY(metrics.Value<uint32_t>(RTAX_MTU)).value_or(0);
+    e.mtu = TRY(metrics.ValueOr<uint32_t>(RTAX_MTU, 0));
   }
   return e;
 }
