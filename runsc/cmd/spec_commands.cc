@@ -36,7 +36,7 @@ std::string Features() {
   Json features = {
       {"ociVersionMin", "1.0.0"},
       {"ociVersionMax", "1.2.0"},
-      {"hooks", {"prestart", "createRuntime", "createContainer", "poststart", "poststop"}},
+      {"hooks", {"prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"}},
       {"mountOptions",
        {"async",   "atime",    "bind",       "defaults",    "dev",        "diratime",      "exec",        "loud",
         "noatime", "nodev",    "nodiratime", "noexec",      "norelatime", "nostrictatime", "nosuid",      "private",

@@ -366,6 +366,11 @@ Outcome<> Start(const Settings& settings, const std::string& id) {
   }
   Outcome<specutils::Spec> spec = SpecOf(*entry);
   if (!spec) return std::unexpected(spec.error());
+  if (auto ran = RunGuestHooks(settings, state, *spec); !ran) {
+    // runtime.md: the container is stopped then, and goes on to its end.
+    if (state.process.Alive()) kill(state.process.pid, SIGKILL);
+    return Fail(id, ran.error());
+  }
   control::Request request{.method = control::Method::kStart};
   std::vector<UniqueFd> sockets;
   if (state.takes_network) {

@@ -64,6 +64,10 @@ void KeepOnly(std::vector<int> keep, bool quiet);
 // The network namespace of the configuration, if it names one or wants a new one.
 Expected<void> EnterNetwork(const specutils::Spec& spec);
 
+// In the container, which has been created and not started; in order, each to its end. The error is of the first that
+// fails.
+Expected<void> RunGuestHooks(const Settings& settings, const State& state, const specutils::Spec& spec);
+
 Outcome<> WritePidFile(const std::string& path, pid_t pid);
 // What the flags say of the container's files.
 void ApplyFileFlags(const Settings& settings, specutils::Spec& spec);

@@ -193,6 +193,17 @@ EDIT='c["hooks"] = {"createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", "
 refused 'createRuntime hook /bin/sh: exit status 4: no luck' create --bundle "$BUNDLE" h
 same "nothing is left of it" "" "$(ls -A "$ROOT")"
 
+EDIT='
+c["hooks"] = {"startContainer": [{"path": "/bin/sh", "args": ["sh", "-c", "cat > /tmp/hook; echo $H >> /tmp/hook; uname -r >> /tmp/hook"], "env": ["H=h", "PATH=/bin"]}]}' config cat /tmp/hook
+ln -sf busybox "$BUNDLE/rootfs/bin/uname"
+out=$(runsc run --bundle "$BUNDLE" h)
+[[ $out == *'"id":"h"'*h*redoubt* ]] || fail "a startContainer hook runs inside, before the program: $out"
+EDIT='c["hooks"] = {"startContainer": [{"path": "/bin/false"}]}' config true
+runsc create --bundle "$BUNDLE" h </dev/null >/dev/null 2>&1 || fail "create with a hook that will fail"
+refused 'startContainer hook /bin/false: exit status 1' start h
+await is h stopped || fail "it goes on after a failed hook"
+runsc delete h
+
 # --- the log of engines
 runsc --log "$SCRATCH/log.json" --log-format json start nonesuch 2>/dev/null
 python3 -c 'import json, sys; e = json.load(open(sys.argv[1])); assert e["level"] == "error" and "does not exist" in e["msg"] and "T" in e["time"]' "$SCRATCH/log.json" || fail "the log"
