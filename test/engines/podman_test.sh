@@ -114,6 +114,17 @@ podman exec h touch /tmp/healthy
 podman healthcheck run h >/dev/null || fail "a healthy container is ill"
 podman rm -f -t 0 h >/dev/null
 
+# --- a pod: an infrastructure container and two that join it
+podman pod create --name p --network none --infra-image localhost/bb --infra-command '/bin/sleep 1000' >/dev/null || fail "pod create"
+podman run -d --pod p --name p1 localhost/bb sleep 1000 >/dev/null || fail "the pod's first container"
+podman run -d --pod p --name p2 localhost/bb sleep 1000 >/dev/null || fail "the pod's second container"
+same "pod: running" "Running 3" "$(podman pod ps --format '{{.Status}} {{.NumberOfContainers}}')"
+same "pod: exec in each" "one two" "$(podman exec p1 echo one) $(podman exec p2 echo two)"
+podman rm -f -t 0 p1 >/dev/null
+same "pod: one that goes leaves the other" two "$(podman exec p2 echo two)"
+podman pod stop -t 1 p >/dev/null 2>&1 || fail "pod stop"
+podman pod rm -f p >/dev/null || fail "pod rm"
+
 # --- build
 mkdir "$SCRATCH/build"
 printf 'FROM localhost/bb\nRUN echo built by $(uname -r) > /built\nRUN mkdir /d && echo second > /d/f && chown 7:8 /d/f\nCMD cat /built /d/f\n' >"$SCRATCH/build/Containerfile"
