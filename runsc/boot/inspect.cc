@@ -5,6 +5,7 @@
 #include <sys/syscall.h>
 
 #include <algorithm>
+#include <iterator>
 #include <span>
 
 #include "pkg/p9/client.h"
@@ -51,7 +52,7 @@ std::string Details(kernel::Kernel& kernel, const kernel::Container& container, 
   std::string text;
   kernel::ProcView view(kernel, nullptr);
   RefPtr<FdTable> fds = view.GetFds(task);
-  for (size_t i = 0; fds && i < kinds.size() && i < a.args.v.size(); i++) {
+  for (size_t i = 0; fds && i < kinds.size() && i < std::size(a.args.v); i++) {
     if (kinds[i] == 'f') text += fmt::format("; {} is {}", a.args.I32(i), NameOf(*fds, a.args.I32(i)));
   }
   const Addr first = a.args.v[0];
