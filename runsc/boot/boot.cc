@@ -40,8 +40,8 @@
 #include "runsc/boot/confine.h"
 #include "runsc/boot/control_server.h"
 #include "runsc/boot/crash.h"
-#include "runsc/boot/mounts.h"
 #include "runsc/boot/inspect.h"
+#include "runsc/boot/mounts.h"
 #include "runsc/boot/network.h"
 #include "runsc/boot/service.h"
 #include "runsc/control/connection.h"
@@ -222,11 +222,13 @@ int BootMain() {
     if (!confined) return boot::Fail(confined.error());
     return {};
   };
-  auto* service = new Service(
-      *kernel, *options,
-      {.configure = configure, .before_first_instruction = confine, .last_words = [kernel, options = *options](const kernel::Container& first) {
-         return options.summary ? Summary(*kernel, first) : options.report_missing ? MissingText() : "";
-       }});
+  auto* service =
+      new Service(*kernel, *options,
+                  {.configure = configure,
+                   .before_first_instruction = confine,
+                   .last_words = [kernel, options = *options](const kernel::Container& first) {
+                     return options.summary ? Summary(*kernel, first) : options.report_missing ? MissingText() : "";
+                   }});
   auto* server = new ControlServer(*executor, std::move(listener),
                                    [service](RefPtr<Peer> peer, control::Request request, std::vector<UniqueFd> fds) {
                                      service->Handle(std::move(peer), std::move(request), std::move(fds));

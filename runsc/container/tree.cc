@@ -54,13 +54,13 @@ specutils::Expected<void> EnterTree(const specutils::Spec& spec) {
   // The machine's own root cannot be mounted on itself to be the new one, and is it already.
   const bool same = root.st_dev == machine.st_dev && root.st_ino == machine.st_ino;
   if (!same) {
-  if (mount(spec.root_path.c_str(), spec.root_path.c_str(), nullptr, MS_BIND | MS_REC, nullptr) != 0 ||
-      chdir(spec.root_path.c_str()) != 0) {
-    return Fail(spec.root_path);
-  }
-  // pivot_root(2), "pivot_root(".", ".")": the old root is on top of the new one until it is taken off.
-  if (syscall(SYS_pivot_root, ".", ".") != 0) return Fail("pivot_root");
-  if (umount2(".", MNT_DETACH) != 0 || chdir("/") != 0) return Fail("umount");
+    if (mount(spec.root_path.c_str(), spec.root_path.c_str(), nullptr, MS_BIND | MS_REC, nullptr) != 0 ||
+        chdir(spec.root_path.c_str()) != 0) {
+      return Fail(spec.root_path);
+    }
+    // pivot_root(2), "pivot_root(".", ".")": the old root is on top of the new one until it is taken off.
+    if (syscall(SYS_pivot_root, ".", ".") != 0) return Fail("pivot_root");
+    if (umount2(".", MNT_DETACH) != 0 || chdir("/") != 0) return Fail("umount");
   }
   for (const Bind& b : binds) {
     // A mount point that was made in memory is not there; symbolic links lead to where they lead inside.
