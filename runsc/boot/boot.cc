@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <latch>
 #include <memory>
 #include <vector>
 
@@ -124,6 +125,7 @@ int BootMain() {
   signal(SIGPIPE, SIG_IGN);
   BlockSignals();
   fcntl(sandbox::kConnectionFd, F_SETFD, FD_CLOEXEC);
+  fcntl(sandbox::kConnectionFd, F_SETFL, O_NONBLOCK);
   control::Connection connection{UniqueFd(sandbox::kConnectionFd)};
   UniqueFd listener;
   if (fcntl(sandbox::kListenFd, F_SETFD, FD_CLOEXEC) == 0) listener = UniqueFd(sandbox::kListenFd);
@@ -217,22 +219,25 @@ int BootMain() {
     if (!done) return boot::Fail(done.error());
     return {};
   };
-  auto confine = [name = (*platform)->name(), link_events]() -> OrFailure<void> {
-    auto confined = Confine(name, link_events != nullptr ? "sandbox" : "none");
-    if (!confined) return boot::Fail(confined.error());
-    return {};
-  };
   auto* service =
       new Service(*kernel, *options,
-                  {.configure = configure,
-                   .before_first_instruction = confine,
-                   .last_words = [kernel, options = *options](const kernel::Container& first) {
+                  {.configure = configure, .last_words = [kernel, options = *options](const kernel::Container& first) {
                      return options.summary ? Summary(*kernel, first) : options.report_missing ? MissingText() : "";
                    }});
   auto* server = new ControlServer(*executor, std::move(listener),
                                    [service](RefPtr<Peer> peer, control::Request request, std::vector<UniqueFd> fds) {
                                      service->Handle(std::move(peer), std::move(request), std::move(fds));
                                    });
+  // Before anything that somebody else has made is looked at, a request included. On a fiber: the executor has its
+  // threads then.
+  Expected<void> confined;
+  std::latch done(1);
+  executor->Spawn([&] {
+    confined = Confine((*platform)->name(), link_events != nullptr ? "sandbox" : "none");
+    done.count_down();
+  });
+  done.wait();
+  if (!confined) return Refuse(connection, confined.error());
   // Who has started us has gone before he asked for anything.
   service->set_first_peer(server->Add(std::move(connection), [] { _exit(sandbox::kSetupFailed); }));
   server->Run();

@@ -81,7 +81,6 @@ ControlServer::ControlServer(fiber::Executor& executor, UniqueFd listener, Handl
 }
 
 RefPtr<Peer> ControlServer::Add(control::Connection connection, Peer::Gone gone) {
-  fcntl(connection.fd(), F_SETFL, O_NONBLOCK);
   sync::MutexLock lock(mu_);
   RefPtr<Peer> peer(new Peer(*this, std::move(connection), next_id_++));
   peer->gone_ = std::move(gone);

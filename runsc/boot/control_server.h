@@ -69,7 +69,8 @@ class ControlServer final {
   ControlServer(const ControlServer&) = delete;
   ControlServer& operator=(const ControlServer&) = delete;
 
-  // A connection that is there from the start; `gone` holds until its first request is answered. Before Run.
+  // A connection that is there from the start, non-blocking; `gone` holds until its first request is answered. Before
+  // Run.
   RefPtr<Peer> Add(control::Connection connection, Peer::Gone gone) EXCLUDES(mu_);
   // Until the process ends.
   [[noreturn]] void Run() EXCLUDES(mu_);

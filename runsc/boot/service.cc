@@ -123,13 +123,10 @@ OrFailure<RefPtr<Container>> Service::Create(const Request& request, Fds fds, bo
       LOG_WARNING("container {}: its hostname {} is not used: all containers of a sandbox share one", name,
                   spec->hostname);
     }
-    if (request.start) {
-      if (first) {
-        // There will be no kStart.
-        fiber::MutexLock lock(start_mu_);
-        configured_ = true;
-      }
-      if (OrFailure<void> r = BeforeStart(); !r) return std::unexpected(r.error());
+    if (request.start && first) {
+      // There will be no kStart.
+      fiber::MutexLock lock(start_mu_);
+      configured_ = true;
     }
     return Container::Create(kernel_, name, *spec, std::move(fds), request.preserved, request.start);
   };
@@ -209,16 +206,6 @@ void Service::Wait(const RefPtr<Peer>& peer, RefPtr<Container> container, const 
   }
 }
 
-OrFailure<void> Service::BeforeStart() {
-  fiber::MutexLock lock(start_mu_);
-  if (started_) return {};
-  if (hooks_.before_first_instruction) {
-    if (OrFailure<void> r = hooks_.before_first_instruction(); !r) return r;
-  }
-  started_ = true;
-  return {};
-}
-
 OrFailure<void> Service::Start(Container& container, const Request& request, Fds fds) {
   if (IsFirst(container)) {
     fiber::MutexLock lock(start_mu_);
@@ -227,7 +214,6 @@ OrFailure<void> Service::Start(Container& container, const Request& request, Fds
     }
     configured_ = true;
   }
-  if (OrFailure<void> r = BeforeStart(); !r) return r;
   return container.Start();
 }
 

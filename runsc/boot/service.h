@@ -32,8 +32,6 @@ class Service final {
     // kStart of the first container, with the request's body and descriptors. Not called if that was made to start at
     // once.
     std::function<OrFailure<void>(const std::string& body, Fds fds)> configure;
-    // The last act before the first instruction of any guest.
-    std::function<OrFailure<void>()> before_first_instruction;
     // What goes to the first container's stderr outside when all processes are gone.
     std::function<std::string(const kernel::Container& first)> last_words;
   };
@@ -57,7 +55,6 @@ class Service final {
   void Exec(const RefPtr<Peer>& peer, Container& container, const control::Request& request, Fds fds) EXCLUDES(mu_);
   void Wait(const RefPtr<Peer>& peer, RefPtr<Container> container, const control::Request& request) EXCLUDES(mu_);
   OrFailure<void> Start(Container& container, const control::Request& request, Fds fds) EXCLUDES(mu_);
-  OrFailure<void> BeforeStart() EXCLUDES(mu_);
   OrFailure<void> Delete(Container& container) EXCLUDES(mu_);
   // Those whose answer comes when they have been carried out.
   control::Reply Answer(Container& container, const control::Request& request, Fds fds) EXCLUDES(mu_);
@@ -76,7 +73,6 @@ class Service final {
   RefPtr<Peer> first_peer_;
   fiber::Mutex start_mu_;  // whoever starts something waits until the hooks are done
   bool configured_ GUARDED_BY(start_mu_) = false;
-  bool started_ GUARDED_BY(start_mu_) = false;
   sync::Mutex mu_{sync::Rank::kLeaf};
   std::map<std::string, RefPtr<Container>> containers_ GUARDED_BY(mu_);  // null while it is being made
   RefPtr<Container> first_ GUARDED_BY(mu_);

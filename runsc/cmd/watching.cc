@@ -10,6 +10,7 @@
 #include <sstream>
 
 #include "runsc/cmd/context.h"
+#include "runsc/walls/walls.h"
 
 namespace redoubt::cmd {
 namespace {
@@ -133,15 +134,26 @@ void AddDebug(CLI::App& app, Context& context) {
   struct Args {
     std::string id;
     bool stacks = false;
+    bool walls = false;
   };
   auto args = std::make_shared<Args>();
+  command->add_flag("--walls", args->walls,
+                    "what each process of the sandbox may still do, as the host's kernel has it");
   command->add_flag("--stacks", args->stacks, "what each task does, and what it waits for");
   command->add_option("ID", args->id, "the container's name")->required();
   command->callback([&context, args] {
     context.action = [&context, args]() -> int {
       const Flags& flags = context.flags;
-      if (!args->stacks) return Fail(flags, "debug: nothing asked for; there is: --stacks");
+      if (!args->stacks && !args->walls) {
+        return Fail(flags, "debug: nothing asked for; there are: --stacks, --walls");
+      }
       return With(flags, [&](const auto& settings) {
+        if (args->walls) {
+          container::Outcome<std::vector<pid_t>> pids = container::SandboxPids(settings, args->id);
+          if (!pids) return Fail(flags, pids.error().text, pids.error().code);
+          fmt::print("{}", walls::Describe(*pids));
+          if (!args->stacks) return 0;
+        }
         container::Outcome<std::string> text = container::Stacks(settings, args->id);
         if (!text) return Fail(flags, text.error().text, text.error().code);
         std::string line;

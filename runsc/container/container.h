@@ -103,6 +103,9 @@ std::vector<State> List(const Settings& settings);
 Outcome<std::vector<control::ProcessInfo>> Processes(const Settings& settings, const std::string& id);
 // Those of the host that stand for processes of the container.
 Outcome<std::vector<pid_t>> HostPids(const Settings& settings, const std::string& id);
+// All of the host that are there for it: the one that stands for its first process, and all that this has started (the
+// Sentry, its stubs, the gofer).
+Outcome<std::vector<pid_t>> SandboxPids(const Settings& settings, const std::string& id);
 struct Measured {
   control::Stats stats;
   std::optional<uint64_t> cgroup_memory;

@@ -4,6 +4,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <filesystem>
 #include <fstream>
 
 #include "runsc/container/internal.h"
@@ -46,6 +47,22 @@ Outcome<std::vector<pid_t>> HostPids(const Settings& settings, const std::string
   if (state->CurrentStatus() == Status::kStopped) return pids;
   pids.push_back(state->process.pid);
   for (const HostProcess& p : Store(settings.root).Execs(id)) pids.push_back(p.pid);
+  return pids;
+}
+
+Outcome<std::vector<pid_t>> SandboxPids(const Settings& settings, const std::string& id) {
+  Outcome<State> state = Look(settings, id);
+  if (!state) return std::unexpected(state.error());
+  if (state->CurrentStatus() == Status::kStopped) return Fail(id, "container not running");
+  std::vector<pid_t> pids = {state->process.pid};
+  for (size_t i = 0; i < pids.size(); i++) {
+    std::error_code error;
+    for (const auto& task : std::filesystem::directory_iterator(fmt::format("/proc/{}/task", pids[i]), error)) {
+      // Of the thread that has started them (proc(5)).
+      std::ifstream children(task.path() / "children");
+      for (pid_t child = 0; children >> child;) pids.push_back(child);
+    }
+  }
   return pids;
 }
 

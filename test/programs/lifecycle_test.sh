@@ -97,6 +97,11 @@ cat >"$SCRATCH/process.json" <<'JSON'
 JSON
 same "exec --process" "b /tmp" "$(runsc exec --process "$SCRATCH/process.json" c | tr '\n' ' ' | sed 's/ $//')"
 
+# --- what it may still do
+walls=$(runsc debug --walls c) || fail "debug --walls"
+[[ $walls == *runsc-sandbox*runsc-gofer* || $walls == *runsc-gofer*runsc-sandbox* ]] || fail "debug --walls: $walls"
+runsc debug --stacks c | grep -q sleep || fail "debug --stacks: $(runsc debug --stacks c)"
+
 # --- pause
 runsc pause c || fail "pause"
 same "paused" paused "$(status c)"

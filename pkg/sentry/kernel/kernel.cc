@@ -35,7 +35,14 @@ Result<RefPtr<ThreadGroup>> Kernel::CreateProcess(const ProcessArgs& args) {
   group->container = args.container ? args.container : MakeRef<Container>("");
   group->oom_score_adj = args.oom_score_adj;
   group->held = args.held;
-  for (const auto& [resource, limit] : args.limits) TRY(group->limits.Set(resource, limit, true));
+  for (auto [resource, limit] : args.limits) {
+    // Engines hand on their own infinity.
+    if (resource == RLIMIT_NOFILE) {
+      limit.soft = std::min(limit.soft, limits::kMaxFiles);
+      limit.hard = std::min(limit.hard, limits::kMaxFiles);
+    }
+    TRY(group->limits.Set(resource, limit, true));
+  }
   task->context_ = TRY(platform().NewContext());
   task->creds_ = args.creds;
   task->mount_ns_ = args.mounts;

@@ -33,7 +33,9 @@ Limit LimitSet::Get(int resource) const {
 Result<> LimitSet::Set(int resource, Limit limit, bool privileged) {
   if (limit.soft > limit.hard) return Err(EINVAL);
   sync::MutexLock lock(mu_);
-  if (limit.hard > limits_[resource].hard && !privileged) return Err(EPERM);
+  if (limit.hard > limits_[resource].hard && (!privileged || (resource == RLIMIT_NOFILE && limit.hard > kMaxFiles))) {
+    return Err(EPERM);
+  }
   limits_[resource] = limit;
   return {};
 }

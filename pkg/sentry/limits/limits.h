@@ -17,6 +17,9 @@ struct Limit {
   uint64_t hard = RLIM64_INFINITY;
 };
 
+// /proc/sys/fs/nr_open (setrlimit(2), RLIMIT_NOFILE): what a guest can make the Sentry hold by numbers of descriptors.
+inline constexpr uint64_t kMaxFiles = 1 << 20;
+
 // Thread-safe.
 class LimitSet final {
  public:
@@ -29,7 +32,8 @@ class LimitSet final {
 
   std::array<Limit, RLIM_NLIMITS> All() const;
   Limit Get(int resource) const;  // resource < RLIM_NLIMITS
-  // EINVAL if soft > hard; EPERM if the hard limit is raised and not `privileged` (CAP_SYS_RESOURCE).
+  // EINVAL if soft > hard; EPERM if the hard limit is raised and not `privileged` (CAP_SYS_RESOURCE), or, of
+  // RLIMIT_NOFILE, above kMaxFiles by anybody.
   Result<> Set(int resource, Limit limit, bool privileged);
 
  private:

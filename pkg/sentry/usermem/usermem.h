@@ -21,6 +21,7 @@ namespace redoubt {
 // from the gofer), so no sync::Mutex ranked at or above kMappings may be held.
 class MemoryIo {
  public:
+  static constexpr size_t kMaxVector = size_t{64} << 20;
   virtual ~MemoryIo() = default;
   virtual Result<size_t> CopyOut(Addr addr, std::span<const std::byte> src) = 0;
   virtual Result<size_t> CopyIn(Addr addr, std::span<std::byte> dst) = 0;
@@ -47,9 +48,11 @@ class MemoryIo {
     TRY(CopyInAll(addr, std::as_writable_bytes(std::span<T, 1>(&object, 1))));
     return object;
   }
+  // ENOMEM for more than kMaxVector bytes, whatever the caller's own limit is: the Sentry would have to hold them.
   template <typename T>
     requires std::is_trivially_copyable_v<T>
   Result<std::vector<T>> CopyInVector(Addr addr, size_t count) {
+    if (count > kMaxVector / sizeof(T)) return Err(ENOMEM);
     std::vector<T> v(count);
     TRY(CopyInAll(addr, std::as_writable_bytes(std::span<T>(v))));
     return v;

@@ -19,6 +19,15 @@ TEST(Usermem, BufferBoundsAreEfault) {
   EXPECT_EQ(io.CopyInObject<uint64_t>(1).error(), Errno(EFAULT));
 }
 
+TEST(Usermem, VectorsAreBounded) {
+  std::array<std::byte, 8> buf{};
+  BufferIo io(buf);
+  EXPECT_EQ(io.CopyInVector<uint32_t>(0, 2)->size(), 2u);
+  EXPECT_EQ(io.CopyInVector<uint64_t>(0, 2).error(), Errno(EFAULT));
+  EXPECT_EQ(io.CopyInVector<uint64_t>(0, MemoryIo::kMaxVector / 8 + 1).error(), Errno(ENOMEM));
+  EXPECT_EQ(io.CopyInVector<uint64_t>(0, SIZE_MAX).error(), Errno(ENOMEM));
+}
+
 TEST(Usermem, StringsEndAtNulOrLimit) {
   std::array<std::byte, 16> buf{};
   BufferIo io(buf);
