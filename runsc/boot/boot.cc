@@ -32,6 +32,7 @@
 #include "pkg/sentry/socket/inet/inet.h"
 #include "pkg/sentry/socket/inet/link_events.h"
 #include "pkg/sentry/socket/inet/network.h"
+#include "pkg/sentry/socket/netlink/netlink.h"
 #include "pkg/sentry/socket/socket.h"
 #include "pkg/sentry/socket/unix/unix.h"
 #include "pkg/sentry/strace/strace.h"
@@ -203,6 +204,7 @@ int BootMain() {
     return Refuse(connection, fmt::format("cannot make the loopback interface: {}", r.error().name()));
   }
   inetsock::RegisterFamilies(*network);
+  netlink::RegisterFamily(*network);
   RegisterFilesystems(*kernel, *network);
   if (options->strace) {
     if (!strace::Only(options->strace_only)) return Refuse(connection, "internal error: no such system call to trace");

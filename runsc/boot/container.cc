@@ -1,11 +1,14 @@
 #include "runsc/boot/container.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <iterator>
 #include <utility>
 
+#include "pkg/sentry/fsimpl/dev/dev.h"
+#include "pkg/sentry/fsimpl/host/host.h"
 #include "pkg/sentry/signal/signal.h"
 #include "runsc/boot/mounts.h"
 #include "runsc/boot/paths.h"
@@ -21,6 +24,21 @@ std::unexpected<Failure> NotRunning() { return Fail("container not running"); }
 
 std::unexpected<Failure> Miscounted(size_t came, uint64_t expected) {
   return Fail(fmt::format("internal error: {} descriptors came with the request, not {}", came, expected));
+}
+
+// The first process's terminal is the container's console, and has its name: ttyname(3) finds no other. Without a
+// /dev/console it has none.
+void UseAsConsole(vfs::MountNamespace& mounts, const ImportedDescriptors& imported) {
+  dev::SetConsole(imported.terminal);
+  RefPtr<auth::Credentials> root = auth::Credentials::Root();
+  vfs::Path start = mounts.root();
+  Result<RefPtr<vfs::FileDescription>> console =
+      vfs::Open({*root, start}, {.start = start, .name = "/dev/console"}, {.flags = O_RDWR | O_NOCTTY});
+  if (!console) return;
+  for (int fd : {0, 1, 2}) {
+    Result<FdTable::File> file = imported.table->Get(fd);
+    if (file && host::TerminalOf(**file) == imported.terminal) (void)imported.table->InstallAt(fd, *console, false, 3);
+  }
 }
 
 // A user of a namespace, for as long as it looks around there.
@@ -74,6 +92,7 @@ OrFailure<RefPtr<Process>> Container::StartProcess(const specutils::Process& pro
   if (!args) return std::unexpected(args.error());
   OrFailure<ImportedDescriptors> imported = ImportDescriptors(std::move(fds), process.uid, process.gid);
   if (!imported) return std::unexpected(imported.error());
+  if (imported->terminal && !init_) UseAsConsole(*mounts_, *imported);
   args->fds = imported->table;
   args->controlling_tty = imported->terminal;
   args->container = members_;

@@ -49,19 +49,16 @@ specutils::Expected<void> EnterTree(const specutils::Spec& spec) {
     binds.push_back({m.destination, m.read_only(), CopyOf(m.source)});
     if (!binds.back().copy) return Fail(m.source);
   }
-  struct stat root{}, machine{};
-  if (stat(spec.root_path.c_str(), &root) != 0 || stat("/", &machine) != 0) return Fail(spec.root_path);
-  // The machine's own root cannot be mounted on itself to be the new one, and is it already.
-  const bool same = root.st_dev == machine.st_dev && root.st_ino == machine.st_ino;
-  if (!same) {
-    if (mount(spec.root_path.c_str(), spec.root_path.c_str(), nullptr, MS_BIND | MS_REC, nullptr) != 0 ||
-        chdir(spec.root_path.c_str()) != 0) {
-      return Fail(spec.root_path);
-    }
-    // pivot_root(2), "pivot_root(".", ".")": the old root is on top of the new one until it is taken off.
-    if (syscall(SYS_pivot_root, ".", ".") != 0) return Fail("pivot_root");
-    if (umount2(".", MNT_DETACH) != 0 || chdir("/") != 0) return Fail("umount");
+  // By a descriptor: if the container's root is the host's, its name leads to what is underneath.
+  UniqueFd root = CopyOf(spec.root_path);
+  if (!root ||
+      syscall(SYS_move_mount, root.get(), "", AT_FDCWD, spec.root_path.c_str(), MOVE_MOUNT_F_EMPTY_PATH) != 0 ||
+      fchdir(root.get()) != 0) {
+    return Fail(spec.root_path);
   }
+  // pivot_root(2), "pivot_root(".", ".")": the old root is on top of the new one until it is taken off.
+  if (syscall(SYS_pivot_root, ".", ".") != 0) return Fail("pivot_root");
+  if (umount2(".", MNT_DETACH) != 0 || chdir("/") != 0) return Fail("umount");
   for (const Bind& b : binds) {
     // A mount point that was made in memory is not there; symbolic links lead to where they lead inside.
     if (syscall(SYS_move_mount, b.copy.get(), "", AT_FDCWD, b.destination.c_str(),

@@ -100,7 +100,7 @@ same "exec --process" "b /tmp" "$(runsc exec --process "$SCRATCH/process.json" c
 # --- what it may still do
 walls=$(runsc debug --walls c) || fail "debug --walls"
 [[ $walls == *runsc-sandbox*runsc-gofer* || $walls == *runsc-gofer*runsc-sandbox* ]] || fail "debug --walls: $walls"
-runsc debug --stacks c | grep -q sleep || fail "debug --stacks: $(runsc debug --stacks c)"
+runsc debug --stacks c | grep -q '^pid 1 tid 1 (sh)' || fail "debug --stacks: $(runsc debug --stacks c)"
 
 # --- pause
 runsc pause c || fail "pause"
@@ -154,6 +154,12 @@ runsc run --detach --bundle "$BUNDLE" c </dev/null >/dev/null 2>&1 || fail "run 
 rm -f "$BUNDLE/config.json"
 same "exec with the bundle gone" ok "$(runsc exec c echo ok)"
 runsc delete --force c || fail "delete with the bundle gone"
+
+# The host's own root may be a container's.
+EDIT='c["root"] = {"path": "/", "readonly": True}' config sleep 1000
+runsc run --detach --bundle "$BUNDLE" r </dev/null >/dev/null 2>&1 || fail "run of the host's root"
+same "exec on the host's root" "$(cat /etc/hostname)" "$(runsc exec r cat /etc/hostname)"
+runsc delete --force r
 
 # --- a Sentry that crashes, a damaged state
 config sleep 1000

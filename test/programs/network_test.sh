@@ -239,6 +239,56 @@ kill -KILL "$(cat "$SCRATCH/pid")"
 runsc delete --force killed || fail "delete"
 same "given back by delete" "$before" "$(has)"
 
+# What programs see of interfaces, addresses and routes, by AF_NETLINK.
+cat >"$SCRATCH/ip.sh" <<'SCRIPT'
+ip -br addr | grep -o '^eth0\|[0-9a-f:.]*/[0-9]*' | grep -v fe80
+ip route
+ip route get 203.0.113.9 | head -1
+ip -6 route get 2001:db8:9::1 | grep -o 'via 2001:db8::1 dev eth0'
+busybox ping -c 2 -W 5 192.0.2.1 | grep -o '2 packets received'
+busybox ping -c 2 -W 5 2001:db8::1 | grep -o '2 packets received'
+busybox traceroute -n -w 2 -m 3 192.0.2.1 2>&1 | tail -1 | awk '{print $1, $2}'
+curl -sS http://192.0.2.1:8000/small
+ip neigh show 192.0.2.1 | grep -o 'dev eth0 lladdr'
+ip rule
+ip link set lo mtu 1500 && cat /proc/net/dev | grep -c lo: && ip link show lo | grep -o 'mtu 1500'
+ip addr add 192.0.2.77/24 dev eth0 && ip addr add 192.0.2.77/24 dev eth0
+ip route add 203.0.113.0/25 via 192.0.2.1 && ip route show 203.0.113.0/25
+ip route del 203.0.113.0/25 && ip route show 203.0.113.0/25
+python3 -c '
+import socket, subprocess
+print(socket.if_nameindex())
+s = socket.create_server(("192.0.2.77", 7777))
+c = socket.create_connection(s.getsockname())
+print(subprocess.run("ss -Htan | tr -s \" \" | cut -d \" \" -f 1,4 | sort | uniq -c | wc -l; ss -Hltn | awk \"{ print \\$1, \\$4, \\$5 }\"", shell=True, capture_output=True, text=True).stdout.split())
+'
+SCRIPT
+bundle admin /run/netns/$INSIDE bash "$SCRATCH/ip.sh"
+sed -i 's/"CAP_NET_BIND_SERVICE"/"CAP_NET_ADMIN", "CAP_NET_RAW"/g' "$SCRATCH/admin/config.json"
+same "programs that ask of the network" "127.0.0.1/8
+::1/128
+eth0
+192.0.2.2/24
+2001:db8::2/64
+default via 192.0.2.1 dev eth0 metric 7 mtu 1400
+192.0.2.0/24 dev eth0 proto kernel scope link src 192.0.2.2
+203.0.113.9 via 192.0.2.1 dev eth0 src 192.0.2.2
+via 2001:db8::1 dev eth0
+2 packets received
+2 packets received
+1 192.0.2.1
+hello from outside
+dev eth0 lladdr
+0:	from all lookup local
+32766:	from all lookup main
+32767:	from all lookup default
+1
+mtu 1500
+RTNETLINK answers: File exists
+203.0.113.0/25 via 192.0.2.1 dev eth0
+[(1, 'lo'), (2, 'eth0')]
+['3', 'LISTEN', '192.0.2.77:7777', '0.0.0.0:*']" "$(run admin 2>&1 | sed 's/ *$//')"
+
 # What cannot be done is said in a line.
 bundle none /etc/passwd true
 same "no namespace" "runsc: container \"none-$$\": cannot enter the network namespace /etc/passwd: Invalid argument" "$(run none 2>&1)"

@@ -54,6 +54,8 @@ same "descriptors that the caller had open" "" "$leaked"
 same "Sentry: directories" "" "$(find "/proc/$boot/fd" -type l -exec test -d {} \; -print)"
 # Nobody without the right may look into it, not even as the same user.
 same "Sentry: dumpable" "0 0" "$(stat -c '%u %g' "/proc/$boot/fd")"
+# Stopped and continued from outside in the midst of its waits (restart_syscall(2)), it goes on.
+kill -STOP "$boot"; sleep 0.2; kill -CONT "$boot"
 echo >&9
 exec 9>&-
 wait

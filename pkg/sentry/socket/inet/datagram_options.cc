@@ -57,9 +57,9 @@ Result<Group> ParseGroup(netstack::Stack& stack, int level, std::span<const std:
 template <typename Change>
 void DatagramSocket::ChangeOptions(Change&& change) {
   fiber::MutexLock lock(options_mu_);
-  DatagramOptions options = endpoint_->options();
+  DatagramOptions options = endpoint_.options();
   change(options);
-  endpoint_->SetOptions(options);
+  endpoint_.SetOptions(options);
 }
 
 bool* DatagramSocket::WantedOption(Wanted& w, int level, int name) const {
@@ -71,6 +71,9 @@ bool* DatagramSocket::WantedOption(Wanted& w, int level, int name) const {
         return &w.ttl;
       case IP_RECVTOS:
         return &w.tos;
+      case IP_RECVOPTS:
+      case IP_RETOPTS:
+        return &w.ip_options;
       default:
         return nullptr;
     }
@@ -109,12 +112,12 @@ Result<bool> DatagramSocket::SetGroupOption(int level, int name, std::span<const
   const bool v6 = level == IPPROTO_IPV6;
   if (name == (v6 ? IPV6_ADD_MEMBERSHIP : IP_ADD_MEMBERSHIP)) {
     const Group g = TRY(ParseGroup(stack, level, value));
-    TRY(endpoint_->JoinGroup(g.address, g.interface_index));
+    TRY(endpoint_.JoinGroup(g.address, g.interface_index));
     return true;
   }
   if (name == (v6 ? IPV6_DROP_MEMBERSHIP : IP_DROP_MEMBERSHIP)) {
     const Group g = TRY(ParseGroup(stack, level, value));
-    TRY(endpoint_->LeaveGroup(g.address, g.interface_index));
+    TRY(endpoint_.LeaveGroup(g.address, g.interface_index));
     return true;
   }
   if (name != (v6 ? IPV6_MULTICAST_IF : IP_MULTICAST_IF)) return false;
@@ -144,19 +147,20 @@ Result<bool> DatagramSocket::SetGroupOption(int level, int name, std::span<const
 Result<> DatagramSocket::SetOption(const socket::Caller& caller, int level, int name,
                                    std::span<const std::byte> value) {
   if (level == SOL_SOCKET) return SetSocketOption(caller, name, value);
-  if (level == IPPROTO_UDP) {
+  if (std::optional<Result<>> own = transport_->SetOption(level, name, value)) return *own;
+  if (level == IPPROTO_UDP && protocol() == IPPROTO_UDP) {
     if (name != UDP_CORK) return Err(ENOPROTOOPT);
     const bool on = TRY(socket::IntOption(value)) != 0;
     fiber::MutexLock lock(cork_mu_);
     cork_ = on;
     if (on || !std::exchange(pending_, false)) return {};
-    TRY(endpoint_->Send(std::exchange(corked_, netstack::Buffer()), corked_to_));
+    TRY(transport_->Send(std::exchange(corked_, netstack::Buffer()), corked_to_));
     return {};
   }
   if (level != IPPROTO_IP && (level != IPPROTO_IPV6 || family() != AF_INET6)) return Err(ENOPROTOOPT);
   if (level == IPPROTO_IPV6 && name == IPV6_V6ONLY) {
     const bool on = TRY(socket::IntOption(value)) != 0;
-    if (endpoint_->local().port != 0) return Err(EINVAL);
+    if (transport_->local().port != 0) return Err(EINVAL);
     ChangeOptions([&](DatagramOptions& o) { o.v6_only = on; });
     return {};
   }
@@ -179,19 +183,20 @@ Result<std::vector<std::byte>> DatagramSocket::GetOption(const socket::Caller& c
   if (level == SOL_SOCKET) {
     if (name != SO_BINDTODEVICE) return Socket::GetOption(caller, level, name);
     std::vector<std::byte> bytes;
-    const std::string interface = InterfaceName(endpoint_->options().bound_interface);
+    const std::string interface = InterfaceName(endpoint_.options().bound_interface);
     if (interface.empty()) return bytes;
     for (char c : interface) bytes.push_back(static_cast<std::byte>(c));
     bytes.push_back(std::byte{0});
     return bytes;
   }
-  if (level == IPPROTO_UDP) {
+  if (std::optional<std::vector<std::byte>> own = transport_->GetOption(level, name)) return std::move(*own);
+  if (level == IPPROTO_UDP && protocol() == IPPROTO_UDP) {
     if (name != UDP_CORK) return Err(ENOPROTOOPT);
     fiber::MutexLock lock(cork_mu_);
     return OptionBytes<int>(cork_ ? 1 : 0);
   }
   if (level != IPPROTO_IP && (level != IPPROTO_IPV6 || family() != AF_INET6)) return Err(ENOPROTOOPT);
-  const DatagramOptions options = endpoint_->options();
+  const DatagramOptions options = endpoint_.options();
   if (level == IPPROTO_IPV6 && name == IPV6_MULTICAST_IF) {
     return OptionBytes<int>(static_cast<int>(options.multicast_interface));
   }

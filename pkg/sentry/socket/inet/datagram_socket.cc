@@ -11,7 +11,6 @@ namespace redoubt::inetsock {
 
 using netstack::Buffer;
 using netstack::SocketAddress;
-using netstack::UdpEndpoint;
 using socket::Caller;
 using socket::OptionBytes;
 
@@ -30,21 +29,23 @@ SocketAddress Destination(SocketAddress to) {
 
 }  // namespace
 
-DatagramSocket::DatagramSocket(Network& network, vfs::Path path, int family, int flags)
-    : InetSocket(network, std::move(path), family, SOCK_DGRAM, IPPROTO_UDP, flags),
-      endpoint_(UdpEndpoint::Create(network.udp(), ToFamily(family))) {}
+DatagramSocket::DatagramSocket(Network& network, vfs::Path path, int family, int type, int protocol, int flags,
+                               std::unique_ptr<DatagramTransport> transport)
+    : InetSocket(network, std::move(path), family, type, protocol, flags),
+      transport_(std::move(transport)),
+      endpoint_(transport_->endpoint()) {}
 
-DatagramSocket::~DatagramSocket() { endpoint_->Close(); }
+DatagramSocket::~DatagramSocket() { transport_->Close(); }
 
 Result<> DatagramSocket::Bind(const Caller& caller, socket::Address address) {
   const SocketAddress to = TRY(ParseAddress(family(), address));
-  TRY(CheckPort(caller, to.port));
-  return endpoint_->Bind(to);
+  if (protocol() == IPPROTO_UDP) TRY(CheckPort(caller, to.port));
+  return transport_->Bind(to);
 }
 
 Result<> DatagramSocket::Connect(const Caller&, socket::Address address, fiber::Time) {
-  if (TRY(FamilyOf(address)) == AF_UNSPEC) return endpoint_->Disconnect();
-  return endpoint_->Connect(Destination(TRY(ParseAddress(family(), address, AcceptsIpv4::kYes))));
+  if (TRY(FamilyOf(address)) == AF_UNSPEC) return transport_->Disconnect();
+  return transport_->Connect(Destination(TRY(ParseAddress(family(), address, AcceptsIpv4::kYes))));
 }
 
 Result<size_t> DatagramSocket::SendBytes(IoSequence& data, const std::optional<SocketAddress>& to, int flags) {
@@ -57,7 +58,7 @@ Result<size_t> DatagramSocket::SendBytes(IoSequence& data, const std::optional<S
     if (TRY(data.CopyIn(view)) < view.size()) return Err(EFAULT);
   }
   fiber::MutexLock lock(cork_mu_);
-  if (!pending_ && !cork_ && (flags & MSG_MORE) == 0) return endpoint_->Send(std::move(payload), to);
+  if (!pending_ && !cork_ && (flags & MSG_MORE) == 0) return transport_->Send(std::move(payload), to);
   if (corked_.size() + n > kMaxPayload) return Err(EMSGSIZE);
   // The first piece says where to.
   if (!pending_) corked_to_ = to;
@@ -65,7 +66,7 @@ Result<size_t> DatagramSocket::SendBytes(IoSequence& data, const std::optional<S
   corked_.Append(std::move(payload));
   if (cork_ || (flags & MSG_MORE) != 0) return n;
   pending_ = false;
-  TRY(endpoint_->Send(std::exchange(corked_, Buffer()), corked_to_));
+  TRY(transport_->Send(std::exchange(corked_, Buffer()), corked_to_));
   return n;
 }
 
@@ -106,7 +107,7 @@ void DatagramSocket::AddControl(const netstack::Packet& packet, socket::InMessag
 
 // MSG_ERRQUEUE: ip(7), IP_RECVERR. The data that caused the error is not kept.
 Result<size_t> DatagramSocket::ReceiveError(socket::InMessage& message) {
-  std::optional<netstack::QueuedError> e = endpoint_->TakeQueuedError();
+  std::optional<netstack::QueuedError> e = endpoint_.TakeQueuedError();
   if (!e) return Err(EAGAIN);
   sock_extended_err error{.ee_errno = static_cast<uint32_t>(e->error.error.value()),
                           .ee_origin = static_cast<uint8_t>(e->error.origin),
@@ -125,7 +126,7 @@ Result<size_t> DatagramSocket::ReceiveError(socket::InMessage& message) {
 }
 
 Result<size_t> DatagramSocket::ReceiveOnce(socket::InMessage& message, int flags) {
-  netstack::PacketPtr packet = TRY(endpoint_->Receive((flags & MSG_PEEK) != 0));
+  netstack::PacketPtr packet = TRY(endpoint_.Receive((flags & MSG_PEEK) != 0));
   if (packet == nullptr) return size_t{0};  // shut down
   const size_t length = packet->data.size();
   const size_t n = std::min<size_t>(length, message.data.remaining());
@@ -161,16 +162,16 @@ Result<size_t> DatagramSocket::Read(IoSequence& dst, vfs::IoFlags) {
 
 Result<> DatagramSocket::Shutdown(int how) {
   if (how != SHUT_RD && how != SHUT_WR && how != SHUT_RDWR) return Err(EINVAL);
-  return endpoint_->Shutdown(how != SHUT_WR, how != SHUT_RD);
+  return transport_->Shutdown(how != SHUT_WR, how != SHUT_RD);
 }
 
 Result<socket::AddressBytes> DatagramSocket::LocalName() {
-  const SocketAddress a = endpoint_->local();
+  const SocketAddress a = transport_->local();
   return FormatAddress(family(), a.address, a.port, a.interface_index);
 }
 
 Result<socket::AddressBytes> DatagramSocket::PeerName() {
-  const std::optional<SocketAddress> a = endpoint_->peer();
+  const std::optional<SocketAddress> a = transport_->peer();
   if (!a) return Err(ENOTCONN);
   return FormatAddress(family(), a->address, a->port, a->interface_index);
 }

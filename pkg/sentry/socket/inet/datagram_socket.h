@@ -1,11 +1,13 @@
-// Private to inet: SOCK_DGRAM, udp(7).
+// Private to inet: SOCK_DGRAM and SOCK_RAW: udp(7), icmp(7), raw(7).
 #ifndef REDOUBT_PKG_SENTRY_SOCKET_INET_DATAGRAM_SOCKET_H_
 #define REDOUBT_PKG_SENTRY_SOCKET_INET_DATAGRAM_SOCKET_H_
 
 #include <atomic>
+#include <memory>
 #include <optional>
 
-#include "pkg/netstack/udp/udp.h"
+#include "pkg/netstack/transport/datagram_endpoint.h"
+#include "pkg/sentry/socket/inet/datagram_transport.h"
 #include "pkg/sentry/socket/inet/inet_socket.h"
 
 namespace redoubt::inetsock {
@@ -14,7 +16,8 @@ namespace redoubt::inetsock {
 // network.
 class DatagramSocket final : public InetSocket {
  public:
-  DatagramSocket(Network& network, vfs::Path path, int family, int flags);
+  DatagramSocket(Network& network, vfs::Path path, int family, int type, int protocol, int flags,
+                 std::unique_ptr<DatagramTransport> transport);
   ~DatagramSocket() override;
 
   Result<> Bind(const socket::Caller& caller, socket::Address address) override;
@@ -31,13 +34,13 @@ class DatagramSocket final : public InetSocket {
 
   Result<size_t> Read(IoSequence& dst, vfs::IoFlags flags) override;
   Result<size_t> Write(IoSequence& src, vfs::IoFlags flags) override { return SendBytes(src, std::nullopt, 0); }
-  waiter::EventMask Readiness(waiter::EventMask mask) override { return endpoint_->Readiness() & mask; }
-  void RegisterWaiter(waiter::Entry& entry) override { endpoint_->waiters().Register(entry); }
-  void UnregisterWaiter(waiter::Entry& entry) override { endpoint_->waiters().Unregister(entry); }
+  waiter::EventMask Readiness(waiter::EventMask mask) override { return endpoint_.Readiness() & mask; }
+  void RegisterWaiter(waiter::Entry& entry) override { endpoint_.waiters().Register(entry); }
+  void UnregisterWaiter(waiter::Entry& entry) override { endpoint_.waiters().Unregister(entry); }
 
  protected:
-  int TakeError() override { return endpoint_->TakeError(); }
-  Result<size_t> Readable() override { return endpoint_->ReceiveQueueBytes(); }
+  int TakeError() override { return endpoint_.TakeError(); }
+  Result<size_t> Readable() override { return endpoint_.ReceiveQueueBytes(); }
   Result<size_t> Unsent() override { return size_t{0}; }  // nothing waits here
 
  private:
@@ -46,6 +49,7 @@ class DatagramSocket final : public InetSocket {
   // Ancillary data that the reader asked for.
   struct alignas(8) Wanted {  // as wide as an atomic is
     bool pktinfo = false, ttl = false, tos = false, pktinfo6 = false, hop_limit = false, traffic_class = false;
+    bool ip_options = false;  // remembered: options of what was received are not kept
   };
 
   Result<size_t> SendBytes(IoSequence& data, const std::optional<netstack::SocketAddress>& to, int flags);
@@ -59,7 +63,8 @@ class DatagramSocket final : public InetSocket {
   template <typename Change>
   void ChangeOptions(Change&& change);
 
-  const RefPtr<netstack::UdpEndpoint> endpoint_;
+  const std::unique_ptr<DatagramTransport> transport_;
+  netstack::DatagramEndpoint& endpoint_;  // the transport's
   fiber::Mutex options_mu_;
   std::atomic<Wanted> wanted_{};
 

@@ -1,5 +1,6 @@
 #include "pkg/sentry/socket/inet/inet.h"
 
+#include <linux/capability.h>
 #include <netinet/in.h>
 
 #include <memory>
@@ -17,7 +18,7 @@ class Inet final : public socket::Family {
  public:
   Inet(Network& network, int family) : network_(network), family_(family) {}
 
-  // SOCK_RAW and ICMP datagrams are not there yet: EPROTONOSUPPORT.
+  // ICMP datagrams ("ping" sockets) are everybody's, as with a net.ipv4.ping_group_range of all groups.
   Result<RefPtr<socket::Socket>> Create(const socket::Caller& caller, int type, int protocol, int flags) override {
     if (protocol < 0 || protocol > 255) return Err(EINVAL);
     switch (type) {
@@ -27,17 +28,28 @@ class Inet final : public socket::Family {
             MakeRef<StreamSocket>(network_, socket::MakeSocketPath(caller.creds), family_, flags,
                                   netstack::tcp::Endpoint::Create(network_.tcp(), ToFamily(family_))));
       case SOCK_DGRAM:
+        if (protocol == (family_ == AF_INET ? int{IPPROTO_ICMP} : int{IPPROTO_ICMPV6})) {
+          return Datagrams(caller, type, protocol, flags, MakePing(network_, ToFamily(family_)));
+        }
         if (protocol != 0 && protocol != IPPROTO_UDP) return Err(EPROTONOSUPPORT);
-        return RefPtr<socket::Socket>(
-            MakeRef<DatagramSocket>(network_, socket::MakeSocketPath(caller.creds), family_, flags));
+        return Datagrams(caller, type, IPPROTO_UDP, flags, MakeUdp(network_, ToFamily(family_)));
       case SOCK_RAW:
-        return Err(EPROTONOSUPPORT);
+        if (protocol == 0) return Err(EPROTONOSUPPORT);
+        if (!caller.creds.HasCapability(CAP_NET_RAW)) return Err(EPERM);
+        return Datagrams(caller, type, protocol, flags,
+                         MakeRaw(network_, ToFamily(family_), static_cast<uint8_t>(protocol)));
       default:
         return Err(ESOCKTNOSUPPORT);
     }
   }
 
  private:
+  Result<RefPtr<socket::Socket>> Datagrams(const socket::Caller& caller, int type, int protocol, int flags,
+                                           std::unique_ptr<DatagramTransport> transport) {
+    return RefPtr<socket::Socket>(MakeRef<DatagramSocket>(network_, socket::MakeSocketPath(caller.creds), family_, type,
+                                                          protocol, flags, std::move(transport)));
+  }
+
   Network& network_;
   const int family_;
 };

@@ -1,6 +1,7 @@
 #include "pkg/sentry/socket/inet/interface_ioctl.h"
 
 #include <arpa/inet.h>
+#include <linux/capability.h>
 #include <linux/sockios.h>
 #include <net/if.h>
 #include <netinet/in.h>
@@ -8,6 +9,9 @@
 #include <algorithm>
 #include <cstring>
 #include <optional>
+
+#include "pkg/sentry/auth/credentials.h"
+#include "pkg/sentry/vfs/special_nodes.h"
 
 namespace redoubt::inetsock {
 
@@ -108,6 +112,15 @@ Result<> Answer(Interface& interface, uint32_t command, ifreq& request) {
   }
 }
 
+// SIOCSIFFLAGS: of the flags only whether it is up.
+Result<> Change(Interface& interface, uint32_t command, const ifreq& request) {
+  const auth::Credentials* creds = vfs::CurrentCredentials();
+  if (creds == nullptr || !creds->HasCapability(CAP_NET_ADMIN)) return Err(EPERM);
+  if (command == SIOCSIFMTU) return interface.SetMtu(static_cast<uint32_t>(request.ifr_mtu));
+  interface.SetUp((request.ifr_flags & IFF_UP) != 0);
+  return {};
+}
+
 }  // namespace
 
 Result<uint64_t> InterfaceIoctls::Ioctl(MemoryIo& io, uint32_t command, uint64_t arg) {
@@ -123,6 +136,8 @@ Result<uint64_t> InterfaceIoctls::Ioctl(MemoryIo& io, uint32_t command, uint64_t
     case SIOCGIFMTU:
     case SIOCGIFHWADDR:
     case SIOCGIFTXQLEN:
+    case SIOCSIFFLAGS:
+    case SIOCSIFMTU:
       break;
     default:
       return Err(ENOTTY);
@@ -136,6 +151,10 @@ Result<uint64_t> InterfaceIoctls::Ioctl(MemoryIo& io, uint32_t command, uint64_t
     interface = stack_.FindInterface(std::string_view(request.ifr_name));
   }
   if (!interface) return Err(ENODEV);
+  if (command == SIOCSIFFLAGS || command == SIOCSIFMTU) {
+    TRY(Change(*interface, command, request));
+    return 0;
+  }
   TRY(Answer(*interface, command, request));
   TRY(io.CopyOutObject(arg, request));
   return 0;

@@ -3,6 +3,8 @@
 #ifndef REDOUBT_PKG_SENTRY_SOCKET_INET_NETWORK_H_
 #define REDOUBT_PKG_SENTRY_SOCKET_INET_NETWORK_H_
 
+#include <atomic>
+
 #include "pkg/errors/errors.h"
 #include "pkg/fiber/fiber.h"
 #include "pkg/netstack/clock/clock.h"
@@ -14,6 +16,17 @@
 #include "pkg/sync/mutex.h"
 
 namespace redoubt::inetsock {
+
+// Is told what changes in a Network: rtnetlink(7)'s groups. Called with no lock held, on any thread.
+class NetworkObserver {
+ public:
+  virtual void OnLink(bool gone, netstack::Interface& interface) = 0;
+  virtual void OnAddress(bool gone, netstack::Interface& interface, const netstack::InterfaceAddress& address) = 0;
+  virtual void OnRoute(bool gone, const netstack::RouteEntry& route) = 0;
+
+ protected:
+  ~NetworkObserver() = default;
+};
 
 // Thread-safe. Outlives its sockets; in a sandbox it is never destroyed. Timers run on an executor thread outside any
 // fiber, which nothing in the netstack minds: it takes only sync::Mutexes and never waits.
@@ -28,9 +41,15 @@ class Network final {
   // "lo" with 127.0.0.1/8 and ::1/128, up: all that --network=none has. EEXIST.
   Result<> AddLoopback();
 
+  // At most one; null for none. Lives as long as the network unless taken off while nothing changes.
+  void SetObserver(NetworkObserver* observer) { observer_.store(observer, std::memory_order_release); }
+
   netstack::Stack& stack() { return stack_; }
   netstack::UdpProtocol& udp() { return *inet_.udp; }
   netstack::tcp::TcpProtocol& tcp() { return *tcp_; }
+  netstack::PingProtocol& ping(netstack::Family family) {
+    return family == netstack::Family::kIpv4 ? *inet_.ping4 : *inet_.ping6;
+  }
 
  private:
   class ExecutorClock final : public netstack::Clock {
@@ -50,6 +69,9 @@ class Network final {
   void ArmAt(netstack::Time deadline) EXCLUDES(timer_mu_);
   void OnTimer();
 
+  void ObserveChanges();
+
+  std::atomic<NetworkObserver*> observer_{nullptr};
   ExecutorClock clock_;
   HostRandom random_;
   netstack::Stack stack_;

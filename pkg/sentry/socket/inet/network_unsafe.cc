@@ -20,6 +20,7 @@ void Network::HostRandom::Fill(std::span<std::byte> out) {
 Network::Network(fiber::Executor& executor)
     : clock_(executor), stack_(clock_, random_), timer_(executor, [this] { OnTimer(); }) {
   stack_.timers().SetEarlierDeadlineHook([this](netstack::Time deadline) { ArmAt(deadline); });
+  ObserveChanges();
   inet_ = netstack::RegisterInet(stack_);
   auto tcp = std::make_unique<netstack::tcp::TcpProtocol>(stack_);
   tcp_ = tcp.get();
@@ -29,6 +30,23 @@ Network::Network(fiber::Executor& executor)
 Network::~Network() {
   stack_.Close();
   timer_.Disarm();
+}
+
+void Network::ObserveChanges() {
+  using Change = netstack::Stack::Change;
+  stack_.SetChangeHook(
+      [this](Change change, netstack::Interface& interface, const netstack::InterfaceAddress* address) {
+        NetworkObserver* observer = observer_.load(std::memory_order_acquire);
+        if (observer == nullptr) return;
+        if (address != nullptr) {
+          observer->OnAddress(change == Change::kAddressRemoved, interface, *address);
+        } else {
+          observer->OnLink(change == Change::kLinkRemoved, interface);
+        }
+      });
+  stack_.routes().SetChangeHook([this](bool added, const netstack::RouteEntry& route) {
+    if (NetworkObserver* observer = observer_.load(std::memory_order_acquire)) observer->OnRoute(!added, route);
+  });
 }
 
 Result<> Network::AddLoopback() {

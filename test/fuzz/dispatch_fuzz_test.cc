@@ -1,0 +1,297 @@
+// The Sentry under hostile system calls, in this process and without a platform, so that the sanitizers see it: a guest
+// of several threads, each of whose traps is the next call of a seeded grammar.
+//
+//   FUZZ_SECONDS, FUZZ_SEED: how long, and from where on
+#include <elf.h>
+#include <gtest/gtest.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <time.h>
+
+#include <atomic>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <map>
+#include <memory>
+
+#include "pkg/fiber/fiber.h"
+#include "pkg/sentry/fsimpl/tmpfs/tmpfs.h"
+#include "pkg/sentry/kernel/kernel.h"
+#include "pkg/sentry/pgalloc/memory_file.h"
+#include "pkg/sentry/pipe/pipe.h"
+#include "pkg/sentry/socket/socket.h"
+#include "pkg/sentry/socket/unix/unix.h"
+#include "pkg/sentry/syscalls/table.h"
+#include "pkg/sentry/vfs/special_nodes.h"
+#include "pkg/sentry/vfs/vfs.h"
+#include "pkg/sync/mutex.h"
+#include "test/fuzz/grammar.h"
+
+namespace redoubt {
+namespace {
+
+using kernel::Task;
+
+constexpr Addr kImage = 0x400000;
+constexpr Addr kArena = 0x10000000;
+constexpr Addr kStack = 0x20000000;
+constexpr size_t kStackSize = 64 << 10;
+constexpr int kThreads = 4;
+constexpr int kCalls = 2000;  // of each thread
+constexpr int kMostTicks = 1000;
+constexpr int kTick = 64;  // a signal that takes who waits out of his call
+
+class IdleAddressSpace final : public platform::AddressSpace {
+ public:
+  Result<> MapFile(Addr, int, uint64_t, uint64_t, AccessType, bool) override { return {}; }
+  Result<> Unmap(Addr, uint64_t) override { return {}; }
+  void Release() override {}
+};
+
+// What a thread of the guest does: some calls that set the stage, then hostile ones, then its end.
+class Thread final {
+ public:
+  Thread(uint64_t seed, int index)
+      : index_(index),
+        grammar_(seed * 64 + static_cast<uint64_t>(index), fuzz::Arena(kArena), 1,
+                 [](uint64_t addr, const void* data, size_t size) {
+                   (void)Task::Current()->mm().CopyOut(addr, std::span(static_cast<const std::byte*>(data), size));
+                 }) {}
+
+  // The next call, in the registers.
+  void Next(platform::Registers& regs) {
+    fuzz::Call call{SYS_exit, {}};
+    if (index_ == 0 && step_ < kSetUp) {
+      call = SetUp(step_);
+    } else if (step_ < kSetUp + kCalls) {
+      call = grammar_.Next();
+    } else if (index_ == 0) {
+      call = {SYS_exit_group, {}};
+    }
+    step_++;
+    regs.orig_rax = static_cast<uint64_t>(call.number);
+    regs.rax = static_cast<uint64_t>(-ENOSYS);
+    regs.rdi = call.arguments[0];
+    regs.rsi = call.arguments[1];
+    regs.rdx = call.arguments[2];
+    regs.r10 = call.arguments[3];
+    regs.r8 = call.arguments[4];
+    regs.r9 = call.arguments[5];
+    // Handlers are never run, but their frames are written.
+    regs.rsp = kStack + kStackSize * static_cast<uint64_t>(index_ + 1);
+    regs.rip = kImage + 512;
+  }
+
+ private:
+  static constexpr int kSignals = 64;
+  static constexpr int kSetUp = 8 + kSignals + kThreads - 1;
+
+  static fuzz::Call SetUp(int step) {
+    const fuzz::Arena a(kArena);
+    constexpr uint64_t kReadWrite = PROT_READ | PROT_WRITE;
+    constexpr uint64_t kPrivate = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED;
+    // Of signals only the tick does anything: timers and pipes without a reader are not to end it.
+    if (step >= 8 && step < 8 + kSignals) {
+      const uint64_t ignore[4] = {1, 0, 0, 0};
+      (void)Task::Current()->mm().CopyOutObject(a.base, ignore);
+      return {step - 7 == kTick ? SYS_getpid : SYS_rt_sigaction, {static_cast<uint64_t>(step - 7), a.base, 0, 8}};
+    }
+    switch (step) {
+      case 0:
+        return {SYS_mmap, {a.base, fuzz::Arena::kSize, kReadWrite, kPrivate, ~uint64_t{0}, 0}};
+      case 1:
+        return {SYS_mmap,
+                {a.shared, fuzz::Arena::kSize, kReadWrite, MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED, ~uint64_t{0}, 0}};
+      case 2:
+        return {SYS_mmap, {a.read_only, fuzz::Arena::kSize, PROT_READ, kPrivate, ~uint64_t{0}, 0}};
+      case 3:
+        return {SYS_mmap, {a.none, fuzz::Arena::kSize, PROT_NONE, kPrivate, ~uint64_t{0}, 0}};
+      case 4:
+        return {SYS_mmap, {kStack, kStackSize * (kThreads + 1), kReadWrite, kPrivate, ~uint64_t{0}, 0}};
+      case 5: {
+        // rt_sigaction(2): the handler and the restorer are somewhere.
+        struct {
+          uint64_t handler = kImage + 512, flags = 0x04000000, restorer = kImage + 512, mask = 0;
+        } action;
+        (void)Task::Current()->mm().CopyOutObject(a.base, action);
+        return {SYS_rt_sigaction, {kTick, a.base, 0, 8}};
+      }
+      case 6:
+        return {SYS_pipe2, {a.base, 0}};
+      case 7:
+        return {SYS_socketpair, {1, 1, 0, a.base}};
+      default:
+        return {
+            SYS_clone,
+            {CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM, kStack + kStackSize}};
+    }
+  }
+
+  const int index_;
+  fuzz::Grammar grammar_;
+  int step_ = 0;
+};
+
+// The threads of one process, in the order in which they first trap.
+class Guest final {
+ public:
+  explicit Guest(uint64_t seed) : seed_(seed) {}
+  void Trap(platform::Registers& regs) {
+    Thread* thread = nullptr;
+    {
+      sync::MutexLock lock(mu_);
+      std::unique_ptr<Thread>& t = threads_[Task::Current()];
+      if (!t) t = std::make_unique<Thread>(seed_, next_++);
+      thread = t.get();
+    }
+    calls_.fetch_add(1, std::memory_order_relaxed);
+    thread->Next(regs);
+  }
+  uint64_t calls() const { return calls_.load(); }
+
+ private:
+  const uint64_t seed_;
+  std::atomic<uint64_t> calls_{0};
+  sync::Mutex mu_{sync::Rank::kLeaf};
+  int next_ GUARDED_BY(mu_) = 0;
+  std::map<Task*, std::unique_ptr<Thread>> threads_ GUARDED_BY(mu_);
+};
+
+class GuestContext final : public platform::Context {
+ public:
+  explicit GuestContext(Guest*& guest) : guest_(guest) {}
+  Result<platform::TrapInfo> Switch(platform::AddressSpace&, platform::Registers& regs) override {
+    guest_->Trap(regs);
+    return platform::TrapInfo{.trap = platform::Trap::kSyscall};
+  }
+  void Interrupt() override {}
+  Result<platform::FpState> PullFpState() override { return platform::InitialFpState(); }
+  Result<> PushFpState(const platform::FpState&) override { return {}; }
+
+ private:
+  Guest*& guest_;
+};
+
+class GuestPlatform final : public platform::Platform {
+ public:
+  std::string_view name() const override { return "none"; }
+  Result<RefPtr<platform::AddressSpace>> NewAddressSpace() override { return MakeRef<IdleAddressSpace>(); }
+  Result<std::unique_ptr<platform::Context>> NewContext() override { return std::make_unique<GuestContext>(guest); }
+  Addr min_user_address() const override { return 0x10000; }
+  Addr max_user_address() const override { return 0x7fff'ffff'f000; }
+
+  Guest* guest = nullptr;
+};
+
+std::vector<std::byte> Program() {
+  std::vector<std::byte> image(4096);
+  Elf64_Ehdr header{};
+  std::memcpy(header.e_ident, ELFMAG, SELFMAG);
+  header.e_ident[EI_CLASS] = ELFCLASS64;
+  header.e_ident[EI_DATA] = ELFDATA2LSB;
+  header.e_ident[EI_VERSION] = EV_CURRENT;
+  header.e_type = ET_EXEC;
+  header.e_machine = EM_X86_64;
+  header.e_entry = kImage + 512;
+  header.e_phoff = sizeof(header);
+  header.e_phentsize = sizeof(Elf64_Phdr);
+  header.e_phnum = 1;
+  Elf64_Phdr segment{};
+  segment.p_type = PT_LOAD;
+  segment.p_flags = PF_R | PF_W | PF_X;
+  segment.p_vaddr = kImage;
+  segment.p_filesz = segment.p_memsz = image.size();
+  segment.p_align = 4096;
+  std::memcpy(image.data(), &header, sizeof(header));
+  std::memcpy(image.data() + sizeof(header), &segment, sizeof(segment));
+  return image;
+}
+
+Result<> RunProcess(kernel::Kernel& kernel, fiber::Executor& executor) {
+  RefPtr<auth::Credentials> creds = auth::Credentials::Root();
+  RefPtr<vfs::MountNamespace> mounts =
+      vfs::MountNamespace::Create(tmpfs::Create(kernel.memory_file(), {.root_mode = 0755}), 0, "root");
+  vfs::Path root = mounts->root();
+  vfs::Walker walker{*creds, root};
+  for (const char* dir : {"/tmp", "/tmp/fuzz", "/dev"}) TRY(vfs::Mkdir(walker, {.start = root, .name = dir}, 0755));
+  {
+    RefPtr<vfs::FileDescription> file =
+        TRY(vfs::Open(walker, {.start = root, .name = "/program"}, {.flags = O_CREAT | O_WRONLY, .mode = 0755}));
+    std::vector<std::byte> image = Program();
+    BufferIo io(image);
+    IoSequence src(io, 0, image.size());
+    (void)TRY(file->Write(src, 0));
+  }
+  kernel::Kernel::ProcessArgs process;
+  process.filename = "/program";
+  process.argv = {"/program"};
+  process.creds = creds;
+  process.mounts = mounts;
+  process.fds = MakeRef<FdTable>();
+  RefPtr<kernel::ThreadGroup> init = TRY(kernel.CreateProcess(process));
+  std::atomic<bool> ended{false};
+  executor.Spawn([&kernel, &ended, init] {
+    siginfo_t tick{};
+    tick.si_signo = kTick;
+    tick.si_code = SI_KERNEL;
+    // Who waits with the tick blocked is killed in the end; who does not die of that hangs this test.
+    siginfo_t kill{};
+    kill.si_signo = SIGKILL;
+    kill.si_code = SI_KERNEL;
+    for (int ticks = 0; !ended.load(); ticks++) {
+      fiber::Park(fiber::Now() + 1'000'000);
+      (void)kernel.SendToGroup(*init, ticks < kMostTicks ? tick : kill);
+    }
+  });
+  (void)kernel.WaitForExit(*init);
+  ended.store(true);
+  kernel.KillAll();
+  fiber::Park(fiber::Now() + 5'000'000);
+  return {};
+}
+
+// One guest of its own, with a kernel of its own.
+uint64_t RunSeed(uint64_t seed) {
+  auto memory_file = pgalloc::MemoryFile::Create({.limit = 512 << 20});
+  EXPECT_TRUE(memory_file.has_value());
+  GuestPlatform platform;
+  Guest guest(seed);
+  platform.guest = &guest;
+  std::unique_ptr<fiber::Executor> executor = fiber::ThreadedExecutor::Create({.slots = 2});
+  kernel::Kernel kernel({.platform = &platform,
+                         .memory_file = memory_file->get(),
+                         .executor = executor.get(),
+                         .dispatcher = syscalls::Dispatch});
+  Result<> outcome;
+  executor->Spawn([&] { outcome = RunProcess(kernel, *executor); });
+  fiber::Join(*executor);
+  EXPECT_TRUE(outcome.has_value());
+  return guest.calls();
+}
+
+TEST(DispatchFuzz, TheSentryStands) {
+  const char* seconds = getenv("FUZZ_SECONDS");
+  const char* first = getenv("FUZZ_SEED");
+  vfs::SetSpecialNodeHooks({.open_fifo = pipe::OpenFifo, .current_credentials = [] {
+                              Task* task = Task::Current();
+                              return task != nullptr ? &task->creds() : nullptr;
+                            }});
+  socket::RegisterFamily(AF_UNIX, unixsock::UnixFamily());
+  const time_t end = time(nullptr) + (seconds != nullptr ? std::atoi(seconds) : 10);
+  uint64_t seed = first != nullptr ? std::strtoull(first, nullptr, 10) : 1;
+  uint64_t calls = 0;
+  do {
+    std::printf("seed %llu\n", static_cast<unsigned long long>(seed));
+    std::fflush(stdout);
+    calls += RunSeed(seed++);
+  } while (time(nullptr) < end);
+  std::printf("%llu calls\n", static_cast<unsigned long long>(calls));
+  // It was the guest that ended, not its first call.
+  EXPECT_GT(calls, 1000u);
+}
+
+}  // namespace
+}  // namespace redoubt
