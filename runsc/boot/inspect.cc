@@ -5,6 +5,7 @@
 #include <sys/syscall.h>
 
 #include <algorithm>
+#include <iterator>
 #include <span>
 
 #include "pkg/p9/client.h"
@@ -177,8 +178,8 @@ std::string Summary(kernel::Kernel& kernel, const kernel::Container& container) 
   for (const auto& [name, count] : syscalls::Calls()) made += count;
   const kernel::CpuTimes cpu = kernel.CpuOf(container);
   auto seconds = [](auto ns) { return static_cast<double>(ns) / 1e9; };
-  return fmt::format("runsc: {} system calls; {:.2f} s of processor time in programs, {:.2f} s in their calls\n{}", made,
-                     seconds(cpu.user), seconds(cpu.system), MissingText());
+  return fmt::format("runsc: {} system calls; {:.2f} s of processor time in programs, {:.2f} s in their calls\n{}",
+                     made, seconds(cpu.user), seconds(cpu.system), MissingText());
 }
 
 std::string Stacks(kernel::Kernel& kernel, const kernel::Container& container) {

@@ -72,7 +72,8 @@ void AddFlags(CLI::App& app, Flags& flags) {
       ->capture_default_str();
   app.add_option("--file-access-mounts", flags.file_access_mounts, "the same of the bind mounts")
       ->capture_default_str();
-  app.add_option("--debug-log", flags.debug_log, "directory for log files, one for each of the sandbox's processes: NAME.boot.log, NAME.gofer.log");
+  app.add_option("--debug-log", flags.debug_log,
+                 "directory for log files, one for each of the sandbox's processes: NAME.boot.log, NAME.gofer.log");
   app.add_flag("--debug", flags.debug, "log more");
   app.add_flag("--strace", flags.strace, "log every system call of the guest (to stderr without --debug-log)");
   app.add_option("--strace-syscalls", flags.strace_syscalls, "the same for those calls only: names, by commas")

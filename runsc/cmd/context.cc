@@ -12,6 +12,7 @@
 #include <cerrno>
 #include <charconv>
 #include <cstring>
+#include <fstream>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
@@ -94,8 +95,16 @@ specutils::Expected<std::vector<std::string>> ParseTraced(const std::string& tex
   return names;
 }
 
+// Root of a user namespace that an ordinary user has made, as podman does, has no more rights to /run than he.
+bool IsRootOfTheMachine() {
+  if (geteuid() != 0) return false;
+  std::ifstream map("/proc/self/uid_map");  // user_namespaces(7): "INSIDE OUTSIDE LENGTH"
+  uint64_t inside = 0, outside = 0;
+  return !(map >> inside >> outside) || outside == 0;
+}
+
 std::string DefaultRoot() {
-  if (geteuid() == 0) return "/run/runsc";
+  if (IsRootOfTheMachine()) return "/run/runsc";
   const char* runtime = getenv("XDG_RUNTIME_DIR");
   return runtime != nullptr && *runtime == '/' ? fmt::format("{}/runsc", runtime)
                                                : fmt::format("/tmp/runsc-{}", geteuid());

@@ -66,10 +66,9 @@ std::string Table(const std::string& id, const Sample& before, const Sample& now
   for (size_t i = 0; i < rows.size() && i + 2 < lines; i++) {
     const control::ProcessInfo& p = *rows[i].process;
     const uint64_t seconds = p.cpu_ns / 1'000'000'000;
-    std::string line =
-        fmt::format("{:>7} {:>7} {:>3} {} {:>6.1f} {:>8}K {:>3}:{:02}.{:02} {}", p.pid, p.uid, p.threads,
-                    Printable(std::string(1, p.state)), rows[i].percent, p.resident >> 10, seconds / 60, seconds % 60,
-                    p.cpu_ns / 10'000'000 % 100, Printable(p.command_line));
+    std::string line = fmt::format("{:>7} {:>7} {:>3} {} {:>6.1f} {:>8}K {:>3}:{:02}.{:02} {}", p.pid, p.uid, p.threads,
+                                   Printable(std::string(1, p.state)), rows[i].percent, p.resident >> 10, seconds / 60,
+                                   seconds % 60, p.cpu_ns / 10'000'000 % 100, Printable(p.command_line));
     text += line.substr(0, columns) + "\n";
   }
   return text;
@@ -129,9 +128,8 @@ void AddTop(CLI::App& app, Context& context) {
       if (!ParseInterval(args->interval, &seconds)) {
         return Fail(context.flags, fmt::format("--interval {}: is no time, as 500ms, 5s or 1m", args->interval));
       }
-      return With(context.flags, [&](const auto& settings) {
-        return Top(context.flags, settings, args->id, seconds, args->once);
-      });
+      return With(context.flags,
+                  [&](const auto& settings) { return Top(context.flags, settings, args->id, seconds, args->once); });
     };
   });
 }

@@ -5,9 +5,9 @@
 
 #include <CLI/CLI.hpp>
 #include <cerrno>
-#include <sstream>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <sstream>
 
 #include "runsc/cmd/context.h"
 #include "runsc/walls/walls.h"

@@ -188,6 +188,26 @@ void EndUnknown(const Settings& settings, const State& state) {
 
 }  // namespace
 
+namespace {
+
+// In another's sandbox, which goes on: its Sentry keeps the name until it is told.
+void Forget(const Settings& settings, const State& state) {
+  if (state.sandbox == state.id || !state.boot.Alive()) return;
+  Outcome<control::Connection> connection = Connect(settings, state);
+  if (!connection) return;  // it has just ended
+  control::Request request{.method = control::Method::kDelete, .container = state.id};
+  if (!connection->Send(control::Serialize(request))) return;
+  Result<control::Packet> packet = connection->Receive();
+  Result<control::Reply> reply = packet ? control::ParseReply(packet->bytes) : Err(packet.error());
+  // One that never was made there is not known there.
+  if (reply && (reply->error.empty() || reply->error == "container does not exist")) return;
+  if (!state.boot.Alive()) return;
+  settings.warn(fmt::format("container \"{}\": its sandbox does not let go of it: {}", state.id,
+                            reply ? reply->error : std::string(reply.error().name())));
+}
+
+}  // namespace
+
 Outcome<> Destroy(const Settings& settings, Entry& entry) {
   State& state = entry.state();
   if (state.process.pid == 0) EndUnknown(settings, state);
@@ -200,6 +220,7 @@ Outcome<> Destroy(const Settings& settings, Entry& entry) {
   for (const HostProcess& p : processes) {
     if (!AwaitGone(p, 10'000)) return Fail(state.id, fmt::format("process {} does not end", p.pid));
   }
+  Forget(settings, state);
   if (Outcome<specutils::Spec> spec = SpecOf(entry)) {
     if (Expected<void> ran = RunHooks("poststop", spec->hooks.poststop, state.ToJson(false)); !ran) {
       settings.warn(fmt::format("container \"{}\": {}", state.id, ran.error()));

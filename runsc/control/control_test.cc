@@ -164,6 +164,11 @@ TEST(Protocol, RoundTrips) {
   ASSERT_TRUE(stats);
   EXPECT_EQ(stats->cpu_user_ns, 5u);
   EXPECT_EQ(stats->threads, 8u);
+  Result<std::vector<Metric>> metrics = ParseMetrics(Serialize(std::vector<Metric>{{"a", "name", "read", 1.5}, {"b"}}));
+  ASSERT_TRUE(metrics);
+  ASSERT_EQ(metrics->size(), 2u);
+  EXPECT_EQ(metrics->front().label_value, "read");
+  EXPECT_EQ(metrics->front().value, 1.5);
 }
 
 TEST(Protocol, RefusesBottomlessNesting) {
@@ -178,12 +183,13 @@ TEST(Protocol, RefusesBottomlessNesting) {
 // Bytes of the other side are hostile: anything parses or is EBADMSG.
 TEST(Protocol, SurvivesMutations) {
   std::mt19937 random(1);
-  const std::string seeds[] = {
-      Serialize(Request{.container = "abc", .body = "some body"}), Serialize(Reply{.error = "abc"}),
-      Serialize(std::vector<ProcessInfo>{{.pid = 1, .command_line = "x"}, {.pid = 2}}), Serialize(Stats{.memory = 1})};
+  const std::string seeds[] = {Serialize(Request{.container = "abc", .body = "some body"}),
+                               Serialize(Reply{.error = "abc"}),
+                               Serialize(std::vector<ProcessInfo>{{.pid = 1, .command_line = "x"}, {.pid = 2}}),
+                               Serialize(Stats{.memory = 1}), Serialize(std::vector<Metric>{{"a", "b", "c", 1}})};
   int parsed = 0;
   for (int i = 0; i < 20000; i++) {
-    std::string bytes = seeds[i % 4];
+    std::string bytes = seeds[i % 5];
     for (uint32_t n = random() % 4; n-- > 0 && !bytes.empty();) {
       size_t at = random() % bytes.size();
       switch (random() % 3) {
@@ -201,6 +207,7 @@ TEST(Protocol, SurvivesMutations) {
     parsed += ParseReply(bytes) ? 1 : 0;
     parsed += ParseProcesses(bytes) ? 1 : 0;
     parsed += ParseStats(bytes) ? 1 : 0;
+    parsed += ParseMetrics(bytes) ? 1 : 0;
   }
   EXPECT_GT(parsed, 1000);
 }

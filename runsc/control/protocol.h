@@ -27,11 +27,11 @@ enum class Method : uint8_t {
   kProcesses,  // body of the reply: SerializeProcesses
   kPause,      // no process of the container runs when the reply comes
   kResume,
-  kStats,   // body of the reply: SerializeStats
-  kWait,    // answers when `pid` has ended
-  kStacks,  // body of the reply: text; what each task does and waits for
+  kStats,    // body of the reply: SerializeStats
+  kWait,     // answers when `pid` has ended
+  kStacks,   // body of the reply: text; what each task does and waits for
   kMetrics,  // body of the reply: SerializeMetrics
-  kDelete,  // a container other than the first: its processes are killed, its mounts and gofers let go
+  kDelete,   // a container other than the first: its processes are killed, its mounts and gofers let go
 };
 
 struct Request {

@@ -128,11 +128,9 @@ Expected<Sandbox> Sandbox::Launch(const LaunchArgs& args) {
   if (!pair) return Fail("socketpair");
 
   std::vector<std::string> gofer_args = {"runsc-gofer", "gofer"};
-  if (geteuid() != 0) {
-    // What the first process writes is the caller's, and the caller's files are its.
-    const specutils::Process& p = args.spec.process;
-    gofer_args.insert(gofer_args.end(), {"owner", std::to_string(p.uid), std::to_string(p.gid)});
-  }
+  // Without privileges, what the first process writes is the caller's, and the caller's files are its.
+  const specutils::Process& first = args.spec.process;
+  gofer_args.insert(gofer_args.end(), {"owner", std::to_string(first.uid), std::to_string(first.gid)});
   std::vector<int> gofer_fds = {null.get(), null.get(), args.gofer_log_fd >= 0 ? args.gofer_log_fd : null.get()};
   std::vector<int> request_fds = args.stdio;
   for (int i = 0; i < args.preserved; i++) request_fds.push_back(3 + i);

@@ -115,12 +115,12 @@ struct SandboxOptions {
   bool io_uring = true;  // host files through a ring, if the host has it
   bool strace = false;
   std::vector<std::string> strace_only;  // names of calls; none: all
-  int log_level = 2;  // log::Level
+  int log_level = 2;                     // log::Level
   int cpus = 1;
   uint64_t memory = 0;  // bytes the guest may use
   NetworkMode network = NetworkMode::kNone;
   bool report_missing = false;
-  bool summary = false;  // that, and what was used
+  bool summary = false;         // that, and what was used
   bool allow_weak_box = false;  // a wall that the host does not let us build is done without
   int kvm_device = 0;           // 0: boot is given /dev/kvm; otherwise the errno of why not
 };

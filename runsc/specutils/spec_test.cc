@@ -88,10 +88,20 @@ TEST(Spec, ProcessAndResourcesAlone) {
   EXPECT_FALSE(resources->empty());
 }
 
+TEST(Mount, TheLastWordOnWritingCounts) {
+  EXPECT_TRUE((Mount{.options = {"rbind", "rro"}}.read_only()));
+  EXPECT_FALSE((Mount{.options = {"ro", "rw"}}.read_only()));
+  EXPECT_TRUE((Mount{.options = {"rw", "ro"}}.read_only()));
+}
+
 TEST(Spec, TravelsToTheBootProcess) {
   Spec spec = *Parse(DefaultConfig({"x"}));
   spec.process.args.push_back("not\xff utf8");
-  spec.mounts.push_back({"/a", "bind", "/b", {"rbind", "ro"}});
+  spec.mounts.push_back({"/a", "bind", "/b", {"rbind", "ro"}, true, true});
+  spec.root_exclusive = true;
+  spec.resources.memory_limit = 1 << 20;
+  spec.resources.cpu_quota = -1;  // none
+  spec.resources.pids_limit = 7;
   spec.masked_paths = {"/proc/kcore"};
   spec.sysctls = {{"kernel.msgmax", "1"}};
   Expected<Spec> copy = ParseSpec(SerializeSpec(spec));
@@ -100,6 +110,13 @@ TEST(Spec, TravelsToTheBootProcess) {
   EXPECT_EQ(copy->process.rlimits[0].soft, 1024u);
   EXPECT_TRUE(copy->mounts.back().is_bind());
   EXPECT_TRUE(copy->mounts.back().read_only());
+  EXPECT_TRUE(copy->mounts.back().overlay);
+  EXPECT_TRUE(copy->mounts.back().exclusive);
+  EXPECT_FALSE(copy->mounts.front().exclusive);
+  EXPECT_TRUE(copy->root_exclusive);
+  EXPECT_EQ(copy->resources.memory_limit, 1 << 20);
+  EXPECT_EQ(copy->resources.cpu_quota, std::nullopt);
+  EXPECT_EQ(copy->resources.pids_limit, 7);
   EXPECT_EQ(copy->masked_paths, spec.masked_paths);
   EXPECT_EQ(copy->sysctls, spec.sysctls);
   EXPECT_FALSE(ParseSpec("garbage"));
@@ -107,10 +124,11 @@ TEST(Spec, TravelsToTheBootProcess) {
   ASSERT_TRUE(process);
   EXPECT_EQ(process->args, spec.process.args);
   EXPECT_FALSE(ParseProcess(SerializeSpec(spec)));
-  Expected<SandboxOptions> options =
-      ParseOptions(SerializeOptions({.platform = "p", .strace = true, .cpus = 3, .network = NetworkMode::kSandbox}));
+  Expected<SandboxOptions> options = ParseOptions(SerializeOptions(
+      {.platform = "p", .strace = true, .strace_only = {"read"}, .cpus = 3, .network = NetworkMode::kSandbox}));
   ASSERT_TRUE(options);
   EXPECT_TRUE(options->strace);
+  EXPECT_EQ(options->strace_only, std::vector<std::string>{"read"});
   EXPECT_EQ(options->cpus, 3);
   EXPECT_EQ(options->network, NetworkMode::kSandbox);
 }

@@ -46,7 +46,7 @@ class GoferTest : public ::testing::TestWithParam<Dialect> {
   }
 
   // Runs `body` in a fiber with the tree as the root.
-  void Run(const std::function<void(fstest::World&)>& body) {
+  void Run(const std::function<void(fstest::World&)>& body, Access access = Access::kShared) {
     int sockets[2];
     ASSERT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets), 0);
     std::thread server([&, fd = UniqueFd(sockets[1])] {
@@ -59,7 +59,7 @@ class GoferTest : public ::testing::TestWithParam<Dialect> {
       constexpr uint32_t kMessage = 64 << 10;
       client_ = *p9::Client::Connect(sockets[0], kMessage, GetParam());
       {
-        fstest::World world(*Create(client_, *memory));
+        fstest::World world(*Create(client_, *memory, access));
         body(world);
       }
       client_.reset();
@@ -110,6 +110,29 @@ TEST_P(GoferTest, OldNamesAndAttributesAreAskedForAgain) {
     EXPECT_EQ(Messages([&] { EXPECT_EQ(w.ReadFile("/dir/sub/file"), "contents"); }), extended() ? 3u : 8u);
     EXPECT_EQ(Messages([&] { EXPECT_EQ(w.ReadFile("/dir/sub/file"), "contents"); }), 0u);
   });
+}
+
+TEST_P(GoferTest, WhatIsExclusiveIsNotAskedForAgain) {
+  Run(
+      [&](fstest::World& w) {
+        EXPECT_EQ(w.ReadFile("/dir/sub/file"), "contents");
+        EXPECT_EQ(w.Open("/dir/none", O_RDONLY).error(), Errno(ENOENT));
+        Sleep(kLater);
+        EXPECT_EQ(Messages([&] {
+                    EXPECT_EQ(w.ReadFile("/dir/sub/file"), "contents");
+                    EXPECT_EQ(w.Open("/dir/none", O_RDONLY).error(), Errno(ENOENT));
+                  }),
+                  0u);
+        // What the Sentry changes itself it knows of.
+        EXPECT_EQ(w.WriteFile("/dir/sub/file", "changed!"), 0);
+        EXPECT_EQ(w.WriteFile("/dir/none", "made"), 0);
+        EXPECT_EQ(w.ReadFile("/dir/sub/file"), "changed!");
+        EXPECT_EQ(w.ReadFile("/dir/none"), "made");
+        EXPECT_EQ(w.Unlink("/dir/none"), 0);
+        EXPECT_EQ(w.Open("/dir/none", O_RDONLY).error(), Errno(ENOENT));
+      },
+      Access::kExclusive);
+  EXPECT_EQ(Slurp("dir/sub/file"), "changed!");
 }
 
 TEST_P(GoferTest, ContentsChangedOnTheHostAreSeen) {

@@ -7,7 +7,9 @@ cp "$RUNSC" "$SCRATCH/bin/runsc"
 chown -R 12345:12345 "$SCRATCH/home"
 echo host >"$SCRATCH/dir/file"
 cd "$SCRATCH"
-as_user() { timeout "${LIMIT:-60}" setpriv --reuid 12345 --regid 12345 --clear-groups "$SCRATCH/bin/runsc" "$@"; }
+# /dev/kvm is not for everybody.
+USERS_PLATFORM=${RUNSC_PLATFORM/kvm/auto}
+as_user() { RUNSC_PLATFORM=$USERS_PLATFORM timeout "${LIMIT:-60}" setpriv --reuid 12345 --regid 12345 --clear-groups "$SCRATCH/bin/runsc" "$@"; }
 refused() { # TEXT ARGS...
   local text=$1 said
   shift

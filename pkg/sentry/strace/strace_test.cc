@@ -38,5 +38,12 @@ TEST_F(StraceTest, BadPointersAndUnknownNumbers) {
   EXPECT_EQ(Call(500, {{}}, Err(ENOSYS)), "syscall_500() = -1 ENOSYS");
 }
 
+TEST(Only, TakesNamesOfCalls) {
+  EXPECT_TRUE(Only({"read", "openat"}));
+  EXPECT_EQ(Only({"read", "raed"}).error(), Errno(ENOENT));
+  EXPECT_EQ(Only({""}).error(), Errno(ENOENT));
+  EXPECT_TRUE(Only({}));
+}
+
 }  // namespace
 }  // namespace redoubt::strace

@@ -418,9 +418,9 @@ void CountMissing(kernel::Task& task, uint64_t number, const Entry& entry) {
     sync::MutexLock lock(missing_mu);
     MissingCall& call = missing[std::min(number, kTableSize)];
     if (call.count++ > 0) return;
-    call.name = !entry.name.empty()    ? std::string(entry.name)
+    call.name = !entry.name.empty()   ? std::string(entry.name)
                 : number < kTableSize ? std::to_string(number)
-                                       : "numbers past the table";
+                                      : "numbers past the table";
     call.program = program;
   }
   LOG_INFO("task {} ({}): syscall {} ({}) is not implemented: ENOSYS", task.tid(), program, number,
