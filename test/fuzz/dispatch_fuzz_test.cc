@@ -18,6 +18,7 @@
 #include <memory>
 
 #include "pkg/fiber/fiber.h"
+#include "pkg/log/log.h"
 #include "pkg/sentry/fsimpl/tmpfs/tmpfs.h"
 #include "pkg/sentry/kernel/kernel.h"
 #include "pkg/sentry/pgalloc/memory_file.h"
@@ -255,14 +256,15 @@ Result<> RunProcess(kernel::Kernel& kernel, fiber::Executor& executor) {
 
 // One guest of its own, with a kernel of its own.
 uint64_t RunSeed(uint64_t seed) {
-  auto memory_file = pgalloc::MemoryFile::Create({.limit = 512 << 20});
-  EXPECT_TRUE(memory_file.has_value());
+  // One for all: the file system behind memfd_create(2) is the process' own and keeps the first.
+  static auto* const memory_file = new auto(pgalloc::MemoryFile::Create({.limit = 512 << 20}));
+  CHECK(memory_file->has_value(), "no memory file");
   GuestPlatform platform;
   Guest guest(seed);
   platform.guest = &guest;
   std::unique_ptr<fiber::Executor> executor = fiber::ThreadedExecutor::Create({.slots = 2});
   kernel::Kernel kernel({.platform = &platform,
-                         .memory_file = memory_file->get(),
+                         .memory_file = (*memory_file)->get(),
                          .executor = executor.get(),
                          .dispatcher = syscalls::Dispatch});
   Result<> outcome;
