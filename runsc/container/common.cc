@@ -5,6 +5,7 @@
 #include <sched.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -166,7 +167,9 @@ void GiveBackNetwork(const Settings& settings, const Entry& entry) {
   const specutils::Namespace* ns = spec ? spec->FindNamespace("network") : nullptr;
   if (!config || ns == nullptr || ns->path.empty()) return;
   UniqueFd fd(open(ns->path.c_str(), O_RDONLY | O_CLOEXEC));
-  if (!fd) return;
+  // There may be another of that name by now.
+  struct stat st{};
+  if (!fd || fstat(fd.get(), &st) != 0 || st.st_ino != entry.state().network_namespace) return;
   if (Expected<void> r = sandbox::GiveBackNetwork(fd.get(), *config); !r) {
     settings.warn(fmt::format("container \"{}\": {}; the interfaces in {} were left without addresses",
                               entry.state().id, r.error(), ns->path));

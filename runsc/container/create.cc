@@ -342,17 +342,16 @@ Outcome<> Create(const Settings& settings, const CreateArgs& args) {
 namespace {
 
 // At start and not before: Docker sets the namespace up in between.
-Expected<sandbox::TakenNetwork> TakeNetwork(const Entry& entry) {
+Expected<sandbox::TakenNetwork> TakeNetwork(Entry& entry) {
   UniqueFd ns(open(fmt::format("/proc/{}/ns/net", entry.state().process.pid).c_str(), O_RDONLY | O_CLOEXEC));
   if (!ns) return std::unexpected(fmt::format("its network namespace: {}", std::strerror(errno)));
-  Expected<sandbox::TakenNetwork> taken = sandbox::TakeNetwork(ns.get());
-  if (!taken) return taken;
-  if (auto saved = entry.SaveNetwork(specutils::SerializeNetwork(taken->config)); !saved) {
-    taken->sockets.clear();
-    (void)sandbox::GiveBackNetwork(ns.get(), taken->config);
-    return std::unexpected(saved.error());
-  }
-  return taken;
+  struct stat st{};
+  if (fstat(ns.get(), &st) != 0) return std::unexpected(fmt::format("its network namespace: {}", std::strerror(errno)));
+  entry.state().network_namespace = st.st_ino;
+  return sandbox::TakeNetwork(ns.get(), [&](const specutils::NetworkConfig& config) -> Expected<void> {
+    if (auto saved = entry.Save(); !saved) return saved;
+    return entry.SaveNetwork(specutils::SerializeNetwork(config));
+  });
 }
 
 }  // namespace

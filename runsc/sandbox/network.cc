@@ -35,7 +35,7 @@ Expected<T> InNamespace(int netns_fd, const std::function<Expected<T>()>& f) {
   return result;
 }
 
-Expected<TakenNetwork> Take() {
+Expected<TakenNetwork> Take(const BeforeChange& before_change) {
   TakenNetwork taken;
   Expected<NetworkConfig> config = ReadHostNetwork();
   if (!config) return std::unexpected(config.error());
@@ -44,6 +44,9 @@ Expected<TakenNetwork> Take() {
     Expected<UniqueFd> socket = OpenPacketSocket(link);
     if (!socket) return std::unexpected(socket.error());
     taken.sockets.push_back(std::move(*socket));
+  }
+  if (before_change) {
+    if (Expected<void> r = before_change(taken.config); !r) return std::unexpected(r.error());
   }
   // The first change. Whatever reaches an interface from here on waits in its socket.
   if (Expected<void> r = RemoveAddresses(taken.config); !r) {
@@ -57,7 +60,7 @@ std::string Named(const std::string& error) { return "--network=sandbox: " + err
 
 }  // namespace
 
-Expected<TakenNetwork> TakeNetwork(int netns_fd) {
+Expected<TakenNetwork> TakeNetwork(int netns_fd, const BeforeChange& before_change) {
   NamespaceEvidence evidence{.target = {},
                              .target_is_initial = {},
                              .machine = NamespaceOfMachine(),
@@ -67,7 +70,7 @@ Expected<TakenNetwork> TakeNetwork(int netns_fd) {
   return InNamespace<TakenNetwork>(netns_fd, [&]() -> Expected<TakenNetwork> {
     evidence.target_is_initial = InInitialNamespace();
     if (Expected<void> may = CheckTakeable(choice, evidence); !may) return std::unexpected(may.error());
-    Expected<TakenNetwork> taken = Take();
+    Expected<TakenNetwork> taken = Take(before_change);
     if (!taken) return std::unexpected(Named(taken.error()));
     return taken;
   });

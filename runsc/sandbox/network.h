@@ -7,6 +7,7 @@
 #ifndef REDOUBT_RUNSC_SANDBOX_NETWORK_H_
 #define REDOUBT_RUNSC_SANDBOX_NETWORK_H_
 
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -24,7 +25,10 @@ struct TakenNetwork {
 
 // Takes over the namespace that `netns_fd` names, or the caller's own if it is -1. The machine's own is refused
 // (namespace_guard.h). A failure leaves the namespace as it was. The calling thread stays in its namespace.
-specutils::Expected<TakenNetwork> TakeNetwork(int netns_fd);
+// `before_change` gets what will be taken while nothing has been changed yet, to write it down: whoever is killed
+// afterwards leaves a note of what is to be given back. Its error ends the attempt.
+using BeforeChange = std::function<specutils::Expected<void>(const specutils::NetworkConfig&)>;
+specutils::Expected<TakenNetwork> TakeNetwork(int netns_fd, const BeforeChange& before_change = {});
 
 // Gives the host's stack its addresses and routes again, when the sandbox has ended and the namespace lives on. What is
 // there already stays.
