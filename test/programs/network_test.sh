@@ -260,7 +260,7 @@ import socket, subprocess
 print(socket.if_nameindex())
 s = socket.create_server(("192.0.2.77", 7777))
 c = socket.create_connection(s.getsockname())
-print(subprocess.run("ss -Htan | tr -s \" \" | cut -d \" \" -f 1,4 | sort | uniq -c | wc -l; ss -Hltn | awk \"{ print \\$1, \\$4, \\$5 }\"", shell=True, capture_output=True, text=True).stdout.split())
+print(subprocess.run("ss -Htan | grep :7777 | tr -s \" \" | cut -d \" \" -f 1,4 | sort | uniq -c | wc -l; ss -Hltn | awk \"{ print \\$1, \\$4, \\$5 }\"", shell=True, capture_output=True, text=True).stdout.split())
 '
 SCRIPT
 bundle admin /run/netns/$INSIDE bash "$SCRATCH/ip.sh"
