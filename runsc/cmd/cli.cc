@@ -129,12 +129,17 @@ int Main(int argc, char** argv) {
 
   std::vector<std::string> args = Normalize(argc, argv, app);
   context.command = CutCommand(args);
+  // Once `help` has been parsed, the library's help is that of `help`.
+  if (args.empty() || args == std::vector<std::string>{"help"}) {
+    fmt::print("{}", app.help());
+    return args.empty() ? 1 : 0;
+  }
   std::reverse(args.begin(), args.end());
   try {
     app.parse(args);
   } catch (const CLI::CallForHelp&) {
     const std::vector<CLI::App*> used = app.get_subcommands();
-    fmt::print("{}", used.empty() ? app.help() : used.front()->help());
+    fmt::print("{}", used.empty() ? app.help() : used.front()->help("runsc"));
     return 0;
   } catch (const CLI::CallForVersion&) {
     fmt::print("{}\n", VersionText());
@@ -152,13 +157,12 @@ int Main(int argc, char** argv) {
   if (*help_command && !topic.empty()) {
     for (CLI::App* c : app.get_subcommands(nullptr)) {
       if (c->get_name() != topic) continue;
-      fmt::print("{}", c->help());
+      fmt::print("{}", c->help("runsc"));
       return 0;
     }
     return Fail(context.flags, UnknownWord(topic, app, app));
   }
-  fmt::print("{}", app.help());
-  return *help_command ? 0 : 1;
+  return Fail(context.flags, "no command given; see `runsc help`");
 }
 
 }  // namespace redoubt::cmd
