@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 #include <signal.h>
+#include <sys/syscall.h>
 #include <ucontext.h>
 #include <unistd.h>
 
@@ -19,11 +20,17 @@ ViolationHooks g_hooks;
 // The thread that reports, by its thread pointer; and whoever comes second.
 std::atomic<void*> g_reporting{nullptr};
 
+// The call itself: what a sanitizer does at the end of a process is not in the list.
+[[noreturn]] void End() {
+  syscall(SYS_exit_group, kViolationStatus);
+  __builtin_unreachable();
+}
+
 void OnTrap(int, siginfo_t* info, void* context) {
   void* none = nullptr;
   if (!g_reporting.compare_exchange_strong(none, __builtin_thread_pointer())) {
     // The report itself may do what is not allowed. Another thread waits for the end that the report comes to.
-    if (none == __builtin_thread_pointer()) _exit(kViolationStatus);
+    if (none == __builtin_thread_pointer()) End();
     for (;;) __builtin_ia32_pause();
   }
   const greg_t* r = static_cast<const ucontext_t*>(context)->uc_mcontext.gregs;
@@ -43,7 +50,7 @@ void OnTrap(int, siginfo_t* info, void* context) {
     if (g_hooks.report != nullptr) g_hooks.report(context);
   }
   // Not by the signal: init of a PID namespace cannot send itself one that kills.
-  _exit(kViolationStatus);
+  End();
 }
 
 }  // namespace

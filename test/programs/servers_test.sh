@@ -40,8 +40,7 @@ UsePAM no
 PidFile none
 CONF
 cat >"$D/nginx.conf" <<CONF
-# Its master wants SIGIO of its workers' sockets (F_SETOWN, FIOASYNC), which there is not yet.
-master_process off;
+user root;
 pid /tmp/nginx.pid;
 error_log /dev/null;
 events { worker_connections 64; }

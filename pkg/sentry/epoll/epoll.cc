@@ -176,6 +176,13 @@ Result<> Epoll::Remove(int fd, vfs::FileDescription& file) {
   return {};
 }
 
+std::optional<epoll_event> Epoll::Find(int fd, const vfs::FileDescription& file) const {
+  sync::MutexLock lock(mu_);
+  auto it = interests_.find({fd, &file});
+  if (it == interests_.end()) return std::nullopt;
+  return epoll_event{.events = it->second->events.load(), .data = it->second->data};
+}
+
 void Epoll::RecheckInterest(const Key& key, vfs::FileDescription& file) {
   // The file's own locks may be of any rank, so none is held while it is asked.
   waiter::EventMask ready = file.Readiness(waiter::kAll);

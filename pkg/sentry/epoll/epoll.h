@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 
 #include "pkg/errors/errors.h"
@@ -29,6 +30,8 @@ class Epoll final : public vfs::FileDescription {
   // ENOENT; EINVAL for what EPOLLEXCLUSIVE forbids.
   Result<> Modify(int fd, vfs::FileDescription& file, const epoll_event& event);
   Result<> Remove(int fd, vfs::FileDescription& file);
+  // What was asked for; nullopt if nothing.
+  std::optional<epoll_event> Find(int fd, const vfs::FileDescription& file) const;
 
   // Events that hold now, as many as there is room for, at most one of each interest: how many there are.
   // Level-triggered ones stay ready. Does not block.

@@ -5,11 +5,13 @@
 #include <sys/file.h>
 #include <sys/ioctl.h>
 
+#include <climits>
 #include <cstring>
 
 #include "pkg/sentry/fsimpl/devpts/devpts.h"
 #include "pkg/sentry/syscalls/common.h"
 #include "pkg/sentry/syscalls/handlers.h"
+#include "pkg/sentry/syscalls/sigio.h"
 #include "pkg/sentry/vfs/locks.h"
 
 namespace redoubt::syscalls {
@@ -180,6 +182,14 @@ Result<uint64_t> DoGetdents(Task& task, const SyscallArgs& a) {
   return sink.bytes().size();
 }
 
+// F_SETFL, with what O_ASYNC sets off.
+Result<uint64_t> SetFlags(Task& task, vfs::FileDescription& file, int flags) {
+  const int old = file.flags();
+  TRY(file.SetStatusFlags(flags));
+  if (((old ^ file.flags()) & O_ASYNC) != 0) TRY(SetSigio(task, file, (file.flags() & O_ASYNC) != 0));
+  return 0;
+}
+
 }  // namespace
 
 Result<uint64_t> Open(Task& task, const SyscallArgs& a) {
@@ -269,8 +279,7 @@ Result<uint64_t> Fcntl(Task& task, const SyscallArgs& a) {
     case F_GETFL:
       return static_cast<uint64_t>(file->flags() & ~O_CLOEXEC);
     case F_SETFL:
-      TRY(file->SetStatusFlags(a.I32(2)));
-      return 0;
+      return TRY(SetFlags(task, *file, a.I32(2)));
     case F_GETLK:
     case F_SETLK:
     case F_SETLKW:
@@ -278,14 +287,26 @@ Result<uint64_t> Fcntl(Task& task, const SyscallArgs& a) {
     case F_OFD_SETLK:
     case F_OFD_SETLKW:
       return RecordLock(task, *file, command, a.Pointer(2));
-    case F_SETOWN:
+    case F_SETOWN: {
+      const int id = a.I32(2);
+      if (id == INT_MIN) return Err(EINVAL);
+      TRY(SetSigioOwner(task, *file, {.type = id < 0 ? F_OWNER_PGRP : F_OWNER_PID, .pid = id < 0 ? -id : id}));
+      return 0;
+    }
     case F_SETOWN_EX:
+      TRY(SetSigioOwner(task, *file, TRY(task.mm().CopyInObject<f_owner_ex>(a.Pointer(2)))));
+      return 0;
+    case F_GETOWN: {
+      const f_owner_ex owner = GetSigioOwner(task, *file);
+      return static_cast<uint64_t>(owner.type == F_OWNER_PGRP ? -owner.pid : owner.pid);
+    }
+    case F_GETOWN_EX:
+      TRY(task.mm().CopyOutObject(a.Pointer(2), GetSigioOwner(task, *file)));
+      return 0;
     case F_SETSIG:
     case F_NOTIFY:
     case F_SETLEASE:
       return Err(EINVAL);
-    case F_GETOWN:
-      return 0;
     case F_GETLEASE:
       return F_UNLCK;
     case F_GETPIPE_SZ:
@@ -310,6 +331,11 @@ Result<uint64_t> Ioctl(Task& task, const SyscallArgs& a) {
     case FIONCLEX:
       TRY(task.fds().SetCloexec(a.I32(0), false));
       return 0;
+    case FIOASYNC: {
+      if (!file->SupportsEpoll()) return Err(ENOTTY);
+      int32_t on = TRY(task.mm().CopyInObject<int32_t>(a.Pointer(2)));
+      return TRY(SetFlags(task, *file, on != 0 ? file->flags() | O_ASYNC : file->flags() & ~O_ASYNC));
+    }
     case FIONBIO: {
       int32_t on = TRY(task.mm().CopyInObject<int32_t>(a.Pointer(2)));
       TRY(file->SetStatusFlags(on != 0 ? file->flags() | O_NONBLOCK : file->flags() & ~O_NONBLOCK));
