@@ -16,6 +16,7 @@ for i in a b c; do echo -n "$i "; done; echo
 while read -r line; do echo "line $line"; done < <(printf '1\n2\n')
 mkfifo fifo; (echo through a fifo > fifo) & cat fifo; wait $!
 coproc cat; echo coprocess >&"${COPROC[1]}"; exec {COPROC[1]}>&-; cat <&"${COPROC[0]}"
+while [ -n "${COPROC_PID:-}" ] && kill -0 "$COPROC_PID" 2>/dev/null; do sleep 0.05; done
 set -m
 sleep 5 & jobs %1 | sed 's/ *sleep.*//'; kill -STOP %1; sleep 0.1; jobs %1 | grep -c Stopped; kill -KILL %1; wait %1 2>/dev/null; echo "job gone $?"
 (ulimit -n 64; ulimit -n)
