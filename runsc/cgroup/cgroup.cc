@@ -142,7 +142,6 @@ Expected<std::vector<Setting>> SettingsV1(const specutils::Resources& r) {
   auto add = [&](const char* controller, const char* file, const auto& value) {
     if (value) s.push_back({controller, file, std::to_string(*value)});
   };
-  // With swap: the limit of memory alone may not be over that of both, so a raised one goes second.
   add("memory", "memory.limit_in_bytes", r.memory_limit);
   add("memory", "memory.memsw.limit_in_bytes", r.memory_swap);
   add("memory", "memory.soft_limit_in_bytes", r.memory_reservation);
@@ -234,8 +233,20 @@ std::optional<std::string> Cgroup::Directory(const std::string& controller, bool
 
 Expected<void> Cgroup::Set(const specutils::Resources& resources) const {
   auto v1 = SettingsV1(resources);
+  if (!v1) return std::unexpected(v1.error());
   auto v2 = SettingsV2(resources);
+  if (!v2) return std::unexpected(v2.error());
+  for (const auto& [file, value] : resources.unified) {
+    bool unified = false;
+    if (!Directory(file.substr(0, file.find('.')), &unified) || !unified) {
+      return std::unexpected(fmt::format(
+          "cgroup: linux.resources.unified: {} is of version 2, which does not have it on this host", file));
+    }
+  }
   auto apply = [&](const std::vector<Setting>& settings, bool want_unified) -> Expected<void> {
+    // A limit of memory may not be over that of memory and swap, so it depends on what was there which is to be first:
+    // what is refused is tried again after the rest.
+    std::vector<Setting> refused;
     for (const Setting& s : settings) {
       bool unified = false;
       std::optional<std::string> directory = Directory(s.controller, &unified);
@@ -244,25 +255,22 @@ Expected<void> Cgroup::Set(const specutils::Resources& resources) const {
             fmt::format("cgroup: {} is to be limited, and this host has no {} controller", s.file, s.controller));
       }
       if (unified != want_unified) continue;
-      Expected<void> written = WriteFile(*directory + "/" + s.file, s.value);
-      if (!written && s.file == "memory.memsw.limit_in_bytes" &&
-          access((*directory + "/" + s.file).c_str(), F_OK) != 0) {
-        continue;  // a kernel that does not count swap
-      }
-      if (!written) return written;
+      const std::string path = *directory + "/" + s.file;
+      // A kernel that does not count swap.
+      if (s.file == "memory.memsw.limit_in_bytes" && access(path.c_str(), F_OK) != 0) continue;
+      if (!WriteFile(path, s.value)) refused.push_back({s.controller, path, s.value});
+    }
+    for (const Setting& s : refused) {
+      if (Expected<void> written = WriteFile(s.file, s.value); !written) return written;
     }
     return {};
   };
-  if (!v1) return std::unexpected(v1.error());
   if (auto done = apply(*v1, false); !done) return done;
-  // Version 2 says what of it cannot be said there.
-  if (!v2) return HostHierarchies().size() > 1 ? Expected<void>() : std::unexpected(v2.error());
   return apply(*v2, true);
 }
 
 Expected<std::vector<UniqueFd>> Cgroup::OpenProcs() const {
   std::vector<UniqueFd> fds;
-  std::string mount;
   for (const Hierarchy& h : HostHierarchies()) {
     for (const std::string& d : directories_) {
       if (!d.starts_with(h.mount_point + "/")) continue;

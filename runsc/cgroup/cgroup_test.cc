@@ -79,6 +79,15 @@ TEST(Cgroup, BoundsAProcessOnThisHost) {
   r.memory_limit = 64 << 20;
   auto set = group->Set(r);
   ASSERT_TRUE(set) << set.error();
+  // Memory and swap are raised and lowered together, whichever has to go first.
+  for (int64_t mebibytes : {128, 32, 64}) {
+    r.memory_limit = r.memory_swap = mebibytes << 20;
+    set = group->Set(r);
+    EXPECT_TRUE(set) << mebibytes << ": " << set.error();
+  }
+  specutils::Resources unknown;
+  unknown.unified["nonesuch.max"] = "1";
+  EXPECT_FALSE(group->Set(unknown)) << "a limit that nothing enforces";
   auto procs = group->OpenProcs();
   ASSERT_TRUE(procs) << procs.error();
   pid_t pid = fork();

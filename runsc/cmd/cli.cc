@@ -19,26 +19,32 @@ const std::string& VersionText() {
   return text;
 }
 
+// The first word that names a command: what stands before it are flags of runsc.
+std::vector<std::string>::iterator FindCommand(std::vector<std::string>& args, const CLI::App& app) {
+  const std::vector<const CLI::App*> commands = app.get_subcommands([](const CLI::App*) { return true; });
+  return std::find_if(args.begin(), args.end(), [&](const std::string& word) {
+    return std::any_of(commands.begin(), commands.end(), [&](const CLI::App* c) { return c->get_name() == word; });
+  });
+}
+
 // Go's flag package takes -flag for --flag; engines use it. Up to the command only.
 std::vector<std::string> Normalize(int argc, char** argv, const CLI::App& app) {
   std::vector<std::string> args(argv + 1, argv + argc);
   std::vector<std::string> known = FlagNames(app);
-  auto is_command = [&](const std::string& word) {
-    std::vector<const CLI::App*> commands = app.get_subcommands([](const CLI::App*) { return true; });
-    return std::any_of(commands.begin(), commands.end(), [&](const CLI::App* c) { return c->get_name() == word; });
-  };
-  for (std::string& a : args) {
-    if (is_command(a)) break;
-    if (a.starts_with("--") || a.size() <= 2) continue;
-    std::string name = "-" + a.substr(0, a.find('='));
-    if (std::find(known.begin(), known.end(), name) != known.end()) a = "-" + a;
+  const auto command = FindCommand(args, app);
+  for (auto a = args.begin(); a != command; ++a) {
+    if (!a->starts_with('-') || a->starts_with("--") || a->size() <= 2) continue;
+    std::string name = "-" + a->substr(0, a->find('='));
+    if (std::find(known.begin(), known.end(), name) != known.end()) *a = "-" + *a;
   }
   return args;
 }
 
-// What follows the first "--" after "do", which CLI11 would take for other commands of ours; cut off from `args`.
-std::optional<std::vector<std::string>> CutCommand(std::vector<std::string>& args) {
-  auto command = std::find(args.begin(), args.end(), "do");
+// What follows the first "--" after a command that runs one of the guest's, cut off from `args`: CLI11 would take words
+// of it for commands of ours.
+std::optional<std::vector<std::string>> CutCommand(std::vector<std::string>& args, const CLI::App& app) {
+  auto command = FindCommand(args, app);
+  if (command == args.end() || (*command != "do" && *command != "exec" && *command != "spec")) return std::nullopt;
   auto dashes = std::find(command, args.end(), "--");
   if (dashes == args.end()) return std::nullopt;
   std::vector<std::string> rest(dashes + 1, args.end());
@@ -128,7 +134,7 @@ int Main(int argc, char** argv) {
   help_command->add_option("COMMAND", topic);
 
   std::vector<std::string> args = Normalize(argc, argv, app);
-  context.command = CutCommand(args);
+  context.command = CutCommand(args, app);
   // Once `help` has been parsed, the library's help is that of `help`.
   if (args.empty() || args == std::vector<std::string>{"help"}) {
     fmt::print("{}", app.help());

@@ -197,6 +197,12 @@ specutils::Expected<container::Settings> ToSettings(const Flags& flags) {
   return s;
 }
 
+void AppendCommand(const Context& context, std::vector<std::string>& words) {
+  if (!context.command) return;
+  if (!words.empty()) words.push_back("--");  // the command's own
+  words.insert(words.end(), context.command->begin(), context.command->end());
+}
+
 int With(const Flags& flags, const std::function<int(const container::Settings&)>& command) {
   specutils::Expected<container::Settings> settings = ToSettings(flags);
   if (!settings) return Fail(flags, settings.error());

@@ -47,7 +47,7 @@ struct Flags {
 
 struct Context {
   Flags flags;
-  // What followed "do ... --".
+  // What followed the first "--" after do, exec or spec.
   std::optional<std::vector<std::string>> command;
   // What the command line asks for; set while it is parsed.
   std::function<int()> action;
@@ -61,6 +61,8 @@ int Finish(const Flags& flags, const container::Outcome<int>& outcome);
 
 // Opens the debug log. The error says which flag is wrong.
 specutils::Expected<container::Settings> ToSettings(const Flags& flags);
+// The words of a guest's command, of which the parser has seen those before a "--" alone.
+void AppendCommand(const Context& context, std::vector<std::string>& words);
 // As a command that takes settings runs: an error of the flags ends it.
 int With(const Flags& flags, const std::function<int(const container::Settings&)>& command);
 

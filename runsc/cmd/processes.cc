@@ -48,7 +48,7 @@ void AddExec(CLI::App& app, Context& context) {
     context.action = [&context, args, command]() -> int {
       const Flags& flags = context.flags;
       args->exec.args = command->remaining();
-      if (!args->exec.args.empty() && args->exec.args.front() == "--") args->exec.args.erase(args->exec.args.begin());
+      AppendCommand(context, args->exec.args);
       if (!args->process_file.empty()) {
         std::ifstream in(args->process_file);
         if (!in) return Fail(flags, fmt::format("--process {}: {}", args->process_file, std::strerror(errno)));

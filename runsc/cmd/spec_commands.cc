@@ -67,7 +67,10 @@ void AddSpec(CLI::App& app, Context& context) {
   spec->add_option("--bundle,-b", args->bundle, "where to write it")->capture_default_str();
   spec->add_option("ARGS", args->args, "the command it runs (after --)");
   spec->callback([&context, args] {
-    context.action = [&context, args] { return WriteSpec(context.flags, args->bundle, args->args); };
+    context.action = [&context, args] {
+      AppendCommand(context, args->args);
+      return WriteSpec(context.flags, args->bundle, args->args);
+    };
   });
   CLI::App* features = app.add_subcommand("features", "print what a configuration may ask for, as JSON");
   features->callback([&context] {

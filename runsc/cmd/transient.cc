@@ -171,10 +171,7 @@ void AddTransient(CLI::App& app, Context& context) {
       if (!words.empty() && words.front().starts_with('-')) {
         return Fail(context.flags, UnknownWord(words.front(), app, *command));
       }
-      if (context.command) {
-        if (!words.empty()) words.push_back("--");  // the command's own
-        words.insert(words.end(), context.command->begin(), context.command->end());
-      }
+      AppendCommand(context, words);
       if (words.empty()) return Fail(context.flags, "do: no command given; try `runsc do uname -a`");
       return Do(words, *args, context.flags);
     };

@@ -65,14 +65,23 @@ Outcome<control::Reply> Answer(const control::Connection& connection, const std:
   return std::move(*reply);
 }
 
-Outcome<control::Reply> Ask(const Settings& settings, const State& state, const control::Request& request, bool wait,
+Outcome<control::Reply> FirstAnswer(sandbox::Sandbox& sandbox) {
+  Result<control::Packet> packet = sandbox.connection().Receive();
+  Result<control::Reply> reply = packet ? control::ParseReply(packet->bytes) : Err(packet.error());
+  if (!reply) {
+    return Fail(fmt::format("internal error: the sandbox has ended without a word: {}; run again with --debug-log DIR "
+                            "for the reason",
+                            sandbox.AwaitEnd(1000)),
+                sandbox::kSetupFailed);
+  }
+  if (!reply->error.empty()) return Fail(reply->error, reply->code);
+  return std::move(*reply);
+}
+
+Outcome<control::Reply> Ask(const Settings& settings, const State& state, const control::Request& request,
                             const std::vector<UniqueFd>& fds) {
   Outcome<control::Connection> connection = Connect(settings, state);
   if (!connection) return std::unexpected(connection.error());
-  if (wait) {
-    timeval forever{};
-    setsockopt(connection->fd(), SOL_SOCKET, SO_RCVTIMEO, &forever, sizeof(forever));
-  }
   control::Request named = request;
   named.container = state.id;
   std::vector<int> numbers;
@@ -104,17 +113,15 @@ void KeepOnly(std::vector<int> keep, bool quiet) {
 }
 
 Expected<void> EnterNetwork(const specutils::Spec& spec) {
-  for (const specutils::Namespace& ns : spec.namespaces) {
-    if (ns.type != "network") continue;
-    if (ns.path.empty()) {
-      if (unshare(CLONE_NEWNET) == 0) return {};
-      return std::unexpected(fmt::format("cannot make a network namespace: {}", std::strerror(errno)));
-    }
-    UniqueFd fd(open(ns.path.c_str(), O_RDONLY | O_CLOEXEC));
-    if (fd && setns(fd.get(), CLONE_NEWNET) == 0) return {};
-    return std::unexpected(fmt::format("cannot enter the network namespace {}: {}", ns.path, std::strerror(errno)));
+  const specutils::Namespace* ns = spec.FindNamespace("network");
+  if (ns == nullptr) return {};
+  if (ns->path.empty()) {
+    if (unshare(CLONE_NEWNET) == 0) return {};
+    return std::unexpected(fmt::format("cannot make a network namespace: {}", std::strerror(errno)));
   }
-  return {};
+  UniqueFd fd(open(ns->path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (fd && setns(fd.get(), CLONE_NEWNET) == 0) return {};
+  return std::unexpected(fmt::format("cannot enter the network namespace {}: {}", ns->path, std::strerror(errno)));
 }
 
 Outcome<> WritePidFile(const std::string& path, pid_t pid) {

@@ -153,15 +153,8 @@ void Tell(const control::Connection& report, const control::Reply& reply) {
   KeepOnly({report.fd(), sandbox->connection().fd(), sandbox->boot_pidfd(), sandbox->gofer_pidfd(), directory.get()},
            !plan.foreground);
 
-  Result<control::Packet> packet = sandbox->connection().Receive();
-  Result<control::Reply> reply = packet ? control::ParseReply(packet->bytes) : Err(packet.error());
-  if (!reply) {
-    give_up(fmt::format("internal error: the sandbox has ended without a word: {}; run again with --debug-log DIR for "
-                        "the reason",
-                        sandbox->AwaitEnd(1000)),
-            sandbox::kSetupFailed);
-  }
-  if (!reply->error.empty()) give_up(reply->error, reply->code);
+  Outcome<control::Reply> reply = FirstAnswer(*sandbox);
+  if (!reply) give_up(reply.error().text, reply.error().code);
   reply->body = std::to_string(sandbox->boot());
   (void)report.Send(control::Serialize(*reply));
   // Until the command that wanted it has written down that it is there, and lets go of it: if it is killed before that,
@@ -378,7 +371,7 @@ Outcome<> Start(const Settings& settings, const std::string& id) {
     request.body = specutils::SerializeNetwork(taken->config);
     sockets = std::move(taken->sockets);
   }
-  Outcome<control::Reply> reply = Ask(settings, state, request, false, sockets);
+  Outcome<control::Reply> reply = Ask(settings, state, request, sockets);
   if (!reply) return std::unexpected(reply.error());
   state.status = Status::kRunning;
   if (auto saved = entry->Save(); !saved) return Fail(id, saved.error());

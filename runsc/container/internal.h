@@ -51,10 +51,12 @@ inline constexpr int kAnswerSeconds = 30;
 
 // The Sentry that the container is in. The error says that it is not running.
 Outcome<control::Connection> Connect(const Settings& settings, const State& state);
-// One question, one answer; the Sentry's error becomes the failure. `wait`: the answer may take any time.
+// One question, one answer; the Sentry's error becomes the failure. `fds` go with the question.
 Outcome<control::Reply> Ask(const Settings& settings, const State& state, const control::Request& request,
-                            bool wait = false, const std::vector<UniqueFd>& fds = {});
+                            const std::vector<UniqueFd>& fds = {});
 Outcome<control::Reply> Answer(const control::Connection& connection, const std::string& id);
+// What a sandbox that has just been launched says of its container; the failure is without the container's name.
+Outcome<control::Reply> FirstAnswer(sandbox::Sandbox& sandbox);
 
 // --- of processes that are forked to stand for one inside
 // In the child: a session of its own, with `terminal` as its controlling terminal unless that is -1.

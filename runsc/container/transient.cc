@@ -84,15 +84,7 @@ Outcome<int> RunTransient(const Settings& given, const specutils::Spec& wanted) 
                                                                  .listen_fd = listener ? listener->socket.get() : -1,
                                                                  .start = !network});
   if (!sandbox) return CannotSetUp(sandbox.error());
-  Result<control::Packet> packet = sandbox->connection().Receive();
-  Result<control::Reply> reply = packet ? control::ParseReply(packet->bytes) : Err(packet.error());
-  if (!reply) {
-    return CannotSetUp(
-        fmt::format("internal error: the sandbox has ended without a word: {}; run again with --debug-log DIR for the "
-                    "reason",
-                    sandbox->AwaitEnd(1000)));
-  }
-  if (!reply->error.empty()) return Fail(reply->error, reply->code);
+  if (Outcome<control::Reply> reply = FirstAnswer(*sandbox); !reply) return std::unexpected(reply.error());
   if (network) {
     if (Outcome<> started = StartWith(*network, *listener); !started) return std::unexpected(started.error());
   }

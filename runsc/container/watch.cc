@@ -22,12 +22,11 @@ std::vector<State> List(const Settings& settings) { return Store(settings.root).
 
 namespace {
 
-Outcome<control::Reply> AskRunning(const Settings& settings, const std::string& id, control::Method method,
-                                   bool wait = false) {
+Outcome<control::Reply> AskRunning(const Settings& settings, const std::string& id, control::Method method) {
   Outcome<State> state = Look(settings, id);
   if (!state) return std::unexpected(state.error());
   if (state->CurrentStatus() == Status::kStopped) return Fail(id, "container not running");
-  return Ask(settings, *state, {.method = method}, wait);
+  return Ask(settings, *state, {.method = method});
 }
 
 }  // namespace

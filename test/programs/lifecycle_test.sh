@@ -74,6 +74,8 @@ runsc list --format json | python3 -c 'import json, sys; assert json.load(sys.st
 
 # --- exec
 same "exec: output" hello "$(runsc exec c echo hello)"
+same "exec: words that are commands and dashes of ours" "do -- list -- x" "$(runsc exec c echo do -- list -- x)"
+same "exec: after dashes" "kill -- y" "$(runsc exec c -- echo kill -- y)"
 runsc exec c sh -c 'exit 5'
 same "exec: code" 5 $?
 same "exec: stdin" typed "$(echo typed | runsc exec c cat)"
