@@ -12,6 +12,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdio>
 #include <cstring>
 #include <optional>
 
@@ -77,6 +78,42 @@ std::string SandboxOf(const specutils::Spec& spec, const std::string& id) {
   if (find("io.kubernetes.cri.container-type") == "container") return find("io.kubernetes.cri.sandbox-id");
   if (find("io.kubernetes.cri-o.ContainerType") == "container") return find("io.kubernetes.cri-o.SandboxID");
   return id;
+}
+
+// Engines name an existing PID namespace by a process that stands for a container outside (CRI's NamespaceMode POD and
+// TARGET). Those all live in the host's: which container is meant is in the path.
+Expected<specutils::PidNamespace> FindPidNamespace(const Store& store, const State& state,
+                                                   const specutils::Spec& spec) {
+  using Kind = specutils::PidNamespace::Kind;
+  const specutils::Namespace* ns = spec.FindNamespace("pid");
+  if (ns == nullptr) return specutils::PidNamespace{};
+  if (ns->path.empty()) return specutils::PidNamespace{.kind = Kind::kOwn, .container = {}};
+  pid_t pid = 0;
+  int length = 0;
+  if (std::sscanf(ns->path.c_str(), "/proc/%d/ns/pid%n", &pid, &length) == 1 &&
+      static_cast<size_t>(length) == ns->path.size()) {
+    for (const State& other : store.List()) {
+      std::vector<HostProcess> standing = store.Execs(other.id);
+      standing.push_back(other.process);
+      if (std::ranges::none_of(standing, [&](const HostProcess& p) { return p.pid == pid && p.Alive(); })) continue;
+      if (other.sandbox == state.sandbox)
+        return specutils::PidNamespace{.kind = Kind::kContainer, .container = other.id};
+      return std::unexpected(
+          fmt::format("linux.namespaces: pid: {} is of container \"{}\", which is in another sandbox: containers can "
+                      "share PIDs only within one",
+                      ns->path, other.id));
+    }
+  }
+  struct stat asked{}, own{};
+  if (stat(ns->path.c_str(), &asked) != 0) {
+    return std::unexpected(fmt::format("linux.namespaces: pid: {}: {}", ns->path, std::strerror(errno)));
+  }
+  // As if none were named.
+  if (stat("/proc/self/ns/pid", &own) == 0 && asked.st_dev == own.st_dev && asked.st_ino == own.st_ino) {
+    return specutils::PidNamespace{};
+  }
+  return std::unexpected(fmt::format(
+      "linux.namespaces: pid: {} is of no container of this sandbox, and others cannot be joined", ns->path));
 }
 
 // Everything that a container on its way up has made so far; undone unless kept.
@@ -227,6 +264,9 @@ Outcome<pid_t> Make(const Settings& given, const CreateArgs& args, bool foregrou
   state.annotations = spec->annotations;
   state.takes_network = takes_network && state.sandbox == args.id;
   auto failed = [&](const Expected<void>& e) { return Fail(args.id, e.error()); };
+  Expected<specutils::PidNamespace> pid_namespace = FindPidNamespace(store, state, *spec);
+  if (!pid_namespace) return Fail(args.id, pid_namespace.error());
+  spec->pid_namespace = std::move(*pid_namespace);
   if (auto saved = made.entry.SaveConfig(*config); !saved) return failed(saved);
   if (auto saved = made.entry.Save(); !saved) return failed(saved);
 

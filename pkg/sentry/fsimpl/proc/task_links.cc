@@ -199,7 +199,7 @@ class NsLink final : public PlaceLink {
  private:
   std::string Name() const {
     const std::string_view kind = kind_.substr(0, kind_.find('_'));
-    return fmt::format("{}:[{}]", kind, task().view().NamespaceId(task().task(), kind));
+    return fmt::format("{}:[{}]", kind, task().view().NamespaceId(task().task(), kind_));
   }
   const std::string_view kind_;
 };
