@@ -153,10 +153,15 @@ Result<> ProcView::SetOomScoreAdj(RefCounted& task, int value) {
   return {};
 }
 
-uint64_t ProcView::NamespaceId(RefCounted& handle, std::string_view kind) {
+RefPtr<RefCounted> ProcView::Namespace(RefCounted& handle, std::string_view kind) {
   Task& task = ToTask(handle);
-  if (kind == "pid") return task.pid_ns().inode();
-  if (kind == "pid_for_children") return task.GetPidNamespaceForChildren()->inode();
+  if (kind == "pid") return RefPtr<PidNamespace>(&task.pid_ns());
+  if (kind == "pid_for_children") return task.GetPidNamespaceForChildren();
+  return nullptr;
+}
+
+uint64_t ProcView::NamespaceId(RefCounted& handle, std::string_view kind) {
+  if (RefPtr<RefCounted> ns = Namespace(handle, kind)) return static_cast<PidNamespace&>(*ns).inode();
   return KernelView::NamespaceId(handle, kind);
 }
 

@@ -38,6 +38,7 @@ class ProcView final : public proc::KernelView {
   Result<> SetName(RefCounted& task, std::string name) override;
   Result<> SetOomScoreAdj(RefCounted& task, int value) override;
   uint64_t NamespaceId(RefCounted& task, std::string_view kind) override;
+  RefPtr<RefCounted> Namespace(RefCounted& task, std::string_view kind) override;
   proc::SystemInfo GetSystemInfo() override;
   std::string Release() override { return std::string(kRelease); }
   std::string Version() override { return std::string(kVersion); }

@@ -23,7 +23,7 @@ Result<> CheckFlags(const CloneArgs& args, const auth::Credentials& creds) {
   if ((f & CLONE_SIGHAND) != 0 && (f & CLONE_CLEAR_SIGHAND) != 0) return Err(EINVAL);
   if ((f & CLONE_FS) != 0 && (f & CLONE_NEWNS) != 0) return Err(EINVAL);
   if ((f & CLONE_PIDFD) != 0 && (f & (CLONE_THREAD | CLONE_DETACHED)) != 0) return Err(EINVAL);
-  if ((f & CLONE_NEWPID) != 0 && (f & (CLONE_THREAD | CLONE_PARENT)) != 0) return Err(EINVAL);
+  if ((f & CLONE_NEWPID) != 0 && (f & CLONE_THREAD) != 0) return Err(EINVAL);
   if ((f & (CLONE_NEWNS | CLONE_NEWPID)) != 0 && !creds.HasCapability(CAP_SYS_ADMIN)) return Err(EPERM);
   if (args.exit_signal < 0 || args.exit_signal > kMaxSignal) return Err(EINVAL);
   return {};

@@ -1,5 +1,5 @@
 // Processes: fork(2), clone(2), clone3(2), execve(2), exit(2), wait4(2), waitid(2), getpid(2), setsid(2), setpgid(2),
-// prctl(2), arch_prctl(2), unshare(2), pidfds.
+// prctl(2), arch_prctl(2), unshare(2), setns(2), pidfds.
 #include <asm/prctl.h>
 #include <linux/sched.h>
 #include <linux/securebits.h>
@@ -8,6 +8,7 @@
 
 #include <cstring>
 
+#include "pkg/sentry/fsimpl/proc/namespace_file.h"
 #include "pkg/sentry/kernel/pidfd.h"
 #include "pkg/sentry/syscalls/common.h"
 #include "pkg/sentry/syscalls/handlers.h"
@@ -441,6 +442,30 @@ Result<uint64_t> Unshare(Task& task, const SyscallArgs& a) {
     task.SetMountNamespace(std::move(copy));
   }
   if ((flags & CLONE_FILES) != 0) task.SetFds(task.fds().Clone());
+  return 0;
+}
+
+// Only PID namespaces can be joined.
+Result<uint64_t> Setns(Task& task, const SyscallArgs& a) {
+  const int type = a.I32(1);
+  FdTable::File file = TRY(task.File(a.I32(0)));
+  RefPtr<kernel::PidNamespace> ns;
+  if (auto* pidfd = dynamic_cast<kernel::Pidfd*>(file.get()); pidfd != nullptr) {
+    if (type != CLONE_NEWPID) return Err(EINVAL);
+    {
+      sync::MutexLock lock(task.kernel().mu);
+      if (pidfd->group().zombie) return Err(ESRCH);
+    }
+    ns = RefPtr<kernel::PidNamespace>(&pidfd->group().pid->ns());
+  } else if (auto* named = dynamic_cast<proc::NamespaceFile*>(file.get()); named != nullptr) {
+    if (type != 0 && type != CLONE_NEWPID) return Err(EINVAL);
+    ns = RefCast<kernel::PidNamespace>(named->object());
+  }
+  if (!ns) return Err(EINVAL);
+  if (!task.creds().HasCapability(CAP_SYS_ADMIN)) return Err(EPERM);
+  // pid_namespaces(7): a process goes down or stays, never up.
+  if (!ns->IsWithin(task.pid_ns())) return Err(EINVAL);
+  task.SetPidNamespaceForChildren(std::move(ns));
   return 0;
 }
 

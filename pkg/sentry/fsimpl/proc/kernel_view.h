@@ -115,6 +115,8 @@ class KernelView {
   virtual Result<> SetOomScoreAdj(RefCounted& task, int value) = 0;
   // The number in /proc/PID/ns/KIND ("mnt:[N]"), also for pid_for_children and its kin; the default is one of each.
   virtual uint64_t NamespaceId(RefCounted& task, std::string_view kind);
+  // The namespace itself, for setns(2); null for kinds of which there is only one.
+  virtual RefPtr<RefCounted> Namespace(RefCounted& task, std::string_view kind) { return nullptr; }
 
   virtual SystemInfo GetSystemInfo() = 0;
   // uname(2)'s.
