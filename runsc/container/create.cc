@@ -92,7 +92,11 @@ std::string SandboxOf(const Store& store, const specutils::Spec& spec, const std
     return it != spec.annotations.end() ? it->second : std::string();
   };
   if (find("io.kubernetes.cri.container-type") == "container") return find("io.kubernetes.cri.sandbox-id");
-  if (find("io.kubernetes.cri-o.ContainerType") == "container") return find("io.kubernetes.cri-o.SandboxID");
+  if (find("io.kubernetes.cri-o.ContainerType") == "container") {
+    // podman names the pod where that has no infrastructure container.
+    std::string sandbox = find("io.kubernetes.cri-o.SandboxID");
+    if (store.Exists(sandbox) || find("io.container.manager") != "libpod") return sandbox;
+  }
   if (const specutils::Namespace* network = spec.FindNamespace("network"); network != nullptr) {
     if (std::optional<State> other = ContainerNamedBy(store, network->path, "net")) return other->sandbox;
   }

@@ -118,6 +118,15 @@ podman exec h touch /tmp/healthy
 podman healthcheck run h >/dev/null || fail "a healthy container is ill"
 podman rm -f -t 0 h >/dev/null
 
+# --- another's network, and ps(1) inside
+podman run -d --name w localhost/bb sh -c 'while true; do echo from w | nc -l -p 7001; done' >/dev/null || fail "run -d"
+joins() { [ "$(podman run --rm --network container:w localhost/bb nc 127.0.0.1 7001 </dev/null)" = "from w" ]; }
+await joins || fail "--network container:NAME"
+podman run --rm --pid container:w localhost/bb true 2>/dev/null && fail "PIDs shared between sandboxes"
+same "--network and --pid container:NAME" "1" "$(podman run --rm --network container:w --pid container:w localhost/bb sh -c 'ls -d /proc/1; echo $$' | grep -vc '^1$')"
+podman top w -ef | grep -q 'from w' || fail "top: $(podman top w -ef)"
+podman rm -f -t 0 w >/dev/null || fail "rm"
+
 # --- a pod: an infrastructure container and two that join it
 podman pod create --name p --network none --infra-image localhost/bb --infra-command '/bin/sleep 1000' >/dev/null || fail "pod create"
 podman run -d --pod p --name p1 localhost/bb sleep 1000 >/dev/null || fail "the pod's first container"
