@@ -329,6 +329,14 @@ TEST(PidNamespaceInit, ASenderOutsideHasNoNumber) {
   EXPECT_EQ(status, 0);
 }
 
+TEST(PidNamespaceInit, HasNoSiblings) {
+  EXPECT_EQ(RunInit([] {
+              EXPECT_ERRNO(Clone3(CLONE_PARENT, 0), EINVAL);
+              return 0;
+            }),
+            0);
+}
+
 TEST(PidNamespaceInit, ItsOwnFaultsKillIt) {
   long pid = Clone3(CLONE_NEWPID);
   if (pid == 0) {
