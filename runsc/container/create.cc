@@ -119,6 +119,11 @@ Expected<specutils::PidNamespace> FindPidNamespace(const Store& store, const Sta
         "PIDs only within one, and are in one if they share a network namespace",
         ns->path, other->id));
   }
+  // A process that has ended and was not yet waited for still has a namespace to show.
+  pid_t pid = 0;
+  if (std::sscanf(ns->path.c_str(), "/proc/%d/", &pid) == 1 && !HostProcess::Of(pid).Alive()) {
+    return std::unexpected(fmt::format("linux.namespaces: pid: {}: the process has ended", ns->path));
+  }
   struct stat asked{}, own{};
   if (stat(ns->path.c_str(), &asked) != 0) {
     return std::unexpected(fmt::format("linux.namespaces: pid: {}: {}", ns->path, std::strerror(errno)));
