@@ -91,6 +91,12 @@ const auth::Credentials* CurrentCredentials() {
   return task != nullptr ? &task->creds() : nullptr;
 }
 
+socket::Identity CurrentIdentity() {
+  kernel::Task* task = kernel::Task::Current();
+  if (task == nullptr) return {};
+  return {.pid = task->group().pid, .uid = task->creds().euid, .gid = task->creds().egid};
+}
+
 RefPtr<RefCounted> ControllingTerminal() {
   kernel::Task* task = kernel::Task::Current();
   if (task == nullptr) return nullptr;
@@ -198,6 +204,7 @@ int BootMain() {
   dev::RegisterDevices({.controlling_terminal = ControllingTerminal});
   devpts::RegisterDevices();
   socket::RegisterFamily(AF_UNIX, unixsock::UnixFamily());
+  unixsock::SetCurrentIdentity(CurrentIdentity);
   // All of --network=none, and the beginning of the others.
   auto* network = new inetsock::Network(*executor);
   if (Result<> r = network->AddLoopback(); !r) {

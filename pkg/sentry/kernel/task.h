@@ -234,8 +234,9 @@ class Task final : public RefCounted, public wait::Sleeper, public futex::Target
   void FinishExit();
   void ReleaseMm();
   void ExitRobustList();
-  // Of the first process of a PID namespace, at its end: parks until nobody else lives there (pid_namespaces(7)).
-  void EndPidNamespace();
+  // Of the last task of a PID namespace's first process: kills all others there and parks until they have gone
+  // (pid_namespaces(7)).
+  void EndPidNamespaceLocked();
   Result<> KillOtherThreads();
 
   Kernel& kernel_;

@@ -64,6 +64,8 @@ Result<int> Task::Clone(const CloneArgs& args) {
     // A process that is dying makes no more tasks; a pending signal is taken before the fork, so that a
     // Ctrl-C is not outrun by a fork loop.
     if (group_->exiting || (!thread && InterruptPending())) return Err(kErestartnointr);
+    // clone(2): a sibling of the first process would have its parent outside.
+    if ((flags & CLONE_PARENT) != 0 && group_->pid->ns().init == group_.get()) return Err(EINVAL);
     limits::Limit nproc = group_->limits.Get(RLIMIT_NPROC);
     if (kernel_.tasks_.size() >= nproc.soft && creds_->ruid != 0 && !creds_->HasCapability(CAP_SYS_RESOURCE)) {
       return Err(EAGAIN);

@@ -128,13 +128,13 @@ void Task::FinishExit() {
   fs.reset();
   mounts->DropUser();
   context_.reset();
-  if (last) EndPidNamespace();
 
   RefPtr<Task> self(this);  // tasks_ may let go of it
   RefPtr<ThreadGroup> group = group_;
   RefPtr<RefCounted> hung_up_tty;
   {
     sync::MutexLock lock(kernel_.mu);
+    EndPidNamespaceLocked();
     exited_ = true;
     uint64_t now = clock::Cycles();
     system_cycles_.fetch_add(now - state_since_.load(std::memory_order_relaxed), std::memory_order_relaxed);
@@ -161,29 +161,29 @@ void Task::FinishExit() {
   if (hung_up_tty) HangUpControllingTty(*hung_up_tty);
 }
 
-void Task::EndPidNamespace() {
+// Kernel::mu is held on entry and exit, but not while parked.
+void Task::EndPidNamespaceLocked() NO_THREAD_SAFETY_ANALYSIS {
   PidNamespace& ns = pid_ns();
-  while (true) {
-    {
-      sync::MutexLock lock(kernel_.mu);
-      if (ns.init != group_.get()) return;
-      ns.ended = true;
-      bool left = false;
-      for (auto& [tid, task] : kernel_.tasks_) {
-        ThreadGroup& other = *task->group_;
-        if (&other == group_.get() || other.zombie || other.pid->In(ns) == 0) continue;
-        left = true;
-        if (!other.exiting) kernel_.KillGroupLocked(other, SIGKILL);
-      }
-      std::vector<ThreadGroup*> children = group_->children;
-      for (ThreadGroup* child : children) {
-        if (child->zombie) kernel_.ReapLocked(*child);
-      }
-      if (!left) return;
+  // Another task of the group may still be there: then that one will be the last.
+  while (ns.init == group_.get() && group_->tasks.size() == 1) {
+    ns.ended = true;
+    bool left = false;
+    for (auto& [tid, task] : kernel_.tasks_) {
+      ThreadGroup& other = *task->group_;
+      if (&other == group_.get() || other.zombie || other.pid->In(ns) == 0) continue;
+      left = true;
+      if (!other.exiting) kernel_.KillGroupLocked(other, SIGKILL);
     }
+    std::vector<ThreadGroup*> children = group_->children;
+    for (ThreadGroup* child : children) {
+      if (child->zombie) kernel_.ReapLocked(*child);
+    }
+    if (!left) return;
+    kernel_.mu.Unlock();
     FallAsleep();
     fiber::Park();
     WakeUp();
+    kernel_.mu.Lock();
   }
 }
 
@@ -217,7 +217,7 @@ void Kernel::GroupExitedLocked(ThreadGroup& group) {
   PidNamespace& ns = group.pid->ns();
   if (ns.init == &group) ns.init = nullptr;
   for (PidNamespace* above = &ns; above != nullptr; above = above->parent()) {
-    // EndPidNamespace waits for that.
+    // EndPidNamespaceLocked waits for that.
     if (!above->ended || above->init == nullptr) continue;
     for (Task* task : above->init->tasks) task->InterruptLocked();
   }

@@ -329,6 +329,14 @@ TEST(PidNamespaceInit, ASenderOutsideHasNoNumber) {
   EXPECT_EQ(status, 0);
 }
 
+TEST(PidNamespaceInit, HasNoSiblings) {
+  EXPECT_EQ(RunInit([] {
+              EXPECT_ERRNO(Clone3(CLONE_PARENT, 0), EINVAL);
+              return 0;
+            }),
+            0);
+}
+
 TEST(PidNamespaceInit, ItsOwnFaultsKillIt) {
   long pid = Clone3(CLONE_NEWPID);
   if (pid == 0) {
@@ -558,7 +566,7 @@ TEST(PidNamespaceNumbers, CredentialsAreTheReaders) {
     int failures = 0;
     if (receive(inner.get()) != 0) failures |= 1;
     if (peer(inner.get()) != 0) failures |= 2;
-    if (send(inner.get(), "x", 1, 0) != 1) failures |= 4;
+    if (write(inner.get(), "x", 1) != 1) failures |= 4;
     int own[2];
     if (socketpair(AF_UNIX, SOCK_STREAM, 0, own) != 0 || peer(own[0]) != 1) failures |= 8;
     _exit(failures);

@@ -15,6 +15,12 @@ namespace redoubt::unixsock {
 using socket::Blocking;
 using socket::Caller;
 
+namespace {
+Identity (*current_identity)() = nullptr;
+}  // namespace
+
+void SetCurrentIdentity(Identity (*current)()) { current_identity = current; }
+
 UnixSocket::UnixSocket(vfs::Path path, int flags, RefPtr<Endpoint> endpoint, Identity owner)
     : Socket(std::move(path), AF_UNIX, endpoint->type(), 0, flags),
       endpoint_(std::move(endpoint)),
@@ -191,8 +197,9 @@ Result<size_t> UnixSocket::Read(IoSequence& dst, vfs::IoFlags) {
 
 Result<size_t> UnixSocket::Write(IoSequence& src, vfs::IoFlags) {
   Rights none;
-  return type() == SOCK_STREAM ? endpoint_->SendStream(src, none, owner_)
-                               : endpoint_->SendPacket(nullptr, src, none, owner_);
+  const Identity writer = current_identity != nullptr ? current_identity() : owner_;
+  return type() == SOCK_STREAM ? endpoint_->SendStream(src, none, writer)
+                               : endpoint_->SendPacket(nullptr, src, none, writer);
 }
 
 Result<uint64_t> UnixSocket::Ioctl(MemoryIo& io, uint32_t command, uint64_t arg) {

@@ -48,7 +48,7 @@ class UnixSocket final : public socket::Socket {
   Result<size_t> ReceiveOnce(socket::InMessage& message, int flags);
 
   const RefPtr<Endpoint> endpoint_;
-  const Identity owner_;  // whom messages of write(2) are from
+  const Identity owner_;  // who made it
   fiber::Mutex bind_mu_;
   const void* abstract_space_ GUARDED_BY(bind_mu_) = nullptr;  // with an abstract name
 };
