@@ -66,6 +66,11 @@ OrFailure<Container::Made> Container::Create(kernel::Kernel& kernel, const std::
   fds.resize(fds.size() - trees);
 
   RefPtr<Container> container(new Container(kernel, id));
+  if (!spec.seccomp_program.code.empty()) {
+    Result<RefPtr<SeccompFilter>> filter = SeccompFilter::Create(spec.seccomp_program.code, spec.seccomp_program.log);
+    if (!filter) return Fail(fmt::format("linux.seccomp: the filter is not valid: {}", filter.error().name()));
+    container->seccomp_ = std::move(*filter);
+  }
   specutils::Expected<RefPtr<vfs::MountNamespace>> mounts =
       MakeMounts(kernel, container->members_, spec, std::move(gofers));
   if (!mounts) return Fail(mounts.error());
@@ -96,6 +101,7 @@ OrFailure<RefPtr<Process>> Container::StartProcess(const specutils::Process& pro
   args->fds = imported->table;
   args->controlling_tty = imported->terminal;
   args->container = members_;
+  args->seccomp = seccomp_;
   // Held in any case until the terminal is its own: a program that reads at once must not find itself in the
   // background.
   args->held = held || imported->terminal;

@@ -13,6 +13,7 @@
 #include "pkg/fd/unique_fd.h"
 #include "pkg/refs/refs.h"
 #include "pkg/sentry/kernel/kernel.h"
+#include "pkg/sentry/seccomp/seccomp_filter.h"
 #include "pkg/sentry/vfs/vfs.h"
 #include "pkg/sync/mutex.h"
 #include "runsc/boot/failure.h"
@@ -69,8 +70,9 @@ class Container final : public RefCounted {
 
   kernel::Kernel& kernel_;
   const RefPtr<kernel::Container> members_;
-  RefPtr<vfs::MountNamespace> mounts_;  // we are one of its users until the end
-  RefPtr<Process> init_;                // set by Create
+  RefPtr<vfs::MountNamespace> mounts_;   // we are one of its users until the end
+  RefPtr<Process> init_;                 // set by Create
+  RefPtr<const SeccompFilter> seccomp_;  // of all that is started in it; set by Create
   sync::Mutex mu_{sync::Rank::kLeaf};
   bool started_ GUARDED_BY(mu_) = false;
   bool ended_ GUARDED_BY(mu_) = false;

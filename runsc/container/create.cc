@@ -21,6 +21,7 @@
 #include "runsc/container/tree.h"
 #include "runsc/sandbox/network.h"
 #include "runsc/specutils/network.h"
+#include "runsc/specutils/seccomp.h"
 
 namespace redoubt::container {
 namespace {
@@ -197,6 +198,12 @@ Outcome<pid_t> Make(const Settings& given, const CreateArgs& args, bool foregrou
   if (!config) return Fail(config.error());
   Expected<specutils::Spec> spec = specutils::ParseConfig(*config, args.bundle + "/config.json", args.bundle);
   if (!spec) return Fail(spec.error());
+  if (spec->seccomp) {
+    Expected<specutils::SeccompProgram> program =
+        specutils::CompileSeccomp(*spec->seccomp, args.bundle + "/config.json");
+    if (!program) return Fail(program.error());
+    spec->seccomp_program = std::move(*program);
+  }
   if (Expected<void> there = CheckPaths(*spec, args.bundle); !there) return Fail(there.error());
   ApplyFileFlags(settings, *spec);
   settings.options = WithinLimits(settings.options, spec->resources);

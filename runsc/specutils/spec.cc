@@ -120,6 +120,12 @@ class Fields final {
     }
     *out = static_cast<T>(n);
   }
+  template <typename T>
+  void Optional(const Json& o, const std::string& path, const char* key, std::optional<T>* out) {
+    auto it = o.find(key);
+    if (it == o.end() || it->is_null()) return;
+    Number(o, path, key, false, &out->emplace());
+  }
   // Of a number or an optional one: the number's type.
   template <typename T>
   struct Plain {
@@ -293,6 +299,38 @@ void ReadResources(Fields& f, const Json& r, const std::string& path, Resources*
   f.StringMap(r, path, "unified", &out->unified);
 }
 
+void ParseSeccomp(Fields& f, const Json& s, Seccomp* out) {
+  const std::string at = "linux.seccomp";
+  f.String(s, at, "defaultAction", true, &out->default_action);
+  f.Optional(s, at, "defaultErrnoRet", &out->default_error);
+  f.Strings(s, at, "architectures", false, &out->architectures);
+  f.Strings(s, at, "flags", false, &out->flags);
+  f.String(s, at, "listenerPath", false, &out->listener_path);
+  const Json* rules = f.Array(s, at, "syscalls", false);
+  for (size_t i = 0; rules != nullptr && i < rules->size() && f.ok(); i++) {
+    const std::string path = fmt::format("{}.syscalls[{}]", at, i);
+    const Json& r = (*rules)[i];
+    if (!r.is_object()) return f.Fail(path, "must be an object");
+    Seccomp::Rule rule;
+    f.Strings(r, path, "names", true, &rule.names);
+    f.String(r, path, "action", true, &rule.action);
+    f.Optional(r, path, "errnoRet", &rule.error);
+    const Json* conditions = f.Array(r, path, "args", false);
+    for (size_t j = 0; conditions != nullptr && j < conditions->size() && f.ok(); j++) {
+      const std::string where = fmt::format("{}.args[{}]", path, j);
+      const Json& c = (*conditions)[j];
+      if (!c.is_object()) return f.Fail(where, "must be an object");
+      Seccomp::Condition condition;
+      f.Number(c, where, "index", true, &condition.index);
+      f.Number(c, where, "value", true, &condition.value);
+      f.Number(c, where, "valueTwo", false, &condition.value_two);
+      f.String(c, where, "op", true, &condition.op);
+      rule.conditions.push_back(std::move(condition));
+    }
+    out->rules.push_back(std::move(rule));
+  }
+}
+
 void ParseLinux(Fields& f, const Json& json, Spec* spec) {
   const Json* l = f.Object(json, "", "linux", false);
   if (l == nullptr) return;
@@ -305,6 +343,7 @@ void ParseLinux(Fields& f, const Json& json, Spec* spec) {
   if (const Json* r = f.Object(*l, "linux", "resources", false)) {
     ReadResources(f, *r, "linux.resources", &spec->resources);
   }
+  if (const Json* s = f.Object(*l, "linux", "seccomp", false)) ParseSeccomp(f, *s, &spec->seccomp.emplace());
   const Json* namespaces = f.Array(*l, "linux", "namespaces", false);
   for (size_t i = 0; namespaces != nullptr && i < namespaces->size() && f.ok(); i++) {
     std::string path = fmt::format("linux.namespaces[{}]", i);

@@ -3,6 +3,8 @@
 #ifndef REDOUBT_RUNSC_SPECUTILS_SPEC_H_
 #define REDOUBT_RUNSC_SPECUTILS_SPEC_H_
 
+#include <linux/filter.h>
+
 #include <cstdint>
 #include <expected>
 #include <map>
@@ -79,6 +81,34 @@ struct Resources {
   bool empty() const;
 };
 
+// A filter of system calls, in the words of config-linux.md, "Seccomp". What the words mean is looked at when it is
+// compiled (seccomp.h).
+struct Seccomp {
+  struct Condition {
+    uint32_t index = 0;
+    uint64_t value = 0, value_two = 0;
+    std::string op;
+  };
+  struct Rule {
+    std::vector<std::string> names;
+    std::string action;
+    std::optional<uint16_t> error;
+    std::vector<Condition> conditions;
+  };
+  std::string default_action;
+  std::optional<uint16_t> default_error;
+  std::vector<std::string> architectures;
+  std::vector<std::string> flags;
+  std::string listener_path;
+  std::vector<Rule> rules;
+};
+
+// The same as the Sentry gets it; empty: none.
+struct SeccompProgram {
+  std::vector<sock_filter> code;
+  bool log = false;  // SECCOMP_FILTER_FLAG_LOG
+};
+
 struct Spec {
   std::string oci_version;
   Process process;
@@ -93,7 +123,9 @@ struct Spec {
   std::vector<std::string> masked_paths;     // inside: empty, whatever is there
   std::vector<std::string> read_only_paths;  // inside
   std::vector<std::pair<std::string, std::string>> sysctls;
+  SeccompProgram seccomp_program;  // made of `seccomp` by who creates the container
   // The CLI's business; the Sentry is not told.
+  std::optional<Seccomp> seccomp;
   Hooks hooks;
   std::map<std::string, std::string> annotations;
   std::vector<Namespace> namespaces;

@@ -126,6 +126,7 @@ Result<RefPtr<Task>> Task::Clone(const CloneArgs& args) {
     if (group_->exiting || (group_->execing != nullptr && group_->execing != this)) {
       dying = true;
     } else {
+      child->InheritSeccompLocked(*this);
       kernel_.AddTaskLocked(*child);
       if (!thread) {
         ThreadGroup* parent = (flags & CLONE_PARENT) != 0 ? group_->parent : group_.get();
