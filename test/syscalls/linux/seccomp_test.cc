@@ -213,7 +213,7 @@ TEST(SeccompFilter, SeesTheArguments) {
 TEST(SeccompFilter, SeesTheArchitecture) {
   EXPECT_EQ(Under(Show(kCall, offsetof(seccomp_data, arch), 0),
                   [] {
-                    EXPECT_ERRNO(MakeCall(), AUDIT_ARCH_X86_64 & 0xfff);
+                    EXPECT_ERRNO(MakeCall(), static_cast<int>(AUDIT_ARCH_X86_64 & 0xfff));
                     return 0;
                   }),
             0);
