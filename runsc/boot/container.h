@@ -32,7 +32,8 @@ class Container final : public RefCounted {
     RefPtr<Process> init;
   };
   // `fds`: stdin, stdout, stderr, `preserved` more for the process, then the gofers' sockets: the root's and one a bind
-  // mount, in order. Whoever gets the result calls AwaitEnd.
+  // mount, in order; last the file for the root's overlay, if that is to be on a disk. Whoever gets the result calls
+  // AwaitEnd.
   static OrFailure<Made> Create(kernel::Kernel& kernel, const std::string& id, const specutils::Spec& spec,
                                 std::vector<UniqueFd> fds, uint32_t preserved, bool start);
 

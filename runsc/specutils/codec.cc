@@ -105,6 +105,7 @@ std::string SerializeSpec(const Spec& s) {
                {"root_path", s.root_path},
                {"root_read_only", s.root_read_only},
                {"root_overlay", s.root_overlay},
+               {"root_overlay_on_disk", s.root_overlay_on_disk},
                {"root_exclusive", s.root_exclusive},
                {"limits", Json::array({Limit(s.resources.memory_limit), Limit(s.resources.cpu_quota),
                                        Limit(s.resources.cpu_period), Limit(s.resources.pids_limit)})},
@@ -126,6 +127,7 @@ Expected<Spec> ParseSpec(const std::string& bytes) {
     s.root_path = j.at("root_path").get<std::string>();
     s.root_read_only = j.at("root_read_only");
     s.root_overlay = j.at("root_overlay");
+    s.root_overlay_on_disk = j.at("root_overlay_on_disk");
     s.root_exclusive = j.at("root_exclusive");
     const Json& limits = j.at("limits");
     SetLimit(limits.at(0), s.resources.memory_limit);

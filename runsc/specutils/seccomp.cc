@@ -100,10 +100,10 @@ class Compiler final {
     if (!seccomp_.listener_path.empty()) return Fail("listenerPath", "listeners are not supported");
     Expected<uint32_t> by_default = ActionOf(seccomp_.default_action, seccomp_.default_error, "default");
     if (!by_default) return std::unexpected(by_default.error());
-    context_.reset(seccomp_init(*by_default));
-    if (!context_) return Fail("", "cannot be compiled");
     // What the host's kernel lacks the guest's has.
     (void)seccomp_api_set(6);
+    context_.reset(seccomp_init(*by_default));
+    if (!context_) return Fail("", "cannot be compiled");
     // Only numbers of x32, which the guest has not.
     (void)seccomp_attr_set(context_.get(), SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_ERRNO(ENOSYS));
     // A tree and not a list.
@@ -126,7 +126,8 @@ class Compiler final {
 
  private:
   std::unexpected<std::string> Fail(const std::string& field, const std::string& what) const {
-    return std::unexpected(fmt::format("{}: linux.seccomp{}{}: {}", file_name_, field.empty() ? "" : ".", field, what));
+    return std::unexpected(
+        OneLine(fmt::format("{}: linux.seccomp{}{}: {}", file_name_, field.empty() ? "" : ".", field, what)));
   }
 
   // The value, error number included. `path`: of the rule, or "default".
@@ -177,6 +178,8 @@ class Compiler final {
 
   Expected<void> Add(uint32_t action, int number, const std::vector<scmp_arg_cmp>& conditions, const std::string& name,
                      const std::string& path) {
+    // Each makes an instruction at least; before the library has spent its time on them.
+    if (++rules_ > BPF_MAXINSNS) return Fail(path, fmt::format("more than {} rules", BPF_MAXINSNS));
     const int r = seccomp_rule_add_array(context_.get(), action, number, static_cast<unsigned>(conditions.size()),
                                          conditions.data());
     // The same once more.
@@ -207,6 +210,7 @@ class Compiler final {
   const Seccomp& seccomp_;
   const std::string& file_name_;
   std::unique_ptr<void, Release> context_;
+  int rules_ = 0;
   int newest_ = 0;  // the largest number that the profile names
 };
 

@@ -116,7 +116,8 @@ struct Spec {
   bool root_read_only = false;
   // Writes below / are kept in memory, over a root that is not changed.
   bool root_overlay = false;
-  bool root_exclusive = false;  // as Mount::exclusive
+  bool root_overlay_on_disk = false;  // kept in a file without a name on the root's file system
+  bool root_exclusive = false;        // as Mount::exclusive
   std::string hostname;
   std::string domainname;
   std::vector<Mount> mounts;
@@ -161,6 +162,15 @@ struct SandboxOptions {
 template <typename T>
 using Expected = std::expected<T, std::string>;
 
+// A text that quotes what somebody else has written, for an error: control characters become '?', the end is cut off.
+std::string OneLine(std::string text);
+
+// Bounds of a text: bytes, and objects and arrays in one another.
+inline constexpr size_t kMaxText = size_t{16} << 20;
+inline constexpr int kMaxDepth = 32;
+
+// A file's text, of which no more is read than ParseConfig and its like need to refuse it.
+Expected<std::string> ReadText(const std::string& path);
 // The text of BUNDLE/config.json.
 Expected<std::string> ReadBundle(const std::string& bundle);
 Expected<Spec> ParseConfig(const std::string& text, const std::string& file_name, const std::string& bundle);

@@ -90,11 +90,16 @@ same "all:memory: outside" $'file link sub|one|single\nmore' "$(echo $(ls "$BUND
 FLAGS=--overlay2=root:memory
 same "root:memory: inside" $'in\nin\nin\nlink\nnew\nsub' "$(run)"
 same "root:memory: outside" $'file link sub|in|in' "$(echo $(ls "$BUNDLE/rootfs/full"))|$(cat "$SCRATCH/volume/file")|$(cat "$SCRATCH/single")"
+FLAGS=--overlay2=root:self
+before=$(find "$BUNDLE/rootfs" | sort)
+same "root:self: inside" $'in\nin\nin\nlink\nnew\nsub' "$(run)"
+same "root:self: outside" $'file link sub|in|in' "$(echo $(ls "$BUNDLE/rootfs/full"))|$(cat "$SCRATCH/volume/file")|$(cat "$SCRATCH/single")"
+same "root:self: nothing is left" "$before" "$(find "$BUNDLE/rootfs" | sort)"
 FLAGS=
 same "none: inside" $'in\nin\nin\nlink\nnew\nsub' "$(run)"
 same "none: outside" "link new sub" "$(echo $(ls "$BUNDLE/rootfs/full"))"
-FLAGS=--overlay2=root:self
-refused '--overlay2=root:self: the layer cannot be kept in a file of the host; there are: none, root:memory, all:memory'
+FLAGS=--overlay2=all:self
+refused '--overlay2=all:self: the layer cannot be kept there; there are: none, root:memory, root:self, all:memory'
 FLAGS=--overlay2=most
 refused '--overlay2=most: not known'
 FLAGS=
