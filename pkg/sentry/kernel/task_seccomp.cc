@@ -47,9 +47,12 @@ std::optional<Result<uint64_t>> Task::CheckSeccomp(uint64_t number, const Syscal
     case SECCOMP_RET_ALLOW:
     case SECCOMP_RET_LOG:
       return std::nullopt;
-    case SECCOMP_RET_ERRNO:
-      if (verdict.data == 0) return Result<uint64_t>(0);
-      return Err(std::min(verdict.data, kMaxErrno));
+    case SECCOMP_RET_ERRNO: {
+      const Errno error(std::min(verdict.data, kMaxErrno));
+      // Success, or a number that would be taken for a restart code, whose like no call returns.
+      if (error.value() == 0 || error.value() >= kErestartsys.value()) return Result<uint64_t>(error.AsReturnValue());
+      return Err(error);
+    }
     case SECCOMP_RET_TRACE:       // there is no tracer
     case SECCOMP_RET_USER_NOTIF:  // nor a listener
       return Err(ENOSYS);
