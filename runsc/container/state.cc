@@ -114,8 +114,9 @@ Expected<State> ParseState(const std::string& path) {
     }
     return s;
   } catch (const Json::exception& e) {
-    return std::unexpected(fmt::format(
-        "{}: is damaged ({}); `runsc delete --force` removes what is left of the container", path, e.what()));
+    return std::unexpected(
+        fmt::format("{}: is damaged ({}); `runsc delete --force` removes what is left of the container", path,
+                    specutils::OneLine(e.what())));
   }
 }
 

@@ -33,7 +33,7 @@ nothing_left() { # NAME ID
 # one_line NAME PATTERN: of $out.
 one_line() {
   [ "$(wc -l <<<"$out")" = 1 ] || fail "$1: not one line: $out"
-  grep -qE -- "$2" <<<"$out" || fail "$1: no /$2/: $out"
+  LC_ALL=C grep -aqE -- "$2" <<<"$out" || fail "$1: no /$2/: $out"
 }
 
 # --- --root on a full disk: with room for so many pages, and so many files
@@ -48,8 +48,10 @@ fill_but() { # PAGES
 }
 refused=0 made=0
 try_create() { # NAME
-  out=$(runsc create --bundle bundle --pid-file "$SCRATCH/pid" c 2>&1 </dev/null)
+  # Not to a pipe, which the container would keep open.
+  runsc create --bundle bundle --pid-file "$SCRATCH/pid" c >"$SCRATCH/out" 2>&1 </dev/null
   local code=$?
+  out=$(cat "$SCRATCH/out")
   if [ $code = 0 ]; then
     made=$((made + 1))
     out=$(runsc delete --force c 2>&1) || fail "$1: delete: $out"
@@ -75,7 +77,7 @@ done
 
 # --- the disk fills up later
 new_disk nr_inodes=1000
-out=$(runsc create --bundle bundle c 2>&1 </dev/null) || fail "create: $out"
+runsc create --bundle bundle c >"$SCRATCH/out" 2>&1 </dev/null || fail "create: $(cat "$SCRATCH/out")"
 fill_but 0
 out=$(runsc start c 2>&1) && fail "start where nothing can be written down"
 one_line "start" '^runsc: container "c": .*state.json: No space left on device$'
@@ -101,8 +103,9 @@ nothing_left "delete on a full disk" c
 umount "$DISK"
 mkdir "$SCRATCH/disk2" && mount -t tmpfs -o size=64k,nr_inodes=3 small "$SCRATCH/disk2"
 mkdir "$SCRATCH/disk2/d" && dd if=/dev/zero of="$SCRATCH/disk2/fill" bs=4096 2>/dev/null
-out=$(runsc create --bundle bundle --pid-file "$SCRATCH/disk2/pid" c 2>&1)
+runsc create --bundle bundle --pid-file "$SCRATCH/disk2/pid" c >"$SCRATCH/out" 2>&1
 same "--pid-file: code" 1 $?
+out=$(cat "$SCRATCH/out")
 one_line "--pid-file" '^runsc: container "c": --pid-file .*/pid: No space left on device$'
 nothing_left "--pid-file" c
 out=$(runsc --log "$SCRATCH/disk2/log" create --bundle nowhere c 2>&1)
@@ -135,8 +138,9 @@ umount "$SCRATCH/disk3"
 refused() { # NAME PATTERN ARGUMENTS...
   local name=$1 pattern=$2
   shift 2
-  out=$(runsc "$@" 2>&1 </dev/null)
+  runsc "$@" >"$SCRATCH/out" 2>&1 </dev/null
   local code=$?
+  out=$(cat "$SCRATCH/out")
   [ $code = 1 ] || [ $code = 125 ] || fail "$name: code $code"
   one_line "$name" "$pattern"
   nothing_left "$name" c
