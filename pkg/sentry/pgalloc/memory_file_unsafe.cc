@@ -267,8 +267,8 @@ Result<std::unique_ptr<MemoryFile>> Map(int fd, MemoryFileImpl::Medium medium, u
   for (uint64_t reserve = kMaxReserve; reserve >= kMinReserve; reserve /= 2) {
     void* base = mmap(nullptr, reserve, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
     if (base == MAP_FAILED) continue;
-    // What a core dump of the Sentry would otherwise hold.
-    madvise(base, reserve, MADV_DONTDUMP);
+    // What a core dump of the Sentry would otherwise hold; its filter has no such call for what is made later.
+    if (medium == MemoryFileImpl::Medium::kMemory) madvise(base, reserve, MADV_DONTDUMP);
     return std::make_unique<MemoryFileImpl>(fd, medium, static_cast<std::byte*>(base), reserve, limit);
   }
   close(fd);

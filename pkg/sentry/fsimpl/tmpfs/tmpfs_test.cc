@@ -68,6 +68,7 @@ TEST(TmpfsDisk, ContentsAreNotInMemoryUntilTheyAreMapped) {
     EXPECT_EQ(World::PWrite(*f, 5 * kPageSize + 2, "abc"), 3);
     EXPECT_EQ(w.memory->At(page.start)[3], std::byte{'b'});
     w.memory->DecRef(page);
+    options = {};
     f.reset();
     ASSERT_EQ(w.Unlink("/f"), 0);
     EXPECT_EQ(w.memory->usage(), 0u);
