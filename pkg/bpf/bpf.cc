@@ -220,7 +220,7 @@ bool Program::Execute(const uint32_t* record, size_t words, uint32_t* result) co
   uint32_t a = 0, x = 0;
   std::array<uint32_t, BPF_MEMWORDS> memory;  // nothing is read that was not written
   for (const Instruction* in = code_.data();; in++) {
-    bool condition;
+    bool condition = false;
     switch (in->op) {
       case Op::kLoadWord:
         if (kPrefix && in->k >= words) return false;

@@ -11,6 +11,7 @@
 #include <cerrno>
 #include <cstring>
 #include <memory>
+#include <set>
 #include <string_view>
 #include <utility>
 
@@ -178,8 +179,9 @@ class Compiler final {
 
   Expected<void> Add(uint32_t action, int number, const std::vector<scmp_arg_cmp>& conditions, const std::string& name,
                      const std::string& path) {
-    // Each makes an instruction at least; before the library has spent its time on them.
-    if (++rules_ > BPF_MAXINSNS) return Fail(path, fmt::format("more than {} rules", BPF_MAXINSNS));
+    // The library copies all that there are for each that is added.
+    if (conditions.empty() && !whole_.emplace(number, action).second) return {};
+    if (++rules_ > kMaxRules) return Fail(path, fmt::format("more than {} rules", kMaxRules));
     const int r = seccomp_rule_add_array(context_.get(), action, number, static_cast<unsigned>(conditions.size()),
                                          conditions.data());
     // The same once more.
@@ -210,8 +212,10 @@ class Compiler final {
   const Seccomp& seccomp_;
   const std::string& file_name_;
   std::unique_ptr<void, Release> context_;
+  static constexpr int kMaxRules = 2000;  // of a call, or of a condition for it; engines have some 400
   int rules_ = 0;
-  int newest_ = 0;  // the largest number that the profile names
+  std::set<std::pair<int, uint32_t>> whole_;  // rules without conditions: number and action
+  int newest_ = 0;                            // the largest number that the profile names
 };
 
 }  // namespace

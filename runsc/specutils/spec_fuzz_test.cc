@@ -7,6 +7,7 @@
 
 #include <chrono>
 #include <cstdlib>
+#include <ctime>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <random>
@@ -244,9 +245,9 @@ TEST(SpecFuzz, AnswersAreSpecificationsOrLines) {
   uint64_t taken = 0, refused = 0;
   for (; seconds > 0 ? std::chrono::steady_clock::now() < end : seed < enough; seed++) {
     SCOPED_TRACE(seed);
-    const auto start = std::chrono::steady_clock::now();
+    const std::clock_t start = std::clock();
     (Check(Mutator(seed, corpus).Make()) ? taken : refused)++;
-    EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(5));
+    EXPECT_LT((std::clock() - start) / CLOCKS_PER_SEC, 10);  // of processor time
     if (HasFailure()) return;
   }
   EXPECT_GT(taken, (taken + refused) / 20);
@@ -262,7 +263,7 @@ TEST(SpecFuzz, LargeTextsAreAnsweredSoon) {
   for (int i = 0; i < 200'000; i++) keys += (i > 0 ? ",\"" : "\"") + std::to_string(i) + "\":\"\"";
   std::string names;
   for (int i = 0; i < 200'000; i++) names += ",\"read\"";
-  const auto start = std::chrono::steady_clock::now();
+  const std::clock_t start = std::clock();
   EXPECT_TRUE(Check(config("\"annotations\": {" + keys + "}")));
   EXPECT_FALSE(Check(std::string(kMaxText + 1, ' ')));
   EXPECT_FALSE(Check(std::string(kMaxText, '[')));
@@ -271,7 +272,7 @@ TEST(SpecFuzz, LargeTextsAreAnsweredSoon) {
   EXPECT_TRUE(
       Check(config(R"("linux": {"seccomp": {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["write")" +
                    names + R"(], "action": "SCMP_ACT_LOG"}]}})")));
-  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(30));
+  EXPECT_LT((std::clock() - start) / CLOCKS_PER_SEC, 20);
 }
 
 }  // namespace
