@@ -34,9 +34,11 @@ Result<RefPtr<vfs::Filesystem>> ConnectGofer(kernel::Kernel& kernel, int socket,
                          exclusive ? goferfs::Access::kExclusive : goferfs::Access::kShared);
 }
 
-// A directory tree whose changes are kept in memory.
-Result<RefPtr<vfs::Filesystem>> InMemory(kernel::Kernel& kernel, RefPtr<vfs::Filesystem> lower) {
-  return overlay::Create(tmpfs::Create(kernel.memory_file(), {.root_mode = 0755}), std::move(lower));
+// A directory tree whose changes are kept in memory, or their contents in the file.
+Result<RefPtr<vfs::Filesystem>> Overlaid(kernel::Kernel& kernel, RefPtr<vfs::Filesystem> lower, UniqueFd file = {}) {
+  std::unique_ptr<pgalloc::MemoryFile> disk;
+  if (file) disk = TRY(pgalloc::MemoryFile::CreateOnFile(file.release()));
+  return overlay::Create(tmpfs::Create(kernel.memory_file(), {.root_mode = 0755}, std::move(disk)), std::move(lower));
 }
 
 // As runc does: a mount point that is not there is made, with its parents.
@@ -113,12 +115,12 @@ cgroup::Usage UsageOf(kernel::Kernel& kernel, const RefPtr<kernel::Container>& c
 }
 
 specutils::Expected<RefPtr<vfs::Filesystem>> RootFilesystem(kernel::Kernel& kernel, const specutils::Spec& spec,
-                                                            int gofer) {
+                                                            int gofer, UniqueFd disk) {
   Result<RefPtr<vfs::Filesystem>> fs = ConnectGofer(kernel, gofer, spec.root_exclusive);
   if (!fs) return std::unexpected(fmt::format("cannot mount the root file system: {}", Why(fs.error())));
   if (!spec.root_overlay && !spec.root_read_only) return *std::move(fs);
   // Also for a read-only root: mount points that are missing are made in memory, not on the host.
-  fs = InMemory(kernel, *std::move(fs));
+  fs = Overlaid(kernel, *std::move(fs), std::move(disk));
   if (!fs) return std::unexpected(fmt::format("cannot mount the root's overlay: {}", Why(fs.error())));
   return *std::move(fs);
 }
@@ -166,7 +168,7 @@ class Builder final {
     Result<RefPtr<vfs::Filesystem>> fs = ConnectGofer(kernel_, gofer, m.exclusive);
     if (!fs) return std::unexpected(Why(fs.error()));
     if (!m.overlay) return Mount(m, options, std::move(fs));
-    if ((*fs)->root()->IsDirectory()) return Mount(m, options, InMemory(kernel_, *std::move(fs)));
+    if ((*fs)->root()->IsDirectory()) return Mount(m, options, Overlaid(kernel_, *std::move(fs)));
     if (Result<> r = BindCopy(m, options, **fs); !r) {
       return std::unexpected(fmt::format("--overlay2: copying the file to memory: {}", Why(r.error())));
     }
@@ -264,8 +266,10 @@ void RegisterFilesystems(kernel::Kernel& kernel, inetsock::Network& network) {
 
 specutils::Expected<RefPtr<vfs::MountNamespace>> MakeMounts(kernel::Kernel& kernel,
                                                             const RefPtr<kernel::Container>& container,
-                                                            const specutils::Spec& spec, std::vector<UniqueFd> gofers) {
-  specutils::Expected<RefPtr<vfs::Filesystem>> root = RootFilesystem(kernel, spec, gofers.at(0).release());
+                                                            const specutils::Spec& spec, std::vector<UniqueFd> gofers,
+                                                            UniqueFd disk) {
+  specutils::Expected<RefPtr<vfs::Filesystem>> root =
+      RootFilesystem(kernel, spec, gofers.at(0).release(), std::move(disk));
   if (!root) return std::unexpected(root.error());
   RefPtr<vfs::MountNamespace> ns = vfs::MountNamespace::Create(*root, 0, "root");
   ns->AddUser();

@@ -24,6 +24,7 @@
 #include "pkg/sentry/kernel/task.h"
 #include "pkg/sentry/kernel/thread_group.h"
 #include "pkg/sentry/pgalloc/memory_file.h"
+#include "pkg/sentry/seccomp/seccomp_filter.h"
 #include "pkg/sentry/vfs/vfs.h"
 #include "pkg/sync/mutex.h"
 
@@ -71,6 +72,8 @@ class Kernel final {
     int oom_score_adj = 0;
     RefPtr<Container> container;  // none: one of its own
     bool held = false;            // it runs no instruction before Release
+    bool no_new_privs = false;
+    RefPtr<const SeccompFilter> seccomp;  // in force from its first instruction on
   };
   // Makes a process and starts it: the container's init if it is the first there. Errors are exec's (ENOENT, EACCES,
   // ENOEXEC...). ESRCH: the container has ended. From a fiber.

@@ -135,6 +135,7 @@ Result<int> Task::Clone(const CloneArgs& args) {
     } else if (ns->ended) {
       failed = Err(ENOMEM);  // pid_namespaces(7)
     } else {
+      child->InheritSeccompLocked(*this);
       kernel_.AddTaskLocked(*child);
       if (!thread) {
         ThreadGroup* parent = (flags & CLONE_PARENT) != 0 ? group_->parent : group_.get();

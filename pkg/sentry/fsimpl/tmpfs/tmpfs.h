@@ -3,6 +3,7 @@
 #define REDOUBT_PKG_SENTRY_FSIMPL_TMPFS_TMPFS_H_
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <string_view>
 
@@ -28,8 +29,10 @@ struct Options {
 // effect.
 Result<Options> ParseOptions(std::string_view data, uint64_t memory);
 
-// `memory_file` is borrowed and must outlive the file system.
-RefPtr<vfs::Filesystem> Create(pgalloc::MemoryFile& memory_file, const Options& options);
+// `memory_file` is borrowed and must outlive the file system. With a `disk` (MemoryFile::CreateOnFile), pages of
+// regular files are there, until they are mapped: then they move to the memory, and stay.
+RefPtr<vfs::Filesystem> Create(pgalloc::MemoryFile& memory_file, const Options& options,
+                               std::unique_ptr<pgalloc::MemoryFile> disk = nullptr);
 
 // memfd_create(2): a description of a regular file without a name, shown as "/memfd:NAME (deleted)".
 inline constexpr int kSealExec = 0x20;  // F_SEAL_EXEC, newer than the C library's headers

@@ -33,6 +33,92 @@ class Space final : public memmap::MappingSpace {
   std::vector<std::pair<AddrRange, bool>> told;
 };
 
+// Contents of files are in a file of /tmp.
+struct DiskWorld {
+  DiskWorld() {
+    const int fd = open("/tmp", O_TMPFILE | O_RDWR, 0600);
+    EXPECT_GE(fd, 0);
+    auto file = *pgalloc::MemoryFile::CreateOnFile(fd);
+    disk = file.get();
+    world = std::make_unique<World>(nullptr);
+    world->UseRoot(Create(*world->memory, {}, std::move(file)));
+  }
+  pgalloc::MemoryFile* disk;
+  std::unique_ptr<World> world;
+};
+
+TEST(TmpfsDisk, ContentsAreNotInMemoryUntilTheyAreMapped) {
+  InFiber([] {
+    DiskWorld d;
+    World& w = *d.world;
+    const std::string data(1 << 20, 'x');
+    ASSERT_EQ(w.WriteFile("/f", data), 0);
+    EXPECT_EQ(w.memory->usage(), 0u);
+    EXPECT_EQ(d.disk->usage(), data.size());
+    auto f = *w.Open("/f", O_RDWR);
+    EXPECT_EQ(World::PRead(*f, 0, data.size()), data);
+    mm::MMapOptions options{.shared = true};
+    ASSERT_TRUE(f->ConfigureMMap(options));
+    memmap::FileRange page = *options.mappable->Translate(5 * kPageSize, kPageSize, kReadWrite);
+    EXPECT_EQ(w.memory->usage(), kPageSize);
+    EXPECT_EQ(d.disk->usage(), data.size() - kPageSize);
+    EXPECT_EQ(w.memory->At(page.start)[3], std::byte{'x'});
+    w.memory->At(page.start)[3] = std::byte{'!'};
+    EXPECT_EQ(World::PRead(*f, 5 * kPageSize + 2, 3), "x!x");
+    EXPECT_EQ(World::PWrite(*f, 5 * kPageSize + 2, "abc"), 3);
+    EXPECT_EQ(w.memory->At(page.start)[3], std::byte{'b'});
+    w.memory->DecRef(page);
+    options = {};
+    f.reset();
+    ASSERT_EQ(w.Unlink("/f"), 0);
+    EXPECT_EQ(w.memory->usage(), 0u);
+    EXPECT_EQ(d.disk->usage(), 0u);
+  });
+}
+
+// Memory that somebody maps the file from while a write copies from it.
+class MappingIo final : public MemoryIo {
+ public:
+  MappingIo(std::span<std::byte> data, std::function<void()> while_copying)
+      : data_(data), while_copying_(std::move(while_copying)) {}
+  Result<size_t> CopyIn(Addr addr, std::span<std::byte> dst) override {
+    while_copying_();
+    return data_.CopyIn(addr, dst);
+  }
+  Result<size_t> CopyOut(Addr, std::span<const std::byte>) override { return Err(EFAULT); }
+  Result<size_t> ZeroOut(Addr, uint64_t) override { return Err(EFAULT); }
+  Result<uint32_t> LoadU32(Addr) override { return Err(EFAULT); }
+  Result<uint32_t> SwapU32(Addr, uint32_t) override { return Err(EFAULT); }
+  Result<uint32_t> CompareAndSwapU32(Addr, uint32_t, uint32_t) override { return Err(EFAULT); }
+
+ private:
+  BufferIo data_;
+  std::function<void()> while_copying_;
+};
+
+TEST(TmpfsDisk, WhatIsWrittenWhilePagesMoveFollowsThem) {
+  InFiber([] {
+    DiskWorld d;
+    World& w = *d.world;
+    ASSERT_EQ(w.WriteFile("/f", std::string(8 * kPageSize, 'o')), 0);
+    auto f = *w.Open("/f", O_RDWR);
+    mm::MMapOptions options{.shared = true};
+    ASSERT_TRUE(f->ConfigureMMap(options));
+    std::string data(5 * kPageSize, 'n');
+    std::vector<memmap::FileRange> mapped;
+    MappingIo io(std::as_writable_bytes(std::span(data)), [&] {
+      for (uint64_t page : {1, 3}) mapped.push_back(*options.mappable->Translate(page * kPageSize, kPageSize, kRead));
+    });
+    IoSequence src(io, 0, data.size());
+    ASSERT_EQ(*f->PWrite(src, kPageSize + 10, {}), data.size());
+    EXPECT_EQ(World::PRead(*f, 0, 8 * kPageSize),
+              std::string(kPageSize + 10, 'o') + data + std::string(2 * kPageSize - 10, 'o'));
+    EXPECT_EQ(w.memory->At(mapped[0].start)[9], std::byte{'o'});
+    EXPECT_EQ(w.memory->At(mapped[0].start)[10], std::byte{'n'});
+    for (memmap::FileRange r : mapped) w.memory->DecRef(r);
+  });
+}
+
 TEST(Tmpfs, SparseFilesReadAsZeros) {
   InWorld([](World& w) {
     auto f = *w.Open("/f", O_CREAT | O_RDWR);
@@ -270,9 +356,9 @@ TEST(Tmpfs, MountData) {
   }
 }
 
-// One file against a byte string, by random reads, writes, truncations and holes.
-TEST(TmpfsFuzz, AFileIsAByteString) {
-  InWorld([](World& w) {
+// One file against a byte string, by random reads, writes, truncations, holes, and bytes seen and written by a mapping.
+void ByteStringFuzz(World& w) {
+  {
     for (uint32_t seed = 1; seed <= 40; seed++) {
       auto f = *w.Open("/f", O_CREAT | O_RDWR | O_TRUNC);
       std::string model;
@@ -287,7 +373,22 @@ TEST(TmpfsFuzz, AFileIsAByteString) {
       };
       for (int step = 0; step < 150; step++) {
         const uint32_t at = next(60000), length = next(20000);
-        switch (next(6)) {
+        switch (next(7)) {
+          case 6: {
+            if (at >= model.size()) break;
+            mm::MMapOptions options{.shared = true};
+            ASSERT_TRUE(f->ConfigureMMap(options));
+            const uint64_t start = PageRoundDown(at);
+            memmap::FileRange pages = *options.mappable->Translate(start, (1 + next(6)) * kPageSize, kReadWrite);
+            std::byte* bytes = w.memory->At(pages.start);
+            for (uint64_t i = 0; i < pages.length() && start + i < model.size(); i++) {
+              ASSERT_EQ(static_cast<char>(bytes[i]), model[start + i]) << start + i;
+            }
+            bytes[at - start] = std::byte{'!'};
+            model[at] = '!';
+            w.memory->DecRef(pages);
+            break;
+          }
           case 0:
           case 1: {
             std::string data(length, static_cast<char>('a' + next(26)));
@@ -319,6 +420,14 @@ TEST(TmpfsFuzz, AFileIsAByteString) {
     }
     ASSERT_EQ(w.Unlink("/f"), 0);
     EXPECT_EQ(w.memory->usage(), 0u);
+  }
+}
+TEST(TmpfsFuzz, AFileIsAByteString) { InWorld(ByteStringFuzz); }
+TEST(TmpfsFuzz, AFileOnADiskIsAByteString) {
+  InFiber([] {
+    DiskWorld d;
+    ByteStringFuzz(*d.world);
+    EXPECT_EQ(d.disk->usage(), 0u);
   });
 }
 
