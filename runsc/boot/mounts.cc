@@ -34,7 +34,9 @@ Result<RefPtr<vfs::Filesystem>> ConnectGofer(kernel::Kernel& kernel, int socket,
 
 // A directory tree whose changes are kept in memory.
 Result<RefPtr<vfs::Filesystem>> InMemory(kernel::Kernel& kernel, RefPtr<vfs::Filesystem> lower) {
-  return overlay::Create(tmpfs::Create(kernel.memory_file(), {.root_mode = 0755}), std::move(lower));
+  return overlay::Create(tmpfs::Create(kernel.memory_file(),
+                                       {.inode_limit = tmpfs::DefaultInodes(kernel.memory_size()), .root_mode = 0755}),
+                         std::move(lower));
 }
 
 // As runc does: a mount point that is not there is made, with its parents.
@@ -232,7 +234,8 @@ void RegisterFilesystems(kernel::Kernel& kernel, inetsock::Network& network) {
   });
   // A message-queue file system has only what mq_open makes, and that call is not there.
   RegisterFilesystem("mqueue", [k](std::string_view, std::string_view) -> Result<RefPtr<vfs::Filesystem>> {
-    return tmpfs::Create(k->memory_file(), {.type_name = "mqueue"});
+    return tmpfs::Create(k->memory_file(),
+                         {.type_name = "mqueue", .inode_limit = tmpfs::DefaultInodes(k->memory_size())});
   });
   auto* view = new kernel::ProcView(
       kernel, [] { return syscalls::RegisteredFilesystems(); },

@@ -1,18 +1,14 @@
 // The Sentry under hostile system calls, in this process and without a platform, so that the sanitizers see it: a guest
-// of several threads, each of whose traps is the next call of a seeded grammar.
-//
-//   FUZZ_SECONDS, FUZZ_SEED: how long, and from where on
+// of several threads, each of whose traps is the next call of a seeded grammar. rounds.h says for how long.
 #include <elf.h>
 #include <gtest/gtest.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
-#include <time.h>
 
 #include <atomic>
 #include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <map>
 #include <memory>
@@ -30,6 +26,7 @@
 #include "pkg/sentry/vfs/vfs.h"
 #include "pkg/sync/mutex.h"
 #include "test/fuzz/grammar.h"
+#include "test/fuzz/rounds.h"
 
 namespace redoubt {
 namespace {
@@ -275,21 +272,13 @@ uint64_t RunSeed(uint64_t seed) {
 }
 
 TEST(DispatchFuzz, TheSentryStands) {
-  const char* seconds = getenv("FUZZ_SECONDS");
-  const char* first = getenv("FUZZ_SEED");
   vfs::SetSpecialNodeHooks({.open_fifo = pipe::OpenFifo, .current_credentials = [] {
                               Task* task = Task::Current();
                               return task != nullptr ? &task->creds() : nullptr;
                             }});
   socket::RegisterFamily(AF_UNIX, unixsock::UnixFamily());
-  const time_t end = time(nullptr) + (seconds != nullptr ? std::atoi(seconds) : 10);
-  uint64_t seed = first != nullptr ? std::strtoull(first, nullptr, 10) : 1;
   uint64_t calls = 0;
-  do {
-    std::printf("seed %llu\n", static_cast<unsigned long long>(seed));
-    std::fflush(stdout);
-    calls += RunSeed(seed++);
-  } while (time(nullptr) < end);
+  fuzz::Rounds(8, [&](uint64_t seed) { calls += RunSeed(seed); });
   std::printf("%llu calls\n", static_cast<unsigned long long>(calls));
   // It was the guest that ended, not its first call.
   EXPECT_GT(calls, 1000u);

@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "pkg/log/log.h"
+#include "pkg/sentry/limits/system.h"
 #include "pkg/sentry/mm/memory_manager.h"
 #include "pkg/sentry/mm/pages.h"
 #include "pkg/sentry/mm/shared_anonymous.h"
@@ -13,8 +14,9 @@ using internal::VmaMap;
 
 namespace {
 
-// vm.max_map_count.
-constexpr size_t kMaxVmas = 65530;
+// proc(5), max_map_count.
+size_t MaxVmas() { return static_cast<size_t>(limits::System::Get().max_map_count.load(std::memory_order_relaxed)); }
+
 // Kept free below a stack so that it can grow (Linux's stack_guard_gap).
 constexpr uint64_t kStackGuard = 256 * kPageSize;
 // Where MAP_32BIT puts things: mmap(2).
@@ -158,7 +160,7 @@ Result<Addr> MemoryManager::MMapLocked(MMapOptions& options) {
   if (options.offset + length < options.offset) return Err(EOVERFLOW);
   if (!options.max_access.Allows(options.access)) return Err(EACCES);
   // Two more than needed: what the new one splits.
-  if (VisibleVmas() + 2 > kMaxVmas) return Err(ENOMEM);
+  if (VisibleVmas() + 2 > MaxVmas()) return Err(ENOMEM);
 
   Addr addr = TRY(ChooseAddress(options, length));
   AddrRange range{addr, addr + length};
@@ -204,7 +206,7 @@ Result<> MemoryManager::UnmapLocked(AddrRange range) {
 Result<> MemoryManager::UnmapVisible(AddrRange range) {
   auto first = vmas_.FirstEndingAfter(range.start);
   if (first == vmas_.end() || VmaMap::Start(first) >= range.end) return {};
-  if (VisibleVmas() + 1 > kMaxVmas && VmaMap::Start(first) < range.start && VmaMap::End(first) > range.end)
+  if (VisibleVmas() + 1 > MaxVmas() && VmaMap::Start(first) < range.start && VmaMap::End(first) > range.end)
     return Err(ENOMEM);
   DropPages(range);
   uint64_t data = 0;

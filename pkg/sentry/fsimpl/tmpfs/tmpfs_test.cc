@@ -10,6 +10,7 @@
 
 #include "pkg/sentry/fsimpl/testing/world.h"
 #include "pkg/sentry/memmap/mmap_options.h"
+#include "test/fuzz/rounds.h"
 
 namespace redoubt::tmpfs {
 namespace {
@@ -273,10 +274,10 @@ TEST(Tmpfs, MountData) {
 // One file against a byte string, by random reads, writes, truncations and holes.
 TEST(TmpfsFuzz, AFileIsAByteString) {
   InWorld([](World& w) {
-    for (uint32_t seed = 1; seed <= 40; seed++) {
+    fuzz::Rounds(40, [&w](uint64_t seed) {
       auto f = *w.Open("/f", O_CREAT | O_RDWR | O_TRUNC);
       std::string model;
-      uint32_t x = seed * 2654435761u;
+      uint32_t x = static_cast<uint32_t>(seed) * 2654435761u;
       auto next = [&x](uint32_t n) {
         x ^= x << 13, x ^= x >> 17, x ^= x << 5;
         return x % n;
@@ -316,7 +317,7 @@ TEST(TmpfsFuzz, AFileIsAByteString) {
         ASSERT_EQ(f->GetAttributes()->size, model.size());
       }
       ASSERT_EQ(World::PRead(*f, 0, 100000), model);
-    }
+    });
     ASSERT_EQ(w.Unlink("/f"), 0);
     EXPECT_EQ(w.memory->usage(), 0u);
   });
@@ -421,10 +422,10 @@ struct ModelTree {
 };
 
 TEST(TmpfsFuzz, TheTreeIsAMap) {
-  for (uint32_t seed = 1; seed <= 60; seed++) {
+  fuzz::Rounds(60, [](uint64_t seed) {
     InWorld([seed](World& w) {
       ModelTree model;
-      uint32_t x = seed * 2654435761u;
+      uint32_t x = static_cast<uint32_t>(seed) * 2654435761u;
       auto next = [&x](uint32_t n) {
         x ^= x << 13, x ^= x >> 17, x ^= x << 5;
         return x % n;
@@ -492,7 +493,7 @@ TEST(TmpfsFuzz, TheTreeIsAMap) {
         }
       }
     });
-  }
+  });
 }
 
 // One worker's random operations on a few names.
@@ -549,7 +550,7 @@ void MakeStart(World& w) {
 
 // Many fibers at work on the same names: nothing is lost, nothing hangs, and the tree is sound afterwards.
 TEST(TmpfsFuzz, ConcurrentOperations) {
-  for (uint64_t seed = 0; seed < 60; seed++) {
+  fuzz::Rounds(60, [](uint64_t seed) {
     auto executor = fiber::MakeDeterministicExecutor(seed);
     std::unique_ptr<World> w;
     executor->Spawn([&] {
@@ -565,7 +566,7 @@ TEST(TmpfsFuzz, ConcurrentOperations) {
       CheckTree(*w, seed);
       w.reset();
     });
-  }
+  });
 }
 
 // The same on several threads at once.
