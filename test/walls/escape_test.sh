@@ -155,10 +155,11 @@ same "special files" null "$(run)"
 kill $listener
 wait $listener 2>/dev/null
 same "the host hears nothing" ready "$(cat "$SCRATCH/heard")"
-cp "$R/bin/busybox" "$R/bin/suid"
-chown 0:0 "$R/bin/suid"
-chmod 4755 "$R/bin/suid"
-EDIT='c["process"]["user"] = {"uid": 1000, "gid": 1000}; c["process"]["noNewPrivileges"] = True' config suid id -u
+mkdir "$R/suid"
+cp "$R/bin/busybox" "$R/suid/id"
+chown 0:0 "$R/suid/id"
+chmod 4755 "$R/suid/id"
+EDIT='c["process"]["user"] = {"uid": 1000, "gid": 1000}; c["process"]["noNewPrivileges"] = True' config /suid/id -u
 same "set-user-ID with no_new_privs" 1000 "$(run)"
 
 # --- files that runsc itself writes and connects to

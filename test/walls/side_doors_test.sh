@@ -14,8 +14,11 @@ gcc -O1 -o "$R/bin/side_doors" -pie -fPIE "$(dirname "$0")/side_doors.c" || exit
 for library in $(ldd "$R/bin/side_doors" | grep -o '/[^ ]*'); do mkdir -p "$R/$(dirname "$library")"; cp -L "$library" "$R/$library"; done
 cat >"$R/look.sh" <<'S'
 # Every file, with its name; those that wait are left after a moment, large ones are cut.
-find /proc /sys \( -type f -o -type l \) 2>/dev/null | while read -r f; do
-  case $f in /proc/*/task/* | /proc/[0-9]*/mem | /proc/[0-9]*/pagemap | /proc/kcore) continue ;; esac
+for top in /proc/* /sys/*; do
+  # Of processes the first; the others are of this script.
+  case $top in /proc/1 | /proc/[a-z]* | /sys/*) find "$top/" \( -type f -o -type l \) 2>/dev/null ;; esac
+done | while read -r f; do
+  case $f in */task/* | */mem | */pagemap | */kcore) continue ;; esac
   echo "== $f"
   if [ -L "$f" ]; then busybox readlink "$f"; else timeout 1 head -c 100000 "$f"; fi
 done
