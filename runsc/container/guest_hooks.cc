@@ -28,7 +28,7 @@ Expected<void> RunOne(const Settings& settings, const State& state, const specut
                       const specutils::Hook& hook) {
   specutils::Process process = spec.process;
   process.terminal = false;
-  process.cwd = "/";
+  process.cwd.assign(1, '/');  // GCC 12 takes the assignment of a literal for one that overlaps (its bug 105329)
   process.env = hook.env;
   process.args = {hook.path};
   if (hook.args.size() > 1) process.args.insert(process.args.end(), hook.args.begin() + 1, hook.args.end());

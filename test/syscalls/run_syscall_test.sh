@@ -13,7 +13,7 @@ if [[ $platform == native ]]; then
   timeout -k 5 55 "$binary" >"$tmp/out" 2>&1 </dev/null
 else
   # The binary's own directory may be one that the sandbox does not show or that nobody may enter.
-  timeout -k 5 55 "$runsc" --root="$tmp/root" --platform="$platform" do "$binary" >"$tmp/out" 2>&1 </dev/null
+  timeout -k 5 55 "$runsc" --root="$tmp/root" --platform="$platform" --debug-log="$tmp/log" do "$binary" >"$tmp/out" 2>&1 </dev/null
 fi
 status=$?
 
@@ -54,3 +54,7 @@ awk -v platform="$platform" -v family="$family" -v status="$status" '
     exit bad > 0
   }
 ' "$expectations" "$tmp/out"
+result=$?
+# What the sandbox has to say of it.
+[ $result -eq 0 ] || ! [ -d "$tmp/log" ] || grep -ahE '^[WE]' "$tmp/log"/* | tail -n 20
+exit $result

@@ -26,6 +26,8 @@ namespace redoubt::platform::systrap {
 namespace {
 
 constexpr int kTemplateArea = 0;
+// Among what epoll tells of: not the number of any process.
+constexpr uint64_t kWakeEvent = 0;
 // How often a stub's thread looks for its answer (some 10 ns each) before it sleeps; a wake-up costs tens of
 // microseconds.
 constexpr uint32_t kGuestSpins = 2000;
@@ -35,7 +37,14 @@ constexpr int64_t kSpinTime = 50'000;
 constexpr int64_t kShortSpinTime = 3'000;
 
 void Reap(pid_t pid) {
-  while (waitpid(pid, nullptr, __WALL) < 0 && errno == EINTR) {
+  int status = 0;
+  while (waitpid(pid, &status, __WALL) < 0) {
+    if (errno != EINTR) return;
+  }
+  // Not by the Sentry: a guest that broke its stub, the host, or a mistake of ours.
+  if (WIFEXITED(status)) LOG_WARNING("systrap: process {} gave up: {}", pid, WEXITSTATUS(status));
+  if (WIFSIGNALED(status) && WTERMSIG(status) != SIGKILL) {
+    LOG_WARNING("systrap: process {} was killed by signal {}", pid, WTERMSIG(status));
   }
 }
 
@@ -73,7 +82,7 @@ Result<std::shared_ptr<Host>> Host::Create(int memory_fd, int spares) {
   if (host->wake_event_ < 0) return ErrFromHost();
   host->epoll_fd_ = epoll_create1(EPOLL_CLOEXEC);
   if (host->epoll_fd_ < 0) return ErrFromHost();
-  epoll_event event{.events = EPOLLIN, .data = {.ptr = nullptr}};
+  epoll_event event{.events = EPOLLIN, .data = {.u64 = kWakeEvent}};
   if (epoll_ctl(host->epoll_fd_, EPOLL_CTL_ADD, host->wake_event_, &event) < 0) return ErrFromHost();
   host->reaper_ = std::thread([h = host.get()] { h->ReaperMain(); });
   host->started_.acquire();
@@ -366,9 +375,10 @@ void Host::ForgetSlots(StubProcess& process) {
 
 void Host::Watch(StubProcess& process, int ack) {
   sync::MutexLock lock(watched_mu_);
-  watched_.push_back(&process);
-  // Only for its end, which is always reported.
-  epoll_event event{.events = EPOLLET, .data = {.ptr = &process}};
+  watched_.push_back({.number = ++last_watched_, .process = &process});
+  // Only for its end, which is always reported. By a number that does not come again: an event may be in a reader's
+  // hands when its process is long gone and another one stands in its place.
+  epoll_event event{.events = EPOLLET, .data = {.u64 = last_watched_}};
   if (epoll_ctl(epoll_fd_, EPOLL_CTL_ADD, ack, &event) < 0) {
     LOG_WARNING("a stub cannot be watched: {}", Errno(errno).name());
   }
@@ -376,7 +386,7 @@ void Host::Watch(StubProcess& process, int ack) {
 
 void Host::Unwatch(StubProcess& process, int ack) {
   sync::MutexLock lock(watched_mu_);
-  std::erase(watched_, &process);
+  std::erase_if(watched_, [&](const Watched& w) { return w.process == &process; });
   (void)epoll_ctl(epoll_fd_, EPOLL_CTL_DEL, ack, nullptr);
 }
 
@@ -402,15 +412,16 @@ void Host::Drain() {
   epoll_event events[16];
   int n = epoll_wait(epoll_fd_, events, 16, 0);
   for (int i = 0; i < n; i++) {
-    if (events[i].data.ptr == nullptr) {
+    if (events[i].data.u64 == kWakeEvent) {
       uint64_t count;
       (void)!read(wake_event_, &count, sizeof(count));
       continue;
     }
     if ((events[i].events & (EPOLLHUP | EPOLLERR)) == 0) continue;
     sync::MutexLock lock(watched_mu_);
-    auto* process = static_cast<StubProcess*>(events[i].data.ptr);
-    if (std::find(watched_.begin(), watched_.end(), process) != watched_.end()) process->MarkDead();
+    for (const Watched& w : watched_) {
+      if (w.number == events[i].data.u64) w.process->MarkDead();
+    }
   }
   Poll();
 }

@@ -125,7 +125,12 @@ class Host final : public fiber::EventSource {
   std::vector<Slot*> kept_off_ GUARDED_BY(kept_off_mu_);
 
   sync::Mutex watched_mu_{sync::Rank::kLeaf};
-  std::vector<StubProcess*> watched_ GUARDED_BY(watched_mu_);
+  struct Watched {
+    uint64_t number;
+    StubProcess* process;
+  };
+  std::vector<Watched> watched_ GUARDED_BY(watched_mu_);
+  uint64_t last_watched_ GUARDED_BY(watched_mu_) = 0;
 
   // The reaper: parent of the template, so that the parent-death signal of every stub names a thread that lives long
   // enough.

@@ -35,6 +35,7 @@ class FakeAddressSpace final : public platform::AddressSpace {
   int maps_left = -1;  // MapFiles that work before all others fail; negative: all work
   int calls = 0;       // of the three above; a batch is one
   int batches = 0;
+  int faults = 0;  // counted by whoever plays the guest
 };
 
 class FakePlatform final : public platform::Platform {

@@ -153,15 +153,17 @@ Result<> MemoryManager::FaultAnonymous(Addr page, VmaIterator it) {
                          (first.end < bounds.end && pmas_.Find(first.end) != pmas_.end());
     bounds = goes_on ? Window(page, kAllocateMore).Intersect(bounds) : first;
   }
-  AddrRange range = GapAround(page, bounds);
-  Result<memmap::FileRange> pages = memory_file_.Allocate(range.length());
-  if (!pages && range.length() > kPageSize) {
-    range = {page, page + kPageSize};
-    pages = memory_file_.Allocate(kPageSize);
-  }
-  if (!pages) return Err(pages.error());
-  return InstallPages(range, Pma{.offset = pages->start,
-                                 .access = PmaAccess(vma.access, true),
+  const AddrRange range = GapAround(page, bounds);
+  if (range.length() <= internal::FirstTouch::kMaxLength && guest_runs_) first_touch_.Touched();
+  Result<> added = AddPages(range, vma.access);
+  if (!added && pmas_.Find(page) == pmas_.end()) added = AddPages({page, page + kPageSize}, vma.access);
+  return added;
+}
+
+Result<> MemoryManager::AddPages(AddrRange range, AccessType access) {
+  memmap::FileRange pages = TRY(memory_file_.Allocate(range.length()));
+  return InstallPages(range, Pma{.offset = pages.start,
+                                 .access = PmaAccess(access, true),
                                  .writable = true,
                                  .private_copy = true,
                                  .shared = false});

@@ -29,6 +29,7 @@
 #include "pkg/sentry/memmap/futex_key.h"
 #include "pkg/sentry/memmap/memmap.h"
 #include "pkg/sentry/memmap/mmap_options.h"
+#include "pkg/sentry/mm/first_touch.h"
 #include "pkg/sentry/mm/hot_pages.h"
 #include "pkg/sentry/mm/map_batch.h"
 #include "pkg/sentry/mm/text_patch.h"
@@ -189,6 +190,8 @@ class MemoryManager final : public memmap::MappingSpace, public MemoryIo, public
   Result<> CheckRange(Addr addr, uint64_t length, int overflow_error, AddrRange* out) const;
   // ENOMEM if `added` more bytes break RLIMIT_AS or, for data, RLIMIT_DATA; `replaced` are given up in exchange.
   Result<> CheckLimits(uint64_t added, bool data, AddrRange replaced) REQUIRES(mapping_mu_);
+  // A new mapping is given its pages if it will probably want them.
+  void ExpectTouch(AddrRange range, const MMapOptions& options) REQUIRES(mapping_mu_) EXCLUDES(active_mu_);
   // Leaves hidden ranges where they are.
   Result<> UnmapLocked(AddrRange range) REQUIRES(mapping_mu_);
   Result<> UnmapVisible(AddrRange range) REQUIRES(mapping_mu_);
@@ -236,6 +239,8 @@ class MemoryManager final : public memmap::MappingSpace, public MemoryIo, public
   // The largest part of `bounds` around `page` that holds no pages.
   AddrRange GapAround(Addr page, AddrRange bounds) REQUIRES(active_mu_);
   Result<> FaultAnonymous(Addr page, VmaIterator vma) REQUIRES(active_mu_);
+  // Zero pages for `range` of private memory, where there are none. ENOMEM: none could be had.
+  Result<> AddPages(AddrRange range, AccessType access) REQUIRES(active_mu_);
   Result<> FaultMappable(Addr page, VmaIterator vma, AccessType want) REQUIRES(mapping_mu_) EXCLUDES(active_mu_);
   // Makes the private page at `page`, present but not writable, writable: in place if nobody else has it, or by a copy.
   Result<> BreakCopyOnWrite(Addr page, PmaIterator pma, VmaIterator vma) REQUIRES(active_mu_);
@@ -312,6 +317,7 @@ class MemoryManager final : public memmap::MappingSpace, public MemoryIo, public
   Addr last_spurious_ GUARDED_BY(active_mu_) = 0;  // the page of the last fault for which there was nothing to do
   std::vector<AddrRange> inherited_ GUARDED_BY(active_mu_);
   // Of this space and its children, from its first fork on; of its parent and that one's children. Null: none.
+  internal::FirstTouch first_touch_ GUARDED_BY(active_mu_);
   RefPtr<internal::HotPages> hot_ GUARDED_BY(active_mu_), parents_hot_ GUARDED_BY(active_mu_);
   // By address, disjoint. Each lies in a private copy that is present.
   std::map<Addr, TextPatch> patches_ GUARDED_BY(active_mu_);

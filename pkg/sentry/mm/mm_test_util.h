@@ -120,6 +120,7 @@ inline Result<std::byte*> GuestPage(World& w, MemoryManager& mm, Addr addr, Acce
     if (it != Guest(mm).pages.end() && it->second.access.Allows(want)) {
       return w.memory->At(it->second.offset + (addr & kPageMask));
     }
+    Guest(mm).faults++;
     TRY(mm.HandleUserFault(addr, want, true, 0));
   }
   ADD_FAILURE() << "a fault was handled, but the page is not mapped";

@@ -9,6 +9,7 @@
 
 namespace redoubt::mm {
 
+using internal::FirstTouch;
 using internal::Vma;
 using internal::VmaMap;
 
@@ -147,8 +148,17 @@ Result<Addr> MemoryManager::MMap(MMapOptions options) {
   Addr addr = TRY(MMapLocked(options));
   if (options.populate || options.locked) {
     Populate({addr, addr + MustPageRoundUp(options.length)}, options.access.write && !options.shared);
+  } else if (options.length <= FirstTouch::kMaxLength) {
+    ExpectTouch({addr, addr + MustPageRoundUp(options.length)}, options);
   }
   return addr;
+}
+
+void MemoryManager::ExpectTouch(AddrRange range, const MMapOptions& options) {
+  if (options.mappable != nullptr || options.shared || !options.access.write || options.no_reserve) return;
+  sync::MutexLock active(active_mu_);
+  // Without memory the fault will tell.
+  if (guest_runs_ && first_touch_.Expected()) (void)AddPages(range, options.access);
 }
 
 Result<Addr> MemoryManager::MMapLocked(MMapOptions& options) {
@@ -208,6 +218,11 @@ Result<> MemoryManager::UnmapVisible(AddrRange range) {
   if (first == vmas_.end() || VmaMap::Start(first) >= range.end) return {};
   if (VisibleVmas() + 1 > MaxVmas() && VmaMap::Start(first) < range.start && VmaMap::End(first) > range.end)
     return Err(ENOMEM);
+  const Vma& vma = first->second.value;
+  if (range.length() <= FirstTouch::kMaxLength && vma.mappable == nullptr && vma.access.write && !vma.no_reserve) {
+    sync::MutexLock active(active_mu_);
+    if (!pmas_.Overlaps(range.start, range.end)) first_touch_.Untouched();
+  }
   DropPages(range);
   uint64_t data = 0;
   vmas_.Remove(range.start, range.end, [&](Addr start, Addr end, const Vma& vma) {

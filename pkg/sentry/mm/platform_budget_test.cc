@@ -58,6 +58,35 @@ TEST_F(PlatformBudget, OneFaultAndOneUnmap) {
   EXPECT_EQ(Calls([&] { WriteAll(shared, kMiB); }), 1);
 }
 
+// Calls and faults of `times` small mappings, made, touched or not, and unmapped.
+TEST_F(PlatformBudget, SmallMappingsThatAreTouchedSaveTheirFaults) {
+  auto run = [&](int times, bool touched) {
+    const int faults = Guest(*mm_).faults;
+    const int calls = Calls([&] {
+      for (int i = 0; i < times; i++) {
+        Addr a = Map(1);
+        if (touched) {
+          ASSERT_TRUE(Write(a, 't'));
+        }
+        ASSERT_TRUE(mm_->MUnmap(a, kPage));
+      }
+    });
+    return std::pair(calls, Guest(*mm_).faults - faults);
+  };
+  EXPECT_EQ(run(100, false), std::pair(0, 0)) << "nothing is expected of a program that has touched none";
+  run(10, true);
+  auto [calls, faults] = run(1600, true);
+  EXPECT_EQ(calls, 2 * 1600);
+  EXPECT_EQ(faults, 100) << "one in sixteen is left to itself";
+  // A program that changes its ways is found out, and then it costs nothing.
+  run(100, false);
+  EXPECT_EQ(run(100, false), std::pair(0, 0));
+  // Large ones are nobody's habit.
+  run(10, true);
+  EXPECT_EQ(Calls([&] { Map(17); }), 0);
+  mm_->CheckInvariants();
+}
+
 TEST_F(PlatformBudget, FaultsOfTwoThreadsAreOneCall) {
   Addr a = Map(4);
   EXPECT_EQ(Calls([&] {
