@@ -148,7 +148,8 @@ class Builder final {
   specutils::Expected<void> Mount(const specutils::Mount& m, const MountOptions& options,
                                   Result<RefPtr<vfs::Filesystem>> fs) {
     if (!fs) return std::unexpected(WhyOptions(m.type, m.source, options.data, fs.error()));
-    const std::string source = m.source.empty() ? m.type : m.source;
+    // A directory's name on the host is not the guest's to know.
+    const std::string source = m.is_bind() ? "none" : m.source.empty() ? m.type : m.source;
     Result<> r = MakeMountPoint(walker_, root_, m.destination, (*fs)->root()->IsDirectory());
     if (r) r = ns_.MountAt(walker_, {.start = root_, .name = m.destination}, *fs, options.flags, source);
     if (!r) return std::unexpected(Why(r.error()));

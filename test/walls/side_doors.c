@@ -43,7 +43,7 @@ int main(int argc, char** argv) {
   printf("root dev %u:%u\n", major(st.st_dev), minor(st.st_dev));
   struct statfs fs;
   statfs("/", &fs);
-  printf("root fsid %x:%x\n", fs.f_fsid.__val[0], fs.f_fsid.__val[1]);
+  printf("root fsid %lx\n", (unsigned)fs.f_fsid.__val[0] | (unsigned long)(unsigned)fs.f_fsid.__val[1] << 32);
   printf("ppid %d sid %d pgid %d\n", getppid(), getsid(0), getpgid(0));
   printf("platform %s\n", (char*)getauxval(AT_PLATFORM));
   struct ifreq r = {0};
