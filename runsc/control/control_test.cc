@@ -211,7 +211,9 @@ TEST(Protocol, SurvivesMutations) {
     parsed += ParseStats(bytes) ? 1 : 0;
     parsed += ParseMetrics(bytes) ? 1 : 0;
   });
-  if (rounds > 1000) EXPECT_GT(parsed, rounds / 20);
+  if (rounds > 1000) {
+    EXPECT_GT(parsed, rounds / 20);
+  }
 }
 
 }  // namespace

@@ -87,7 +87,9 @@ TEST(MsgpackFuzz, AgreesWithTheParser) {
     bytes.shrink_to_fit();
     if (IsShallow(bytes)) {
       const nlohmann::json parsed = nlohmann::json::from_msgpack(bytes, true, false);
-      if (!parsed.is_discarded()) EXPECT_LE(Depth(parsed), kMaxDepth);
+      if (!parsed.is_discarded()) {
+        EXPECT_LE(Depth(parsed), kMaxDepth);
+      }
     }
   });
 }

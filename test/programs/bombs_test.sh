@@ -27,7 +27,8 @@ import json, sys
 path, memory, pids, group = sys.argv[1:]
 c = json.load(open(path))
 c["root"]["readonly"] = False
-c["process"]["rlimits"] = [{"type": "RLIMIT_NOFILE", "hard": 100000, "soft": 1024}]
+c["process"]["rlimits"] = [{"type": "RLIMIT_NOFILE", "hard": 100000, "soft": 1024},
+                            {"type": "RLIMIT_SIGPENDING", "hard": 2000, "soft": 2000}]
 c["mounts"].append({"destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": ["size=32m"]})
 if int(memory):
     c["linux"]["resources"] = {"memory": {"limit": int(memory) << 20}, "pids": {"limit": int(pids)}}
@@ -67,7 +68,9 @@ bomb() {
   [ "${BOMBS_VERBOSE:-}" ] && echo "$said; $(head -c 300 "$SCRATCH/err")"
   same "$name: containers" neighbour "$("$RUNSC" --root "$ROOT" list -q)"
 }
-bomb fork 3 '(fork: [0-9]+, (then (EAGAIN|ENOMEM)|never refused)); code 0|code 137$'
+# With KVM the host kills the sandbox: what it holds for a machine of each process is more than what was left for that.
+[ "${RUNSC_PLATFORM:-}" = kvm ] && killed=125 || killed=137
+bomb fork 3 '(fork: [0-9]+, (then (EAGAIN|ENOMEM)|never refused)); code 0|code '$killed'$'
 bomb thread 3 'thread: [0-9]+, then EAGAIN; code 0'
 bomb memory 5 '^; code 137$'
 bomb descriptor 3 'descriptor: [0-9]+, then (EMFILE|ENFILE); code 0|^; code 137$'
@@ -83,7 +86,7 @@ bomb epoll 2 'epoll: [0-9]+, (then (EMFILE|ENFILE|ENOSPC)|never refused); code 0
 bomb log 2 'log: [0-9]+, never refused; code 0' --debug --debug-log "$SCRATCH/logs"
 size=$(du -sk "$SCRATCH/logs" | cut -f1)
 [ "$size" -lt $((64 << 10)) ] || fail "log: $size KiB of logs"
-bomb signal 3 'signal: [0-9]+, then EAGAIN; code 0'
+bomb signal 3 'signal: 2000, then EAGAIN; code 0'
 ask "afterwards"
 runsc delete --force neighbour
 same "nothing is left" "" "$(ls -A "$ROOT")"

@@ -295,7 +295,9 @@ TEST(ElfLoader, MutatedHeadersAreSafe) {
       EXPECT_LT(start, m.end);
     }
   });
-  if (rounds > 1000) EXPECT_GT(loaded, rounds / 30) << "the mutations are too wild to test anything";
+  if (rounds > 1000) {
+    EXPECT_GT(loaded, rounds / 30) << "the mutations are too wild to test anything";
+  }
 }
 
 }  // namespace

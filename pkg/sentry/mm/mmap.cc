@@ -203,7 +203,7 @@ Result<Addr> MemoryManager::MMapLocked(MMapOptions& options) {
 Result<> MemoryManager::UnmapLocked(AddrRange range) {
   while (hidden_ranges_ > 0) {
     auto it = vmas_.FirstEndingAfter(range.start);
-    while (it != vmas_.end() && it->second.value.hidden == 0) ++it;
+    while (it != vmas_.end() && VmaMap::Start(it) < range.end && it->second.value.hidden == 0) ++it;
     if (it == vmas_.end() || VmaMap::Start(it) >= range.end) break;
     AddrRange hidden{VmaMap::Start(it), VmaMap::End(it)};
     if (hidden.start > range.start) TRY(UnmapVisible({range.start, hidden.start}));

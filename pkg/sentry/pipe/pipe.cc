@@ -21,6 +21,12 @@ limits::UserCount& PagesOfUsers() {
   return *count;
 }
 
+// Whoever calls; the kernel itself is root.
+RefPtr<const auth::Credentials> Caller() {
+  const auth::Credentials* creds = vfs::CurrentCredentials();
+  return creds != nullptr ? RefPtr<const auth::Credentials>(creds) : auth::Credentials::Root();
+}
+
 bool IsPrivileged(const auth::Credentials& creds) {
   return creds.HasCapability(CAP_SYS_RESOURCE) || creds.HasCapability(CAP_SYS_ADMIN);
 }
@@ -266,11 +272,9 @@ Result<uint64_t> PipeEnd::Fcntl(int command, uint64_t arg) {
   switch (command) {
     case F_GETPIPE_SZ:
       return pipe_->size();
-    case F_SETPIPE_SZ: {
-      const auth::Credentials* creds = vfs::CurrentCredentials();
-      if (arg > INT32_MAX || creds == nullptr) return Err(EINVAL);
-      return TRY(pipe_->Resize(arg, *creds));
-    }
+    case F_SETPIPE_SZ:
+      if (arg > INT32_MAX) return Err(EINVAL);
+      return TRY(pipe_->Resize(arg, *Caller()));
     default:
       return Err(EINVAL);
   }
@@ -329,8 +333,7 @@ Result<RefPtr<vfs::FileDescription>> OpenFifo(vfs::Inode& inode, const vfs::Path
     sync::MutexLock lock(slots_mu);
     RefPtr<RefCounted>* slot = inode.fifo_slot();
     if (slot == nullptr) return Err(ENXIO);
-    const auth::Credentials* creds = vfs::CurrentCredentials();
-    if (!*slot) *slot = TRY(Pipe::Make(creds != nullptr ? *creds : *auth::Credentials::Root()));
+    if (!*slot) *slot = TRY(Pipe::Make(*Caller()));
     pipe = RefCast<Pipe>(*slot);
   }
   const int mode = flags & O_ACCMODE;
