@@ -48,7 +48,6 @@ ask() {
   [ $now -gt $longest ] && longest=$now
   [ $now -le "${PATIENCE:-1000000000}" ] || fail "$1: the neighbour's answer took $((now / 1000000)) ms"
 }
-before=$(ls /sys/fs/cgroup/memory | sort)
 # bomb NAME SECONDS PATTERN [FLAGS...]: what it says, or how it ends, matches.
 bomb() {
   local name=$1 seconds=$2 pattern=$3 said code
@@ -90,6 +89,6 @@ bomb signal 3 'signal: 2000, then EAGAIN; code 0'
 ask "afterwards"
 runsc delete --force neighbour
 same "nothing is left" "" "$(ls -A "$ROOT")"
-same "control groups" "$before" "$(ls /sys/fs/cgroup/memory | sort)"
+same "control groups" "" "$(find /sys/fs/cgroup -maxdepth 2 -name "$GROUP")"
 [ "${BOMBS_VERBOSE:-}" ] && echo "the longest answer: $((longest / 1000000)) ms"
 finish
