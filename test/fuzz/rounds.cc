@@ -29,7 +29,7 @@ void Rounds(uint64_t count, const std::function<void(uint64_t seed)>& round) {
   const Clock::time_point end = start + std::chrono::seconds(time.value_or(0));
   Clock::time_point told;
   uint64_t done = 0;
-  for (; done < count || (time && Clock::now() < end); done++, seed++) {
+  for (; done == 0 || (time ? Clock::now() < end : done < count); done++, seed++) {
     if ((time || first) && Clock::now() > told + std::chrono::milliseconds(100)) {
       told = Clock::now();
       std::printf("seed %llu\n", static_cast<unsigned long long>(seed));
