@@ -61,6 +61,7 @@ enum class Rank : int {
   kWaiterQueue = 410,  // equals nest from a watched file to the epoll that watches it; circles are refused
   kEpollReady = 420,
   kLeaf = 1000,         // takes nothing but a wake-up while held
+  kPidNumbers = 1005,   // the numbers of a PID namespace: given back wherever the last who knew one ends
   kFiberMutex = 1010,   // fiber::Mutex's own state
   kExecutor = 1020,     // the run queue: Unpark is legal under every lock
   kEventSource = 1030,  // what an EventSource needs in SetAsleep

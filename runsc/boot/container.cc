@@ -55,7 +55,8 @@ class NamespaceUser final {
 
 }  // namespace
 
-OrFailure<Container::Made> Container::Create(kernel::Kernel& kernel, const std::string& id, const specutils::Spec& spec,
+OrFailure<Container::Made> Container::Create(kernel::Kernel& kernel, const std::string& id,
+                                             RefPtr<kernel::PidNamespace> pid_ns, const specutils::Spec& spec,
                                              std::vector<UniqueFd> fds, uint32_t preserved, bool start) {
   uint64_t trees = 1;
   for (const specutils::Mount& m : spec.mounts) trees += m.is_bind() ? 1 : 0;
@@ -65,7 +66,7 @@ OrFailure<Container::Made> Container::Create(kernel::Kernel& kernel, const std::
                                std::make_move_iterator(fds.end()));
   fds.resize(fds.size() - trees);
 
-  RefPtr<Container> container(new Container(kernel, id));
+  RefPtr<Container> container(new Container(kernel, MakeRef<kernel::Container>(id, std::move(pid_ns))));
   specutils::Expected<RefPtr<vfs::MountNamespace>> mounts =
       MakeMounts(kernel, container->members_, spec, std::move(gofers));
   if (!mounts) return Fail(mounts.error());
@@ -199,7 +200,7 @@ OrFailure<void> Container::Signal(int pid, int sig, bool all, bool keyboard) {
     return {};
   }
   if (EndedStatus(pid)) return Fail("process already finished");
-  RefPtr<kernel::ThreadGroup> group = kernel_.FindGroup(pid);
+  RefPtr<kernel::ThreadGroup> group = kernel_.FindGroup(pid_ns().ToRoot(pid));
   if (!group || group->container.get() != members_.get()) return Fail("no such process");
   if (sig != 0) (void)kernel_.SendToGroup(*group, info);
   return {};

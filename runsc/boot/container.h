@@ -31,9 +31,9 @@ class Container final : public RefCounted {
     RefPtr<Process> init;
   };
   // `fds`: stdin, stdout, stderr, `preserved` more for the process, then the gofers' sockets: the root's and one a bind
-  // mount, in order. Whoever gets the result calls AwaitEnd.
-  static OrFailure<Made> Create(kernel::Kernel& kernel, const std::string& id, const specutils::Spec& spec,
-                                std::vector<UniqueFd> fds, uint32_t preserved, bool start);
+  // mount, in order. `pid_ns` null: the outermost. Whoever gets the result calls AwaitEnd.
+  static OrFailure<Made> Create(kernel::Kernel& kernel, const std::string& id, RefPtr<kernel::PidNamespace> pid_ns,
+                                const specutils::Spec& spec, std::vector<UniqueFd> fds, uint32_t preserved, bool start);
 
   const std::string& id() const { return members_->id; }
   kernel::Container& members() const { return *members_; }
@@ -61,8 +61,9 @@ class Container final : public RefCounted {
  private:
   static constexpr size_t kRemembered = 1024;
 
-  Container(kernel::Kernel& kernel, const std::string& id)
-      : kernel_(kernel), members_(MakeRef<kernel::Container>(id)) {}
+  Container(kernel::Kernel& kernel, RefPtr<kernel::Container> members)
+      : kernel_(kernel), members_(std::move(members)) {}
+  const kernel::PidNamespace& pid_ns() const { return members_->pid_ns ? *members_->pid_ns : kernel_.root_pid_ns(); }
 
   OrFailure<RefPtr<Process>> StartProcess(const specutils::Process& process, std::vector<UniqueFd> fds, bool held);
   void Remember(int pid, int status) REQUIRES(mu_);

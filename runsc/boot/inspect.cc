@@ -46,11 +46,16 @@ std::string NameOf(FdTable& fds, int fd) {
   return vfs::PathName(vfs::Path(), (*file)->path()).name;
 }
 
+// As the container's PID namespace has it.
+int NumberIn(kernel::Kernel& kernel, const kernel::Container& container, const kernel::Pid& pid) {
+  return pid.In(container.pid_ns ? *container.pid_ns : kernel.root_pid_ns());
+}
+
 // What its arguments lead to: files by their names, a futex's word.
 std::string Details(kernel::Kernel& kernel, const kernel::Container& container, kernel::Task& task,
                     const kernel::Task::Activity& a, std::string_view kinds, mm::MemoryManager& memory) {
   std::string text;
-  kernel::ProcView view(kernel, nullptr);
+  kernel::ProcView view(kernel, container.pid_ns, nullptr);
   RefPtr<FdTable> fds = view.GetFds(task);
   for (size_t i = 0; fds && i < kinds.size() && i < std::size(a.args.v); i++) {
     if (kinds[i] == 'f') text += fmt::format("; {} is {}", a.args.I32(i), NameOf(*fds, a.args.I32(i)));
@@ -68,10 +73,11 @@ std::string Details(kernel::Kernel& kernel, const kernel::Container& container, 
   } else if (a.syscall_number == SYS_wait4 || a.syscall_number == SYS_waitid) {
     std::string children;
     for (const RefPtr<kernel::ThreadGroup>& group : kernel.GroupsOf(container)) {
-      proc::TaskHandle leader = view.Find(group->id);
       proc::TaskInfo info;
-      if (leader && view.GetInfo(*leader, false, &info) && info.ppid == task.group().id) {
-        children += fmt::format(" {}", group->id);
+      proc::TaskHandle leader = kernel.FindTask(group->id);
+      if (leader && view.GetInfo(*leader, false, &info) &&
+          info.ppid == NumberIn(kernel, container, *task.group().pid)) {
+        children += fmt::format(" {}", info.tgid);
       }
     }
     text += children.empty() ? "; it has no children" : "; its children are" + children;
@@ -97,10 +103,10 @@ std::string Doing(kernel::Kernel& kernel, const kernel::Container& container, ke
 }  // namespace
 
 std::vector<control::ProcessInfo> Processes(kernel::Kernel& kernel, const kernel::Container& container) {
-  kernel::ProcView view(kernel, nullptr);
+  kernel::ProcView view(kernel, container.pid_ns, nullptr);
   std::vector<control::ProcessInfo> list;
   for (const RefPtr<kernel::ThreadGroup>& group : kernel.GroupsOf(container)) {
-    proc::TaskHandle leader = view.Find(group->id);
+    proc::TaskHandle leader = kernel.FindTask(group->id);
     proc::TaskInfo info;
     if (!leader || !view.GetInfo(*leader, true, &info)) continue;
     control::ProcessInfo p{.pid = info.tgid,
@@ -137,9 +143,9 @@ std::vector<control::Metric> Metrics(kernel::Kernel& kernel, const kernel::Conta
                                      uint64_t memory_limit) {
   const control::Stats stats = Stats(kernel, container, memory_limit);
   uint64_t faults = 0;
-  kernel::ProcView view(kernel, nullptr);
+  kernel::ProcView view(kernel, container.pid_ns, nullptr);
   for (const RefPtr<kernel::ThreadGroup>& group : kernel.GroupsOf(container)) {
-    proc::TaskHandle leader = view.Find(group->id);
+    proc::TaskHandle leader = kernel.FindTask(group->id);
     proc::TaskInfo info;
     if (leader && view.GetInfo(*leader, true, &info)) faults += info.minor_faults + info.major_faults;
   }
@@ -187,8 +193,13 @@ std::string Stacks(kernel::Kernel& kernel, const kernel::Container& container) {
   for (const RefPtr<kernel::ThreadGroup>& group : kernel.GroupsOf(container)) {
     for (const RefPtr<kernel::Task>& task : kernel.TasksOf(*group)) {
       const char state = task->GetState();
-      text += fmt::format("pid {} tid {} ({}) {}: {}\n", group->id, task->tid(), task->GetName(), state,
-                          state == 'Z' ? "has ended" : Doing(kernel, container, *task));
+      int tid = 0;
+      {
+        sync::MutexLock lock(kernel.mu);
+        tid = NumberIn(kernel, container, task->pid());
+      }
+      text += fmt::format("pid {} tid {} ({}) {}: {}\n", NumberIn(kernel, container, *group->pid), tid, task->GetName(),
+                          state, state == 'Z' ? "has ended" : Doing(kernel, container, *task));
     }
   }
   return text;

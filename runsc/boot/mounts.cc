@@ -6,6 +6,8 @@
 
 #include <algorithm>
 #include <cstring>
+#include <functional>
+#include <memory>
 #include <optional>
 #include <utility>
 
@@ -83,6 +85,12 @@ specutils::Expected<void> CheckData(const std::string& type, const std::string& 
   return {};
 }
 
+// Shows the processes of that namespace; null: of the outermost. Set by RegisterFilesystems.
+std::function<RefPtr<vfs::Filesystem>(RefPtr<kernel::PidNamespace>)>& MakeProc() {
+  static auto* make = new std::function<RefPtr<vfs::Filesystem>(RefPtr<kernel::PidNamespace>)>();
+  return *make;
+}
+
 cgroup::Limits LimitsOf(const specutils::Resources& r) {
   auto positive = [](auto limit) {
     return limit && *limit > 0 ? std::optional(static_cast<uint64_t>(*limit)) : std::nullopt;
@@ -137,6 +145,7 @@ class Builder final {
     if (m.type == "cgroup" || m.type == "cgroup2") {
       return Mount(m, *options, cgroup::Create(LimitsOf(spec_.resources), UsageOf(kernel_, container_)));
     }
+    if (m.type == "proc") return Mount(m, *options, MakeProc()(container_->pid_ns));
     return Mount(m, *options, syscalls::MakeFilesystem(m.type, m.source, options->data));
   }
 
@@ -238,11 +247,14 @@ void RegisterFilesystems(kernel::Kernel& kernel, inetsock::Network& network) {
     return tmpfs::Create(k->memory_file(),
                          {.type_name = "mqueue", .inode_limit = tmpfs::DefaultInodes(k->memory_size())});
   });
-  auto* view = new kernel::ProcView(
-      kernel, [] { return syscalls::RegisteredFilesystems(); },
-      [&network](std::string_view name) { return inetsock::NetTable(network, name); });  // lives as the kernel does
-  RegisterFilesystem("proc", [view](std::string_view, std::string_view) -> Result<RefPtr<vfs::Filesystem>> {
-    return proc::Create(*view);
+  MakeProc() = [k, &network](RefPtr<kernel::PidNamespace> ns) {
+    return proc::Create(std::make_shared<kernel::ProcView>(
+        *k, std::move(ns), [] { return syscalls::RegisteredFilesystems(); },
+        [&network](std::string_view name) { return inetsock::NetTable(network, name); }));
+  };
+  RegisterFilesystem("proc", [](std::string_view, std::string_view) -> Result<RefPtr<vfs::Filesystem>> {
+    kernel::Task* task = kernel::Task::Current();
+    return MakeProc()(task != nullptr ? RefPtr<kernel::PidNamespace>(&task->pid_ns()) : nullptr);
   });
   RegisterFilesystem("sysfs", [k](std::string_view, std::string_view) -> Result<RefPtr<vfs::Filesystem>> {
     return sys::Create({.cpus = k->cpus(), .memory = k->memory_size(), .devices = {}});

@@ -19,7 +19,7 @@ class Process final : public RefCounted {
   Process(RefPtr<kernel::ThreadGroup> group, RefPtr<tty::Terminal> terminal)
       : group_(std::move(group)), terminal_(std::move(terminal)) {}
 
-  int pid() const { return group_->id; }
+  int pid() const { return group_->pid->number(); }  // in its PID namespace, the container's
   kernel::ThreadGroup& group() const { return *group_; }
 
   // From outside (kill(2): from no process of this PID namespace). What comes from a `keyboard` goes to the foreground

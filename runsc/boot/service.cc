@@ -128,7 +128,9 @@ OrFailure<RefPtr<Container>> Service::Create(const Request& request, Fds fds, bo
       fiber::MutexLock lock(start_mu_);
       configured_ = true;
     }
-    return Container::Create(kernel_, name, *spec, std::move(fds), request.preserved, request.start);
+    OrFailure<RefPtr<kernel::PidNamespace>> pid_ns = PidNamespaceFor(spec->pid_namespace);
+    if (!pid_ns) return std::unexpected(pid_ns.error());
+    return Container::Create(kernel_, name, *pid_ns, *spec, std::move(fds), request.preserved, request.start);
   };
   OrFailure<Container::Made> made = make();
   sync::MutexLock lock(mu_);
@@ -139,6 +141,21 @@ OrFailure<RefPtr<Container>> Service::Create(const Request& request, Fds fds, bo
   containers_[name] = made->container;
   if (first) first_ = made->container;
   return made->container;
+}
+
+OrFailure<RefPtr<kernel::PidNamespace>> Service::PidNamespaceFor(const specutils::PidNamespace& wanted) {
+  using Kind = specutils::PidNamespace::Kind;
+  switch (wanted.kind) {
+    case Kind::kOwn:
+      return MakeRef<kernel::PidNamespace>(RefPtr<kernel::PidNamespace>(&kernel_.root_pid_ns()));
+    case Kind::kContainer: {
+      RefPtr<Container> of = Find(wanted.container);
+      if (!of) return Fail(fmt::format("linux.namespaces: pid: container \"{}\" does not exist", wanted.container));
+      return of->members().pid_ns;
+    }
+    default:
+      return RefPtr<kernel::PidNamespace>();
+  }
 }
 
 void Service::CreateFirst(const RefPtr<Peer>& peer, const Request& request, Fds fds) {

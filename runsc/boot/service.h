@@ -52,6 +52,8 @@ class Service final {
   void CreateFirst(const RefPtr<Peer>& peer, const control::Request& request, Fds fds) EXCLUDES(mu_);
   void CreateOther(const RefPtr<Peer>& peer, const control::Request& request, Fds fds) EXCLUDES(mu_);
   OrFailure<RefPtr<Container>> Create(const control::Request& request, Fds fds, bool first) EXCLUDES(mu_);
+  // Null: the outermost.
+  OrFailure<RefPtr<kernel::PidNamespace>> PidNamespaceFor(const specutils::PidNamespace& wanted) EXCLUDES(mu_);
   void Exec(const RefPtr<Peer>& peer, Container& container, const control::Request& request, Fds fds) EXCLUDES(mu_);
   void Wait(const RefPtr<Peer>& peer, RefPtr<Container> container, const control::Request& request) EXCLUDES(mu_);
   OrFailure<void> Start(Container& container, const control::Request& request, Fds fds) EXCLUDES(mu_);

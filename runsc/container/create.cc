@@ -12,6 +12,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdio>
 #include <cstring>
 #include <optional>
 
@@ -68,15 +69,66 @@ Expected<void> CheckPaths(const specutils::Spec& spec, const std::string& bundle
   return {};
 }
 
-// The engine's word for "this one belongs into that sandbox": containerd's and CRI-O's annotations.
-std::string SandboxOf(const specutils::Spec& spec, const std::string& id) {
+// Engines name an existing namespace by a process, /proc/PID/ns/KIND. If that stands for a container of ours outside,
+// the container is what they mean: inside there are other namespaces than the process is in.
+std::optional<State> ContainerNamedBy(const Store& store, const std::string& path, const std::string& kind) {
+  pid_t pid = 0;
+  if (std::sscanf(path.c_str(), "/proc/%d/", &pid) != 1 || path != fmt::format("/proc/{}/ns/{}", pid, kind)) return {};
+  for (State& state : store.List()) {
+    std::vector<HostProcess> standing = store.Execs(state.id);
+    standing.push_back(state.process);
+    if (std::ranges::any_of(standing, [pid](const HostProcess& p) { return p.pid == pid && p.Alive(); })) {
+      return std::move(state);
+    }
+  }
+  return {};
+}
+
+// The engine's word for "this one belongs into that sandbox": containerd's and CRI-O's annotations, and for podman's
+// pods and --network=container:NAME the network namespace, since a sandbox has one network.
+std::string SandboxOf(const Store& store, const specutils::Spec& spec, const std::string& id) {
   auto find = [&](const char* key) {
     auto it = spec.annotations.find(key);
     return it != spec.annotations.end() ? it->second : std::string();
   };
   if (find("io.kubernetes.cri.container-type") == "container") return find("io.kubernetes.cri.sandbox-id");
-  if (find("io.kubernetes.cri-o.ContainerType") == "container") return find("io.kubernetes.cri-o.SandboxID");
+  if (find("io.kubernetes.cri-o.ContainerType") == "container") {
+    // podman names the pod where that has no infrastructure container.
+    std::string sandbox = find("io.kubernetes.cri-o.SandboxID");
+    if (store.Exists(sandbox) || find("io.container.manager") != "libpod") return sandbox;
+  }
+  if (const specutils::Namespace* network = spec.FindNamespace("network"); network != nullptr) {
+    if (std::optional<State> other = ContainerNamedBy(store, network->path, "net")) return other->sandbox;
+  }
   return id;
+}
+
+// See ContainerNamedBy.
+Expected<specutils::PidNamespace> FindPidNamespace(const Store& store, const State& state,
+                                                   const specutils::Spec& spec) {
+  using Kind = specutils::PidNamespace::Kind;
+  const specutils::Namespace* ns = spec.FindNamespace("pid");
+  if (ns == nullptr) return specutils::PidNamespace{};
+  if (ns->path.empty()) return specutils::PidNamespace{.kind = Kind::kOwn, .container = {}};
+  if (std::optional<State> other = ContainerNamedBy(store, ns->path, "pid")) {
+    if (other->sandbox == state.sandbox) {
+      return specutils::PidNamespace{.kind = Kind::kContainer, .container = other->id};
+    }
+    return std::unexpected(fmt::format(
+        "linux.namespaces: pid: {} is of container \"{}\", which is in another sandbox: containers can share "
+        "PIDs only within one, and are in one if they share a network namespace",
+        ns->path, other->id));
+  }
+  struct stat asked{}, own{};
+  if (stat(ns->path.c_str(), &asked) != 0) {
+    return std::unexpected(fmt::format("linux.namespaces: pid: {}: {}", ns->path, std::strerror(errno)));
+  }
+  // As if none were named.
+  if (stat("/proc/self/ns/pid", &own) == 0 && asked.st_dev == own.st_dev && asked.st_ino == own.st_ino) {
+    return specutils::PidNamespace{};
+  }
+  return std::unexpected(fmt::format(
+      "linux.namespaces: pid: {} is of no container of this sandbox, and others cannot be joined", ns->path));
 }
 
 // Everything that a container on its way up has made so far; undone unless kept.
@@ -228,13 +280,16 @@ Outcome<pid_t> Make(const Settings& given, const CreateArgs& args, bool foregrou
   if (!entry) return Fail(entry.error());
   Construction made(settings, std::move(*entry));
   State& state = made.entry.state();
-  state.sandbox = SandboxOf(*spec, args.id);
+  state.sandbox = SandboxOf(store, *spec, args.id);
   state.bundle = args.bundle;
   state.rootfs = spec->root_path;
   state.created = Now();
   state.annotations = spec->annotations;
   state.takes_network = takes_network && state.sandbox == args.id;
   auto failed = [&](const Expected<void>& e) { return Fail(args.id, e.error()); };
+  Expected<specutils::PidNamespace> pid_namespace = FindPidNamespace(store, state, *spec);
+  if (!pid_namespace) return Fail(args.id, pid_namespace.error());
+  spec->pid_namespace = std::move(*pid_namespace);
   if (auto saved = made.entry.SaveConfig(*config); !saved) return failed(saved);
   if (auto saved = made.entry.Save(); !saved) return failed(saved);
 

@@ -105,6 +105,7 @@ std::string SerializeSpec(const Spec& s) {
                                        Limit(s.resources.cpu_period), Limit(s.resources.pids_limit)})},
                {"hostname", s.hostname},
                {"domainname", s.domainname},
+               {"pid_namespace", Json::array({static_cast<int>(s.pid_namespace.kind), s.pid_namespace.container})},
                {"masked_paths", s.masked_paths},
                {"read_only_paths", s.read_only_paths},
                {"sysctls", sysctls},
@@ -125,6 +126,9 @@ Expected<Spec> ParseSpec(const std::string& bytes) {
     SetLimit(limits.at(3), s.resources.pids_limit);
     s.hostname = j.at("hostname").get<std::string>();
     s.domainname = j.at("domainname").get<std::string>();
+    const Json& pid_namespace = j.at("pid_namespace");
+    s.pid_namespace.kind = static_cast<PidNamespace::Kind>(pid_namespace.at(0).get<uint8_t>());
+    s.pid_namespace.container = pid_namespace.at(1).get<std::string>();
     s.masked_paths = j.at("masked_paths").get<std::vector<std::string>>();
     s.read_only_paths = j.at("read_only_paths").get<std::vector<std::string>>();
     for (const Json& v : j.at("sysctls")) {

@@ -79,6 +79,13 @@ struct Resources {
   bool empty() const;
 };
 
+// Where a container's processes get their numbers: pid_namespaces(7).
+struct PidNamespace {
+  enum class Kind : uint8_t { kSandbox, kOwn, kContainer };
+  Kind kind = Kind::kSandbox;  // the sandbox's outermost, which containers without one of their own share
+  std::string container;       // kContainer: that one's
+};
+
 struct Spec {
   std::string oci_version;
   Process process;
@@ -90,6 +97,7 @@ struct Spec {
   std::string hostname;
   std::string domainname;
   std::vector<Mount> mounts;
+  PidNamespace pid_namespace;                // found out by the CLI
   std::vector<std::string> masked_paths;     // inside: empty, whatever is there
   std::vector<std::string> read_only_paths;  // inside
   std::vector<std::pair<std::string, std::string>> sysctls;

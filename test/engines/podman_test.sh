@@ -34,8 +34,12 @@ run() { podman run --rm "$@"; }
 same "run: output" "hi" "$(run localhost/bb echo hi 2>&1)"
 run localhost/bb sh -c 'exit 7'
 same "run: code" 7 $?
-run localhost/bb sh -c 'kill -KILL $$'
-same "run: death by signal" 137 $?
+run localhost/bb sh -c 'kill -KILL $$; exit 8'
+same "run: the first process is safe from inside" 8 $?
+podman run -d --name k localhost/bb sleep 1000 >/dev/null || fail "run -d"
+podman kill k >/dev/null || fail "kill"
+same "run: death by signal" 137 "$(podman wait k)"
+podman rm k >/dev/null || fail "rm"
 same "run: stdin" typed "$(echo typed | run -i localhost/bb cat)"
 out=$(run localhost/bb nonesuch 2>&1)
 same "run: not found" 127 $?
@@ -114,16 +118,43 @@ podman exec h touch /tmp/healthy
 podman healthcheck run h >/dev/null || fail "a healthy container is ill"
 podman rm -f -t 0 h >/dev/null
 
+# --- another's network, and ps(1) inside
+podman run -d --name w localhost/bb sh -c 'while true; do echo from w | nc -l -p 7001; done' >/dev/null || fail "run -d"
+joins() { [ "$(podman run --rm --network container:w localhost/bb nc 127.0.0.1 7001 </dev/null)" = "from w" ]; }
+await joins || fail "--network container:NAME"
+podman run --rm --pid container:w localhost/bb true 2>/dev/null && fail "PIDs shared between sandboxes"
+out=$(podman run --rm --network container:w --pid container:w localhost/bb cat /proc/1/cmdline | tr '\0' ' ')
+[[ $out == *"from w"* ]] || fail "--network and --pid container:NAME: process 1 is $out"
+podman top w -ef | grep -q 'from w' || fail "top: $(podman top w -ef)"
+podman rm -f -t 0 w >/dev/null || fail "rm"
+
 # --- a pod: an infrastructure container and two that join it
 podman pod create --name p --network none --infra-image localhost/bb --infra-command '/bin/sleep 1000' >/dev/null || fail "pod create"
 podman run -d --pod p --name p1 localhost/bb sleep 1000 >/dev/null || fail "the pod's first container"
 podman run -d --pod p --name p2 localhost/bb sleep 1000 >/dev/null || fail "the pod's second container"
 same "pod: running" "Running 3" "$(podman pod ps --format '{{.Status}} {{.NumberOfContainers}}')"
 same "pod: exec in each" "one two" "$(podman exec p1 echo one) $(podman exec p2 echo two)"
+# One network: what listens in one is reached from the other. Each has its own PIDs.
+podman exec -d p1 sh -c 'echo over the loopback | nc -l -p 7000'
+reach() { [ "$(podman exec p2 nc 127.0.0.1 7000 </dev/null)" = "over the loopback" ]; }
+await reach || fail "pod: the other's loopback is not reached"
+same "pod: each has its own processes" "1 1" "$(podman exec p1 ps | grep -c 'sleep 1000') $(podman exec p2 ps | grep -c 'sleep 1000')"
 podman rm -f -t 0 p1 >/dev/null
 same "pod: one that goes leaves the other" two "$(podman exec p2 echo two)"
 podman pod stop -t 1 p >/dev/null 2>&1 || fail "pod stop"
 podman pod rm -f p >/dev/null || fail "pod rm"
+# With one PID namespace, in which the infrastructure container's process is the first.
+podman pod create --name s --share net,uts,ipc,pid --network none --infra-image localhost/bb --infra-command '/bin/sleep 1000' >/dev/null || fail "pod create --share pid"
+podman run -d --pod s --name s1 localhost/bb sleep 1001 >/dev/null || fail "the pod's container"
+same "pod --share pid" "sleep 1000" "$(podman exec s1 cat /proc/1/cmdline | tr '\0' ' ' | sed 's/^.*bin.//; s/ *$//')"
+podman exec s1 ps | grep -q 'sleep 1001' || fail "pod --share pid: ps: $(podman exec s1 ps)"
+podman pod rm -f -t 0 s >/dev/null || fail "pod rm"
+# Without one each is a sandbox of its own.
+podman pod create --name n --infra=false >/dev/null || fail "pod create --infra=false"
+podman run -d --pod n --name n1 localhost/bb sleep 1000 >/dev/null || fail "a pod without infrastructure"
+podman run -d --pod n --name n2 localhost/bb sleep 1000 >/dev/null || fail "a pod without infrastructure: the second"
+same "pod without infrastructure" "one two" "$(podman exec n1 echo one) $(podman exec n2 echo two)"
+podman pod rm -f -t 0 n >/dev/null || fail "pod rm"
 
 # --- build
 mkdir "$SCRATCH/build"

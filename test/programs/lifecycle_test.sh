@@ -51,7 +51,10 @@ same "run: stdout" out "$out"
 same "run: stderr" err "$(cat "$SCRATCH/err")"
 same "run: nothing is left" "" "$(runsc list -q)"
 [ -z "$(ls -A "$ROOT")" ] || fail "run left $(ls -A "$ROOT")"
-config sh -c 'kill -TERM $$'
+config sh -c 'kill -TERM $$; kill -KILL $$; exit 6'
+runsc run --bundle "$BUNDLE" a
+same "run: the first process of a PID namespace is safe from inside" 6 $?
+EDIT='c["linux"]["namespaces"] = [n for n in c["linux"]["namespaces"] if n["type"] != "pid"]' config sh -c 'kill -TERM $$; exit 6'
 runsc run --bundle "$BUNDLE" a
 same "run: killed by a signal" 143 $?
 

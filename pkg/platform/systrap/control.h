@@ -48,6 +48,8 @@ struct SlotControl {
   uint64_t self;
   uint64_t doorbell;  // the address of this thread's
   alignas(64) std::atomic<uint32_t> sleeping;
+  uint32_t unused2[3];
+  std::atomic<uint32_t> done;  // the manager's, in the first slot
 
   // The Sentry's. `command` is the number of the event that it answers; what follows was written before it.
   alignas(64) std::atomic<uint32_t> command;
@@ -73,7 +75,7 @@ static_assert(offsetof(SlotControl, signal_code) == SLOT_SI_CODE && offsetof(Slo
 static_assert(offsetof(SlotControl, trapno) == SLOT_TRAPNO && offsetof(SlotControl, error) == SLOT_ERROR);
 static_assert(offsetof(SlotControl, cr2) == SLOT_CR2 && offsetof(SlotControl, signal_arch) == SLOT_SI_ARCH);
 static_assert(offsetof(SlotControl, self) == SLOT_SELF && offsetof(SlotControl, doorbell) == SLOT_DOORBELL);
-static_assert(offsetof(SlotControl, sleeping) == SLOT_SLEEPING);
+static_assert(offsetof(SlotControl, sleeping) == SLOT_SLEEPING && offsetof(SlotControl, done) == SLOT_DONE);
 static_assert(offsetof(SlotControl, command) == SLOT_COMMAND && offsetof(SlotControl, operation) == SLOT_OPERATION);
 static_assert(offsetof(SlotControl, result) == SLOT_RESULT && offsetof(SlotControl, quiet) == SLOT_QUIET);
 static_assert(offsetof(SlotControl, taken) == SLOT_TAKEN);
@@ -97,7 +99,8 @@ struct CommandPage {
   uint32_t count;
   uint32_t unused;
   uint64_t slot, stack;
-  uint64_t unused1[2];
+  uint64_t ring;
+  uint64_t unused1;
   uint64_t slots_offset, command_offset;
   struct Stack {
     uint64_t address;
@@ -113,6 +116,7 @@ struct CommandPage {
 static_assert(offsetof(CommandPage, operation) == COMMAND_OPERATION && offsetof(CommandPage, count) == COMMAND_COUNT);
 static_assert(offsetof(CommandPage, slot) == COMMAND_SLOT && offsetof(CommandPage, stack) == COMMAND_STACK);
 static_assert(offsetof(CommandPage, slots_offset) == COMMAND_SLOTS_OFFSET && offsetof(CommandPage, ops) == COMMAND_OPS);
+static_assert(offsetof(CommandPage, ring) == COMMAND_RING);
 static_assert(offsetof(CommandPage, command_offset) == COMMAND_COMMAND_OFFSET);
 static_assert(offsetof(CommandPage, stacks) == COMMAND_STACKS && sizeof(CommandPage::Stack) == 24);
 static_assert(sizeof(CommandPage::Op) == MAP_OP_SIZE && sizeof(CommandPage) <= kPageSize);

@@ -172,8 +172,8 @@ Result<Host::Process> Host::MakeProcess() {
     CommandPage& command = control_->command(kTemplateArea);
     command.slots_offset = ControlFile::SlotsOffset(area);
     command.command_offset = ControlFile::CommandOffset(area);
-    BringManager(template_pid_, template_cpu_);
-    process.manager_cpu = template_cpu_;
+    BringManager(template_pid_, template_place_);
+    process.place = template_place_;
     PostCommand(command, OP_NEW_PROCESS);
     TRY(ReadAck(template_ack_));
     process.pid = static_cast<pid_t>(control_->slot(kTemplateArea, 0).result);
@@ -198,6 +198,7 @@ Result<Host::Process> Host::MakeProcess() {
 
 Result<> Host::StartThread(Process& process, int index) {
   CommandPage& command = control_->command(process.area);
+  command.ring = 0;
   SlotControl& slot = control_->slot(process.area, index);
   slot.doorbell = ControlFile::DoorbellAddress(process.area, index);
   command.slot = kSlots + index * kSlotSize;
@@ -205,8 +206,7 @@ Result<> Host::StartThread(Process& process, int index) {
   command.stacks[index] = {
       .address = command.slot + STUB_SLOT_STACK, .flags = 0, .unused = 0, .size = STUB_SLOT_STACK_SIZE};
   // The new thread begins where the manager may run: not where the caller does.
-  if (process.manager_cpu >= 0) LetRoam(process.pid);
-  process.manager_cpu = -1;
+  FreeManager(process.pid, process.place);
   PostCommand(command, OP_NEW_THREAD);
   return ReadAck(process.ack);
 }

@@ -16,6 +16,7 @@
 #include "pkg/errors/errors.h"
 #include "pkg/fiber/fiber.h"
 #include "pkg/platform/systrap/control.h"
+#include "pkg/platform/systrap/manager_unsafe.h"
 #include "pkg/sync/mutex.h"
 
 namespace redoubt::platform::systrap {
@@ -36,9 +37,9 @@ class Host final : public fiber::EventSource {
   // A new stub process, a child of this one: its manager and its first guest thread are ready.
   struct Process {
     pid_t pid = 0;
-    int area = 0;          // of the control file
-    int ack = -1;          // read end of its pipe
-    int manager_cpu = -1;  // that the manager is tied to
+    int area = 0;  // of the control file
+    int ack = -1;  // read end of its pipe
+    ManagerPlace place;
   };
   // ESRCH if the template was killed.
   Result<Process> NewProcess() EXCLUDES(template_mu_, queue_mu_);
@@ -112,7 +113,7 @@ class Host final : public fiber::EventSource {
   pid_t template_pid_ GUARDED_BY(template_mu_) = -1;
   int template_ack_ GUARDED_BY(template_mu_) = -1;
   int template_socket_ GUARDED_BY(template_mu_) = -1;
-  int template_cpu_ GUARDED_BY(template_mu_) = -1;
+  ManagerPlace template_place_ GUARDED_BY(template_mu_);
 
   sync::Mutex waiting_mu_{sync::Rank::kLeaf};
   std::vector<Waiting*> waiting_ GUARDED_BY(waiting_mu_);

@@ -22,6 +22,7 @@ GUEST_CODE(Scribble,
            "movq %rax, %rdx\nshlq $17, %rdx\nxorq %rdx, %rax\nmovq %rax, %rdx\nandq %rsi, %rdx\nmovq %rax, %rcx\n"
            "andq %r8, %rcx\norq %r9, %rcx\nmovq %rcx, (%rdi,%rdx)\njmp 1b")
 GUEST_CODE(TwoStores, "movl %esi, (%rdi)\nmovl %ecx, (%rdx)\nsyscall")
+GUEST_CODE(TwoStoresAndSpin, "movl %esi, (%rdi)\nmovl %ecx, (%rdx)\n1: jmp 1b")
 GUEST_CODE(To32Bit, "pushq $0x23\npushq %rdi\nlretq")
 GUEST_CODE(Int80In32Bit, "int $0x80\nud2")
 GUEST_CODE(SysenterIn32Bit, "sysenter\nud2")

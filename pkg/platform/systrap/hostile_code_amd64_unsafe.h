@@ -15,6 +15,8 @@ std::span<const std::byte> Fill();
 std::span<const std::byte> Scribble();
 // 32-bit (%rdi) = %esi and 32-bit (%rdx) = %ecx, in this order, then a syscall.
 std::span<const std::byte> TwoStores();
+// The same, and then a loop without end instead of the call.
+std::span<const std::byte> TwoStoresAndSpin();
 // Goes to %rdi in 32-bit mode, by a stack at %rsp.
 std::span<const std::byte> To32Bit();
 // 32-bit code.

@@ -852,5 +852,51 @@ TEST_P(SystrapHostile, PretendsToWait) {
   });
 }
 
+// A thread that seems to wait, and is told to make room for the manager, runs on in the guest. What it says of the
+// manager's answers is not believed either.
+TEST_P(SystrapHostile, MakesNoRoomForTheManager) {
+  if (std::thread::hardware_concurrency() < 2) GTEST_SKIP() << "one processor is never asked to";
+  Addr pretend = AddCode(guest::TwoStoresAndSpin());
+  Run([&] {
+    Begin();
+    RefPtr<AddressSpace> space = NewSpace();
+    auto context = *platform().NewContext();
+    Registers regs{};
+    regs.rip = pretend;
+    // The thread's first event was 1, so this is the second.
+    regs.rdi = kSlots + SLOT_KIND;
+    regs.rsi = KIND_SYSCALL;
+    regs.rdx = kSlots + SLOT_EVENT;
+    regs.rcx = 2;
+    // Nobody rings for this event: somebody is awake and looks.
+    std::atomic<bool> came{false};
+    Spawn([&] {
+      while (!came.load()) fiber::Yield();
+    });
+    Result<TrapInfo> info = context->Switch(*space, regs);
+    came.store(true);
+    ASSERT_TRUE(info.has_value());
+    ASSERT_EQ(info->trap, Trap::kSyscall) << "the made-up event";
+    StubProcess& process = static_cast<SystrapAddressSpace&>(*space).process();
+    ControlFile& control = process.host().control();
+    SlotControl& slot = control.slot(process.area(), 0);
+    const auto start = Clock::now();
+    for (int i = 0; i < 100; i++) {
+      if (i >= 50) slot.done.store(control.command(process.area()).sequence.load() + 1);
+      const Addr at = kForbidden + i * kPageSize;
+      ASSERT_TRUE(space->MapFile(at, memory_fd(), kCodeSize, kPageSize, kRead, false));
+      const std::string maps = ReadFile("/proc/" + std::to_string(process.pid()) + "/maps");
+      std::ostringstream line;
+      line << std::hex << at << "-" << at + kPageSize << " ";
+      ASSERT_NE(maps.find(line.str()), std::string::npos) << "answered before it was done: " << maps;
+      ASSERT_TRUE(space->Unmap(at, kPageSize));
+    }
+    EXPECT_NE(slot.quiet.load(), QUIET_NO) << "it was never told to";
+    EXPECT_LT(Clock::now() - start, seconds(5));
+    space->Release();
+    context.reset();
+  });
+}
+
 }  // namespace
 }  // namespace redoubt::platform::systrap

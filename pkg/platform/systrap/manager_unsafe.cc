@@ -1,6 +1,7 @@
 #include "pkg/platform/systrap/manager_unsafe.h"
 
 #include <linux/futex.h>
+#include <poll.h>
 #include <sched.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -14,6 +15,8 @@ namespace {
 
 // Of rdtsc: some 10 ms.
 constexpr uint64_t kStay = 30'000'000;
+// Some 40 us: a manager that has not answered by then was not waked.
+constexpr uint64_t kLate = 120'000;
 
 // Of the calling thread.
 struct Placement {
@@ -43,10 +46,27 @@ int TieCaller() {
 
 }  // namespace
 
-void BringManager(pid_t manager, int& last) {
+void BringManager(pid_t manager, ManagerPlace& place) {
   if (CPU_COUNT(&AllCpus()) < 2) return;
   const int cpu = TieCaller();
-  if (cpu >= 0 && last != cpu && TieTo(manager, cpu)) last = cpu;
+  if (cpu >= 0 && place.at != cpu && TieTo(manager, cpu)) place = {.at = cpu};
+}
+
+bool SendManagerAway(pid_t manager, ManagerPlace& place) {
+  if (CPU_COUNT(&AllCpus()) < 2) return false;
+  const int cpu = TieCaller();
+  if (cpu < 0) return false;
+  if (place.off == cpu) return true;
+  cpu_set_t set = AllCpus();
+  CPU_CLR(cpu, &set);
+  if (sched_setaffinity(manager, sizeof(set), &set) != 0) return false;
+  place = {.off = cpu};
+  return true;
+}
+
+void FreeManager(pid_t manager, ManagerPlace& place) {
+  if (place.at >= 0 || place.off >= 0) LetRoam(manager);
+  place = {};
 }
 
 bool KeepOff(pid_t tid, std::atomic<int>& kept_off) {
@@ -65,11 +85,27 @@ void WakeWord(std::atomic<uint32_t>& word) {
   syscall(SYS_futex, &word, FUTEX_WAKE, INT32_MAX, nullptr, nullptr, 0);
 }
 
-void PostCommand(CommandPage& command, uint32_t operation) {
+void WriteCommand(CommandPage& command, uint32_t operation) {
   command.operation = operation;
   // Release: the manager reads the arguments after it has seen the number change.
   command.sequence.fetch_add(1, std::memory_order_release);
+}
+
+void PostCommand(CommandPage& command, uint32_t operation) {
+  WriteCommand(command, operation);
   WakeWord(command.sequence);
+}
+
+void SpinForAck(CommandPage& command, const std::atomic<uint32_t>& done, int pipe) {
+  const uint32_t sequence = command.sequence.load(std::memory_order_relaxed);
+  const uint64_t start = __builtin_ia32_rdtsc();
+  while (done.load(std::memory_order_acquire) != sequence && __builtin_ia32_rdtsc() - start < kLate) {
+    __builtin_ia32_pause();
+  }
+  // The guest can write `done` too.
+  pollfd ready{.fd = pipe, .events = POLLIN, .revents = 0};
+  constexpr timespec kNow{};
+  if (ppoll(&ready, 1, &kNow, nullptr) <= 0) WakeWord(command.sequence);
 }
 
 Result<> ReadAck(int pipe) {

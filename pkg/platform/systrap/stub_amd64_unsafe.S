@@ -88,10 +88,12 @@ redoubt_systrap_template_entry:
         negq %r14
 
 // Tells the Sentry: one byte, an errno. r14: the errno. The bytes are in this read-only page, so that nobody in the
-// process can make up an answer.
+// process can make up an answer. What it says in the first slot only spares the Sentry a look at the pipe in vain. The
+// thread that has made room for this is waked: the Sentry will want it in a moment.
 .Lack:
         cmpq $255, %r14
         ja .Ldie
+        movq COMMAND_RING(%r13), %rbp
         leaq .Lerrnos(%rip), %rsi
         addq %r14, %rsi
         movl $STUB_FD_ACK, %edi
@@ -99,7 +101,17 @@ redoubt_systrap_template_entry:
         movl $__NR_write, %eax
         syscall
         cmpq $1, %rax
-        je .Lnext
+        jne .Ldie
+        movabs $STUB_SLOTS, %rax
+        movl %r12d, SLOT_DONE(%rax)
+        movq %rbp, %rdi
+        testq %rdi, %rdi
+        jz .Lnext
+        movl $1, %esi                   // FUTEX_WAKE
+        movl $0x7fffffff, %edx
+        movl $__NR_futex, %eax
+        syscall
+        jmp .Lnext
 .Ldie:
         movl $1, %edi
         movl $__NR_exit_group, %eax
@@ -351,7 +363,14 @@ redoubt_systrap_post:
         xorl %r10d, %r10d
         movl $__NR_futex, %eax
         syscall
-        jmp .Lsleep_again
+        // Mostly the answer is there. If it was the manager that rang, it comes in a moment.
+        popq %r11
+        popq %rcx
+        movl $0, SLOT_SLEEPING(%rcx)
+        movq SLOT_R10(%rcx), %r10
+        movabs $STUB_GLOBAL, %rdx
+        movl GLOBAL_SPINS(%rdx), %edi
+        jmp .Lspin
 .Lawake:
         addq $16, %rsp
         movl $0, SLOT_SLEEPING(%rcx)

@@ -63,6 +63,8 @@
 #define SLOT_SELF 0xf0
 #define SLOT_DOORBELL 0xf8
 #define SLOT_SLEEPING 0x100
+// In the first slot, by the manager: the last command that it has carried out. Only a hint, as guests can write it.
+#define SLOT_DONE 0x110
 // Written by the Sentry:
 #define SLOT_COMMAND 0x140
 #define SLOT_OPERATION 0x144
@@ -95,7 +97,7 @@
 #define SLOT_SCRATCH_TOP 0x1000
 
 // SLOT_QUIET: how a thread that spins is told to make room. Anything else is the address of another thread's doorbell,
-// to be rung first.
+// or of the word that the manager waits on, to be rung first.
 #define QUIET_NO 0
 #define QUIET_SLEEP 1
 
@@ -119,6 +121,8 @@
 #define COMMAND_SEQUENCE 0x00
 #define COMMAND_OPERATION 0x04
 #define COMMAND_COUNT 0x08
+// The doorbell that the manager rings when it has answered, or 0.
+#define COMMAND_RING 0x20
 // OP_NEW_THREAD: the slot, and where in this page its stack_t is. Each has its own, as the new thread looks at it
 // later.
 #define COMMAND_SLOT 0x10

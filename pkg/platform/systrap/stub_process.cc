@@ -38,19 +38,26 @@ Result<RefPtr<StubProcess>> StubProcess::Create(std::shared_ptr<Host> host) {
 
 StubProcess::~StubProcess() { Kill(); }
 
-Result<> StubProcess::Send(uint32_t operation) {
-  if (killed() || dead()) return Err(ESRCH);
-  PostCommand(command_, operation);
-  return ReadAck(process_.ack);
-}
-
 Result<> StubProcess::Map(std::span<const CommandPage::Op> ops) {
   CHECK(ops.size() <= COMMAND_MAX_OPS, "too many for one command");
   sync::MutexLock lock(mu_);
+  if (killed() || dead()) return Err(ESRCH);
   std::copy(ops.begin(), ops.end(), command_.ops);
   command_.count = static_cast<uint32_t>(ops.size());
-  BringManager(process_.pid, process_.manager_cpu);
-  return Send(OP_MAP);
+  command_.ring = 0;
+  Slot* slot = served_.load(std::memory_order_relaxed);
+  if (slot == nullptr || !slot->Waits() || !SendManagerAway(process_.pid, process_.place)) {
+    BringManager(process_.pid, process_.place);
+    PostCommand(command_, OP_MAP);
+    return ReadAck(process_.ack);
+  }
+  command_.ring = ControlFile::DoorbellAddress(process_.area, slot->index);
+  WriteCommand(command_, OP_MAP);
+  slot->c.quiet.store(STUB_COMMAND + COMMAND_SEQUENCE, std::memory_order_seq_cst);
+  // If it sleeps by now, it may not have seen the order; if not, it looks before it does.
+  if (!slot->Hot()) WakeWord(command_.sequence);
+  SpinForAck(command_, host_->control().slot(process_.area, 0).done, process_.ack);
+  return ReadAck(process_.ack);
 }
 
 Result<Slot*> StubProcess::NewSlot() {

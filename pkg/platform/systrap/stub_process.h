@@ -47,6 +47,10 @@ struct Slot {
   // which cannot be relied upon (Host::HandOver), if kMayHandOver.
   enum class Waking { kMayHandOver, kByCaller };
   void Command(uint32_t operation, Waking waking);
+  // It waits for a command, awake. For those who do not hold the lease: only a guess.
+  bool Waits() const {
+    return Hot() && c.event.load(std::memory_order_relaxed) != c.command.load(std::memory_order_relaxed);
+  }
   // The event that answers the last command has come.
   bool Posted() const { return c.event.load(std::memory_order_acquire) == sequence; }
   // The thread spins or runs: it need not be waked.
@@ -101,6 +105,10 @@ class StubProcess final : public RefCounted {
   // Waits out a TakeSlot that takes from the caller.
   void Settle() EXCLUDES(slots_mu_) { sync::MutexLock lock(slots_mu_); }
 
+  // The Sentry is about something for the guest of this slot, whose thread waits: it may make room for the manager.
+  // Null: it goes on. Only a hint.
+  void NoteServed(Slot* slot) { served_.store(slot, std::memory_order_relaxed); }
+
   // Makes the thread leave the guest, or not enter it.
   void InterruptThread(Slot& slot);
 
@@ -116,14 +124,14 @@ class StubProcess final : public RefCounted {
 
  private:
   StubProcess(std::shared_ptr<Host> host, Host::Process process);
-  Result<> Send(uint32_t operation) REQUIRES(mu_);
   Result<Slot*> NewSlot() REQUIRES(slots_mu_) EXCLUDES(mu_);
 
   const std::shared_ptr<Host> host_;
-  Host::Process process_;  // manager_cpu is guarded by mu_
+  Host::Process process_;  // its place is guarded by mu_
   CommandPage& command_;
   std::atomic<bool> killed_{false};
   std::atomic<bool> dead_{false};
+  std::atomic<Slot*> served_{nullptr};
 
   // Held while the manager works.
   sync::Mutex mu_{sync::Rank::kAddressSpace};

@@ -6,20 +6,25 @@
 #include <utility>
 
 #include "pkg/refs/refs.h"
+#include "pkg/sentry/kernel/pid_namespace.h"
 #include "pkg/sentry/kernel/thread_group.h"
 
 namespace redoubt::kernel {
 
-// What Linux makes of a PID namespace and of a control group, as far as they are about who belongs together: orphans go
-// to its first process and all end with it (pid_namespaces(7)), all can be frozen, signalled and accounted for
-// together. Its processes have no numbers of their own: containers of a sandbox share one PID namespace.
+// What Linux makes of a control group, as far as it is about who belongs together: all can be frozen, signalled and
+// accounted for together, and end with the first. Numbers are the PID namespace's: the container's own, another's, or
+// the outermost, which is nobody's. Orphans go to the first process of that namespace, and in the outermost to the
+// container's.
 //
 // Given to Kernel::CreateProcess; children inherit it. Held by its processes and by who made it. The fields are guarded
 // by Kernel::mu, which they cannot name here.
 class Container final : public RefCounted {
  public:
-  explicit Container(std::string id) : id(std::move(id)) {}
+  // `pid_ns` null: the outermost.
+  explicit Container(std::string id, RefPtr<PidNamespace> pid_ns = nullptr)
+      : id(std::move(id)), pid_ns(std::move(pid_ns)) {}
   const std::string id;
+  const RefPtr<PidNamespace> pid_ns;
 
   RefPtr<ThreadGroup> init;  // null before the first process is there, and once that has ended
   bool ended = false;        // the first process has ended: there will be no other

@@ -34,6 +34,7 @@ enum class Op {
   kFork,        // rax is 0 in the child
   kFork2,       // as above, of a thread
   kKillOthers,  // kill(-1, SIGKILL)
+  kKillFirst,   // kill(1, SIGKILL)
   kWait,        // for a child
   kExit,
 };
@@ -112,12 +113,15 @@ Result<uint64_t> Dispatch(Task& task, uint64_t number, const SyscallArgs&) {
     case Op::kSleep:
       return wait::Block(fiber::Now() + kMillisecond) ? 0 : Result<uint64_t>(Err(EINTR));
     case Op::kFork:
-      return static_cast<uint64_t>(TRY(task.Clone({.exit_signal = SIGCHLD}))->tid());
+      return static_cast<uint64_t>(TRY(task.Clone({.exit_signal = SIGCHLD})));
     case Op::kFork2:
       return static_cast<uint64_t>(
-          TRY(task.Clone({.flags = CLONE_VM | CLONE_SIGHAND | CLONE_THREAD | CLONE_FS | CLONE_FILES}))->tid());
+          TRY(task.Clone({.flags = CLONE_VM | CLONE_SIGHAND | CLONE_THREAD | CLONE_FS | CLONE_FILES})));
     case Op::kKillOthers:
       TRY(task.kernel().Kill(task, -1, SIGKILL));
+      return 0;
+    case Op::kKillFirst:
+      TRY(task.kernel().Kill(task, 1, SIGKILL));
       return 0;
     case Op::kWait:
       return static_cast<uint64_t>(TRY(task.kernel().Wait(task, {.id_type = P_ALL, .id = 0, .options = WEXITED})).pid);
@@ -521,6 +525,120 @@ TEST(Container, SignalsReachAll) {
     EXPECT_EQ(m.Alive(*b), 0u);
     EXPECT_GE(m.Alive(*a), 5u);
   });
+}
+
+// --- with PID namespaces of their own
+RefPtr<Container> InNamespace(Machine& m, RefPtr<PidNamespace>* ns = nullptr) {
+  RefPtr<PidNamespace> made = MakeRef<PidNamespace>(RefPtr<PidNamespace>(&m.kernel().root_pid_ns()));
+  if (ns != nullptr) *ns = made;
+  return MakeRef<Container>("c", made);
+}
+
+TEST(PidNamespaceOfContainer, NumbersStartAtOneAndOrphansGoThere) {
+  for (uint64_t seed = 0; seed < kSeeds; seed++) {
+    Machine m(seed, Orphan);
+    m.Run([&] {
+      RefPtr<Container> a = InNamespace(m), b = InNamespace(m);
+      m.Create(a);
+      RefPtr<ThreadGroup> init = m.Create(b);
+      m.Sleep(20 * kMillisecond);
+      EXPECT_EQ(init->pid->number(), 1);
+      for (const RefPtr<Container>& c : {a, b}) {
+        std::map<int, int> parents;
+        for (const RefPtr<ThreadGroup>& g : m.kernel().GroupsOf(*c)) parents[g->pid->number()] = g->parent_id.load();
+        EXPECT_EQ(parents, (std::map<int, int>{{1, 0}, {2, 1}, {3, 1}}));
+      }
+    });
+  }
+}
+
+TEST(PidNamespaceOfContainer, NobodyOutlivesTheFirstProcess) {
+  for (uint64_t seed = 0; seed < kSeeds; seed++) {
+    Machine m(seed, Family);
+    m.Run([&] {
+      RefPtr<PidNamespace> ns;
+      RefPtr<Container> a = InNamespace(m, &ns), outside = MakeRef<Container>("o");
+      // Of another container, and in the same namespace.
+      RefPtr<Container> guest = MakeRef<Container>("g", ns);
+      RefPtr<ThreadGroup> init = m.Create(a);
+      RefPtr<ThreadGroup> other = m.Create(guest);
+      m.Create(outside);
+      EXPECT_GT(other->pid->number(), 1);
+      m.Sleep(static_cast<fiber::Time>(seed) * kMillisecond / 8);
+      EXPECT_TRUE(m.kernel().SendToGroup(*init, MakeSigInfo(SIGKILL, SI_USER)));
+      EXPECT_EQ(m.kernel().WaitForExit(*init), SIGKILL);
+      EXPECT_EQ(m.Alive(*a), 0u);
+      EXPECT_EQ(m.Alive(*guest), 0u);
+      EXPECT_EQ(m.kernel().WaitForExit(*other), SIGKILL);
+      EXPECT_EQ(m.TryCreate(guest).error(), Errno(ESRCH));
+      EXPECT_GE(m.Alive(*outside), 1u);
+    });
+  }
+}
+
+TEST(PidNamespaceOfContainer, TheFirstProcessIsSafeFromInside) {
+  for (uint64_t seed = 0; seed < kSeeds; seed++) {
+    int shots = 0;
+    Machine m(seed, [&shots](platform::Registers& r) {
+      switch (r.rbx) {
+        case 0:
+          r.rbx++;
+          return Op::kFork;
+        case 1:
+          Branch(r, 2, 3);
+          return Op::kCall;
+        case 3:
+          shots++;
+          return Op::kKillFirst;
+        default:
+          return Op::kCompute;
+      }
+    });
+    m.Run([&] {
+      RefPtr<Container> a = InNamespace(m);
+      RefPtr<ThreadGroup> init = m.Create(a);
+      m.Sleep(5 * kMillisecond);
+      EXPECT_GT(shots, 1);
+      EXPECT_EQ(m.Alive(*a), 2u);
+      // From outside: nothing that it could take and does not.
+      EXPECT_TRUE(m.kernel().SendToGroup(*init, MakeSigInfo(SIGTERM, SI_USER)));
+      m.Sleep(5 * kMillisecond);
+      EXPECT_EQ(m.Alive(*a), 2u);
+      EXPECT_TRUE(m.kernel().SendToGroup(*init, MakeSigInfo(SIGSTOP, SI_USER)));
+      m.Sleep(kMillisecond);
+      {
+        sync::MutexLock lock(m.kernel().mu);
+        EXPECT_TRUE(init->stopped);
+      }
+      EXPECT_TRUE(m.kernel().SendToGroup(*init, MakeSigInfo(SIGKILL, SI_USER)));
+      EXPECT_EQ(m.kernel().WaitForExit(*init), SIGKILL);
+    });
+  }
+}
+
+TEST(PidNamespaceOfContainer, KillOfAllIsOfTheNamespace) {
+  for (uint64_t seed = 0; seed < kSeeds; seed++) {
+    int killer = 0;
+    Machine m(seed, [&killer](platform::Registers& r) {
+      if (Task::Current()->group().id != killer || r.rbx == 1) return Op::kSleep;
+      r.rbx = 1;
+      return Op::kKillOthers;
+    });
+    m.Run([&] {
+      RefPtr<PidNamespace> ns;
+      RefPtr<Container> a = InNamespace(m, &ns), b = MakeRef<Container>("b", ns), c = InNamespace(m);
+      RefPtr<ThreadGroup> init = m.Create(a);
+      RefPtr<ThreadGroup> first = m.Create(b), second = m.Create(b), apart = m.Create(c);
+      m.Sleep(kMillisecond);
+      killer = second->id;
+      EXPECT_EQ(m.kernel().WaitForExit(*first), SIGKILL);
+      m.Sleep(5 * kMillisecond);
+      EXPECT_EQ(m.Alive(*a), 1u);
+      EXPECT_EQ(m.Alive(*c), 1u);
+      EXPECT_FALSE(init->zombie);
+      EXPECT_FALSE(apart->zombie);
+    });
+  }
 }
 
 }  // namespace

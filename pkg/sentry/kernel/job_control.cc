@@ -14,6 +14,16 @@ tty::JobControl::Ids KernelJobControl::Current() {
           .controlling_tty = task->group().ControllingTtyLocked()};
 }
 
+int KernelJobControl::ToGuest(int id) {
+  Task* task = Task::Current();
+  return task != nullptr ? task->pid_ns().FromRoot(id) : id;
+}
+
+int KernelJobControl::FromGuest(int id) {
+  Task* task = Task::Current();
+  return task != nullptr ? task->pid_ns().ToRoot(id) : id;
+}
+
 void KernelJobControl::GiveUpTerminal() {
   Task* task = Task::Current();
   if (task == nullptr) return;

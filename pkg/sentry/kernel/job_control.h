@@ -12,6 +12,8 @@ class KernelJobControl final : public tty::JobControl {
   explicit KernelJobControl(Kernel& kernel) : kernel_(kernel) {}
 
   Ids Current() override;
+  int ToGuest(int id) override;
+  int FromGuest(int id) override;
   void GiveUpTerminal() override;
   void SetControllingTerminal(RefPtr<RefCounted> terminal) override;
   void ClearControllingTerminal(int session) override;

@@ -7,12 +7,6 @@
 #include "pkg/sentry/time/clock.h"
 
 namespace redoubt::kernel {
-namespace {
-
-// /proc/sys/kernel/pid_max on a 64-bit Linux.
-constexpr int kPidMax = 1 << 22;
-
-}  // namespace
 
 Kernel::Kernel(Options options)
     : options_(std::move(options)), hostname_(options_.hostname), boot_time_(clock::Realtime()) {}
@@ -23,16 +17,12 @@ Kernel::~Kernel() {
 }
 
 Result<RefPtr<ThreadGroup>> Kernel::CreateProcess(const ProcessArgs& args) {
-  RefPtr<ThreadGroup> group;
-  RefPtr<Task> task;
-  {
-    sync::MutexLock lock(mu);
-    int tid = AllocateTidLocked();
-    if (tid < 0) return Err(EAGAIN);
-    group = MakeRef<ThreadGroup>(*this, tid);
-    task = RefPtr<Task>(new Task(*this, group, tid));
-  }
-  group->container = args.container ? args.container : MakeRef<Container>("");
+  RefPtr<Container> container = args.container ? args.container : MakeRef<Container>("");
+  PidNamespace& pid_ns = container->pid_ns ? *container->pid_ns : *root_pid_ns_;
+  RefPtr<Pid> pid = TRY(pid_ns.Allocate());
+  RefPtr<ThreadGroup> group = MakeRef<ThreadGroup>(*this, pid);
+  RefPtr<Task> task(new Task(*this, group, pid));
+  group->container = container;
   group->oom_score_adj = args.oom_score_adj;
   group->held = args.held;
   for (auto [resource, limit] : args.limits) {
@@ -68,14 +58,13 @@ Result<RefPtr<ThreadGroup>> Kernel::CreateProcess(const ProcessArgs& args) {
   bool ended = false;
   {
     sync::MutexLock lock(mu);
-    Container& container = *group->container;
-    ended = container.ended;
+    ended = container->ended || pid_ns.ended;
     if (!ended) {
-      RefPtr<Session> session = MakeRef<Session>(group->id);
+      RefPtr<Session> session = MakeRef<Session>(pid);
       session->controlling_tty = args.controlling_tty;
-      JoinProcessGroupLocked(*group, MakeRef<ProcessGroup>(group->id, session));
+      JoinProcessGroupLocked(*group, MakeRef<ProcessGroup>(pid, session));
       AddTaskLocked(*task);
-      if (!container.init) container.init = group;
+      if (!container->init) container->init = group;
       task->RecomputeInterruptLocked();
     }
   }
@@ -126,24 +115,16 @@ void Kernel::KillAll(const Container* only) {
   });
 }
 
-int Kernel::AllocateTidLocked() {
-  int start = last_pid_.load(std::memory_order_relaxed);
-  for (int i = 1; i < kPidMax; i++) {
-    int tid = start + i;
-    // Linux leaves the low ones to the kernel's own threads when it wraps.
-    if (tid >= kPidMax) tid = 300 + (tid - kPidMax);
-    if (tasks_.contains(tid) || process_groups_.contains(tid)) continue;
-    last_pid_.store(tid, std::memory_order_relaxed);
-    return tid;
-  }
-  return -1;
-}
-
 void Kernel::AddTaskLocked(Task& task) {
   tasks_.emplace(task.tid(), RefPtr<Task>(&task));
   if (task.group_->leader == nullptr) {
     task.group_->leader = &task;
     task.group_->start_time = clock::Boottime();
+    const Pid& pid = *task.group_->pid;
+    if (pid.ns().level() > 0 && pid.number() == 1) {
+      pid.ns().init = task.group_.get();
+      task.group_->unkillable = true;
+    }
   }
   task.group_->tasks.push_back(&task);
   forks.fetch_add(1, std::memory_order_relaxed);
@@ -213,16 +194,17 @@ void Kernel::LeaveProcessGroupLocked(ThreadGroup& group) {
 Result<int> Kernel::SetSid(ThreadGroup& group) {
   sync::MutexLock lock(mu);
   if (process_groups_.contains(group.id)) return Err(EPERM);
-  JoinProcessGroupLocked(group, MakeRef<ProcessGroup>(group.id, MakeRef<Session>(group.id)));
+  JoinProcessGroupLocked(group, MakeRef<ProcessGroup>(group.pid, MakeRef<Session>(group.pid)));
   group.gave_up_tty = false;
-  return group.id;
+  return group.pid->number();
 }
 
 Result<> Kernel::SetPgid(ThreadGroup& caller, int pid, int pgid) {
   if (pgid < 0) return Err(EINVAL);
+  const PidNamespace& ns = caller.pid->ns();
   sync::MutexLock lock(mu);
-  if (pid == 0) pid = caller.id;
-  if (pgid == 0) pgid = pid;
+  pid = pid == 0 ? caller.id : ns.ToRoot(pid);
+  pgid = pgid == 0 ? pid : ns.ToRoot(pgid);
   auto it = tasks_.find(pid);
   if (it == tasks_.end() || it->second->group_->id != pid) return Err(ESRCH);
   ThreadGroup& target = *it->second->group_;
@@ -235,7 +217,7 @@ Result<> Kernel::SetPgid(ThreadGroup& caller, int pid, int pgid) {
   RefPtr<ProcessGroup> pg = target.process_group;
   if (pg->id == pgid) return {};
   if (pgid == pid && !process_groups_.contains(pgid)) {
-    pg = MakeRef<ProcessGroup>(pgid, pg->session);
+    pg = MakeRef<ProcessGroup>(target.pid, pg->session);
   } else {
     RefPtr<ProcessGroup> existing = FindProcessGroupLocked(pgid);
     if (!existing || existing->session != pg->session) return Err(EPERM);
@@ -246,19 +228,21 @@ Result<> Kernel::SetPgid(ThreadGroup& caller, int pid, int pgid) {
 }
 
 Result<int> Kernel::GetPgid(ThreadGroup& caller, int pid) {
+  const PidNamespace& ns = caller.pid->ns();
   sync::MutexLock lock(mu);
-  if (pid == 0) return caller.process_group->id;
-  auto it = tasks_.find(pid);
+  if (pid == 0) return caller.process_group->pid->In(ns);
+  auto it = tasks_.find(ns.ToRoot(pid));
   if (it == tasks_.end() || !it->second->group_->process_group) return Err(ESRCH);
-  return it->second->group_->process_group->id;
+  return it->second->group_->process_group->pid->In(ns);
 }
 
 Result<int> Kernel::GetSid(ThreadGroup& caller, int pid) {
+  const PidNamespace& ns = caller.pid->ns();
   sync::MutexLock lock(mu);
-  if (pid == 0) return caller.process_group->session->id;
-  auto it = tasks_.find(pid);
+  if (pid == 0) return caller.process_group->session->pid->In(ns);
+  auto it = tasks_.find(ns.ToRoot(pid));
   if (it == tasks_.end() || !it->second->group_->process_group) return Err(ESRCH);
-  return it->second->group_->process_group->session->id;
+  return it->second->group_->process_group->session->pid->In(ns);
 }
 
 bool Kernel::IsOrphanedLocked(const ProcessGroup& pg) {
@@ -290,7 +274,7 @@ void Kernel::SetDomainname(std::string name) {
   domainname_ = std::move(name);
 }
 
-ThreadGroup::ThreadGroup(Kernel& kernel, int id) : id(id), kernel_(kernel) {
+ThreadGroup::ThreadGroup(Kernel& kernel, RefPtr<Pid> p) : pid(std::move(p)), id(pid->root_number()), kernel_(kernel) {
   handlers = MakeRef<SignalHandlers>();
   timers = std::make_unique<ProcessTimers>(*this);
 }

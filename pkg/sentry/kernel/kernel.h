@@ -20,6 +20,7 @@
 #include "pkg/refs/refs.h"
 #include "pkg/sentry/futex/futex.h"
 #include "pkg/sentry/kernel/container.h"
+#include "pkg/sentry/kernel/pid_namespace.h"
 #include "pkg/sentry/kernel/task.h"
 #include "pkg/sentry/kernel/thread_group.h"
 #include "pkg/sentry/pgalloc/memory_file.h"
@@ -103,6 +104,9 @@ class Kernel final {
 
   // --- the tree
   sync::Mutex mu{sync::Rank::kTaskTree};
+  PidNamespace& root_pid_ns() const { return *root_pid_ns_; }
+  // By numbers of the outermost PID namespace, as in all below that does not say otherwise: what a guest means by a
+  // number is PidNamespace::ToRoot's to say.
   RefPtr<Task> FindTask(int tid) EXCLUDES(mu);
   RefPtr<ThreadGroup> FindGroup(int tgid) EXCLUDES(mu);
   RefPtr<ProcessGroup> FindProcessGroupLocked(int pgid) REQUIRES(mu);
@@ -113,7 +117,7 @@ class Kernel final {
   std::vector<RefPtr<ThreadGroup>> Groups() EXCLUDES(mu);
   std::vector<RefPtr<Task>> TasksOf(ThreadGroup& group) EXCLUDES(mu);
   size_t TaskCount() EXCLUDES(mu);
-  // setsid(2), setpgid(2), with their errors.
+  // setsid(2), setpgid(2), ..., with their errors. Numbers are the caller's.
   Result<int> SetSid(ThreadGroup& group) EXCLUDES(mu);
   Result<> SetPgid(ThreadGroup& caller, int pid, int pgid) EXCLUDES(mu);
   // ESRCH, ...
@@ -139,19 +143,20 @@ class Kernel final {
   Result<> SendToTask(Task& task, const siginfo_t& info) EXCLUDES(mu);
   Result<> SendToProcessGroup(int pgid, const siginfo_t& info) EXCLUDES(mu);
   Result<> SendLocked(ThreadGroup& group, Task* target, const siginfo_t& info) REQUIRES(mu);
-  // kill(2) with its permission rules; `sig` 0 only checks.
+  // kill(2) with its permission rules; `sig` 0 only checks. `pid` is the caller's number.
   Result<> Kill(Task& caller, int pid, int sig) EXCLUDES(mu);
+  Result<> Kill(Task& caller, ThreadGroup& group, int sig) EXCLUDES(mu);
   // All of the group die with `status` (wait(2) encoding).
   void KillGroupLocked(ThreadGroup& group, int status) REQUIRES(mu);
 
   // --- waiting (wait.cc)
   struct WaitArgs {
-    int id_type;  // P_ALL, P_PID, P_PGID
-    int id;
+    int id_type;  // P_ALL, P_PID, P_PGID, P_PIDFD
+    int id;       // the caller's number; P_PGID, 0: the caller's group; P_PIDFD: ThreadGroup::id
     int options;  // WEXITED | WSTOPPED | WCONTINUED | WNOHANG | WNOWAIT
   };
   struct WaitResult {
-    int pid = 0;  // 0: WNOHANG and nothing to report
+    int pid = 0;  // the caller's number; 0: WNOHANG and nothing to report
     int status = 0;
     uint32_t uid = 0;
     Usage usage;
@@ -169,12 +174,10 @@ class Kernel final {
   RefPtr<RefCounted> ipc_namespace GUARDED_BY(mu);
   std::atomic<uint64_t> forks{0};
   std::atomic<uint64_t> context_switches{0};
-  int last_pid() const { return last_pid_.load(std::memory_order_relaxed); }
 
  private:
   friend class Task;
 
-  int AllocateTidLocked() REQUIRES(mu);
   void AddTaskLocked(Task& task) REQUIRES(mu);
   // Tasks of the real user ID: RLIMIT_NPROC.
   uint64_t CountTasksOfLocked(uint32_t uid) REQUIRES(mu);
@@ -190,14 +193,17 @@ class Kernel final {
   RefPtr<ThreadGroup> ChooseVictim() EXCLUDES(mu);
   void HangUpOrphansLocked(const std::vector<RefPtr<ProcessGroup>>& groups) REQUIRES(mu);
 
+  Result<> KillLocked(Task& caller, ThreadGroup& group, int sig) REQUIRES(mu);
+  bool IsReachedByKillAllLocked(const Task& caller, const ThreadGroup& group) REQUIRES(mu);
+
   const Options options_;
+  const RefPtr<PidNamespace> root_pid_ns_ = MakeRef<PidNamespace>(nullptr);
   futex::Manager futexes_;
   std::map<int, RefPtr<Task>> tasks_ GUARDED_BY(mu);            // by TID; zombies' leaders included
   std::map<int, ProcessGroup*> process_groups_ GUARDED_BY(mu);  // with a member
   RefPtr<ThreadGroup> oom_victim_ GUARDED_BY(mu);               // killed for memory, not yet gone
   fiber::Time oom_deadline_ GUARDED_BY(mu) = 0;                 // when another may be
-  std::atomic<int> last_pid_{0};
-  waiter::Queue exits_;  // kIn: a group was reaped or became a zombie
+  waiter::Queue exits_;                                         // kIn: a group was reaped or became a zombie
   mutable sync::Mutex names_mu_{sync::Rank::kLeaf};
   std::string hostname_ GUARDED_BY(names_mu_);
   std::string domainname_ GUARDED_BY(names_mu_) = "(none)";

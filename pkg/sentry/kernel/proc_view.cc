@@ -18,20 +18,27 @@ Task& ToTask(RefCounted& handle) { return static_cast<Task&>(handle); }
 
 std::vector<int> ProcView::Processes() {
   std::vector<int> ids;
-  for (const RefPtr<ThreadGroup>& group : kernel_.Groups()) ids.push_back(group->id);
-  return ids;  // the kernel's map is in order
-}
-
-std::vector<int> ProcView::Threads(int tgid) {
-  std::vector<int> ids;
-  RefPtr<ThreadGroup> group = kernel_.FindGroup(tgid);
-  if (!group) return ids;
-  for (const RefPtr<Task>& task : kernel_.TasksOf(*group)) ids.push_back(task->tid());
+  for (const RefPtr<ThreadGroup>& group : kernel_.Groups()) {
+    if (int id = group->pid->In(*ns_); id != 0) ids.push_back(id);
+  }
   std::sort(ids.begin(), ids.end());
   return ids;
 }
 
-proc::TaskHandle ProcView::Find(int tid) { return kernel_.FindTask(tid); }
+std::vector<int> ProcView::Threads(int tgid) {
+  std::vector<int> ids;
+  RefPtr<ThreadGroup> group = kernel_.FindGroup(ns_->ToRoot(tgid));
+  if (!group) return ids;
+  const std::vector<RefPtr<Task>> tasks = kernel_.TasksOf(*group);
+  {
+    sync::MutexLock lock(kernel_.mu);
+    for (const RefPtr<Task>& task : tasks) ids.push_back(task->pid().In(*ns_));
+  }
+  std::sort(ids.begin(), ids.end());
+  return ids;
+}
+
+proc::TaskHandle ProcView::Find(int tid) { return kernel_.FindTask(ns_->ToRoot(tid)); }
 
 proc::TaskHandle ProcView::Current() { return RefPtr<Task>(Task::Current()); }
 
@@ -48,12 +55,18 @@ bool ProcView::GetInfo(RefCounted& handle, bool whole_process, proc::TaskInfo* i
   {
     sync::MutexLock lock(kernel_.mu);
     if (group.reaped) return false;
-    info->tid = task.tid();
-    info->tgid = group.id;
-    info->ppid = group.parent != nullptr ? group.parent->id : 0;
+    info->ns_tid = task.pid().NumbersFrom(*ns_);
+    info->ns_tgid = group.pid->NumbersFrom(*ns_);
+    if (info->ns_tid.empty() || info->ns_tgid.empty()) return false;
+    info->tid = info->ns_tid[0];
+    info->tgid = info->ns_tgid[0];
+    info->ppid = group.parent != nullptr ? group.parent->pid->In(*ns_) : 0;
     if (group.process_group) {
-      info->process_group = group.process_group->id;
-      info->session = group.process_group->session->id;
+      const Pid& session = *group.process_group->session->pid;
+      info->process_group = group.process_group->pid->In(*ns_);
+      info->session = session.In(*ns_);
+      info->ns_process_group = group.process_group->pid->NumbersFrom(*ns_);
+      info->ns_session = session.NumbersFrom(*ns_);
       terminal = group.ControllingTtyLocked();
     }
     info->exit_signal = group.exit_signal;
@@ -97,7 +110,7 @@ bool ProcView::GetInfo(RefCounted& handle, bool whole_process, proc::TaskInfo* i
   info->timer_slack = task.timer_slack;
   if (auto* t = dynamic_cast<tty::Terminal*>(terminal.get()); t != nullptr) {
     info->terminal = t->device();
-    info->terminal_foreground = t->foreground_process_group();
+    info->terminal_foreground = ns_->FromRoot(t->foreground_process_group());
   }
   return info->creds != nullptr;
 }
@@ -140,6 +153,18 @@ Result<> ProcView::SetOomScoreAdj(RefCounted& task, int value) {
   return {};
 }
 
+RefPtr<RefCounted> ProcView::Namespace(RefCounted& handle, std::string_view kind) {
+  Task& task = ToTask(handle);
+  if (kind == "pid") return RefPtr<PidNamespace>(&task.pid_ns());
+  if (kind == "pid_for_children") return task.GetPidNamespaceForChildren();
+  return nullptr;
+}
+
+uint64_t ProcView::NamespaceId(RefCounted& handle, std::string_view kind) {
+  if (RefPtr<RefCounted> ns = Namespace(handle, kind)) return static_cast<PidNamespace&>(*ns).inode();
+  return KernelView::NamespaceId(handle, kind);
+}
+
 proc::SystemInfo ProcView::GetSystemInfo() {
   proc::SystemInfo info;
   info.memory_total = kernel_.memory_size();
@@ -149,7 +174,7 @@ proc::SystemInfo ProcView::GetSystemInfo() {
   info.uptime = clock::Boottime();
   info.boot_time = clock::Realtime() - info.uptime;
   info.forks = kernel_.forks.load();
-  info.last_pid = kernel_.last_pid();
+  info.last_pid = ns_->last();
   info.tasks = 0;
   info.running = 0;
   for (const RefPtr<ThreadGroup>& group : kernel_.Groups()) {

@@ -1,4 +1,4 @@
-// The process tree as procfs sees it: proc::KernelView for one Kernel.
+// The process tree as procfs sees it: proc::KernelView for one PID namespace of a Kernel.
 #ifndef REDOUBT_PKG_SENTRY_KERNEL_PROC_VIEW_H_
 #define REDOUBT_PKG_SENTRY_KERNEL_PROC_VIEW_H_
 
@@ -17,8 +17,13 @@ class ProcView final : public proc::KernelView {
  public:
   using NetTables = std::function<std::string(std::string_view)>;
   // `filesystems`: the types that mount(2) knows. `net_tables`: KernelView::NetTable; none without a network.
-  ProcView(Kernel& kernel, std::function<std::vector<std::string>()> filesystems, NetTables net_tables = {})
-      : kernel_(kernel), filesystems_(std::move(filesystems)), net_tables_(std::move(net_tables)) {}
+  // `ns` null: the outermost.
+  ProcView(Kernel& kernel, RefPtr<PidNamespace> ns, std::function<std::vector<std::string>()> filesystems,
+           NetTables net_tables = {})
+      : kernel_(kernel),
+        ns_(ns ? std::move(ns) : RefPtr<PidNamespace>(&kernel.root_pid_ns())),
+        filesystems_(std::move(filesystems)),
+        net_tables_(std::move(net_tables)) {}
 
   std::vector<int> Processes() override;
   std::vector<int> Threads(int tgid) override;
@@ -32,6 +37,8 @@ class ProcView final : public proc::KernelView {
   Result<> CheckAccess(RefCounted& task) override;
   Result<> SetName(RefCounted& task, std::string name) override;
   Result<> SetOomScoreAdj(RefCounted& task, int value) override;
+  uint64_t NamespaceId(RefCounted& task, std::string_view kind) override;
+  RefPtr<RefCounted> Namespace(RefCounted& task, std::string_view kind) override;
   proc::SystemInfo GetSystemInfo() override;
   std::string Release() override { return std::string(kRelease); }
   std::string Version() override { return std::string(kVersion); }
@@ -44,6 +51,7 @@ class ProcView final : public proc::KernelView {
 
  private:
   Kernel& kernel_;
+  const RefPtr<PidNamespace> ns_;
   const std::function<std::vector<std::string>()> filesystems_;
   const NetTables net_tables_;
 };

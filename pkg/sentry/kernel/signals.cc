@@ -44,8 +44,17 @@ void Kernel::ContinueLocked(ThreadGroup& group) {
   for (Task* task : group.tasks) task->InterruptLocked();
 }
 
-Result<> Kernel::SendLocked(ThreadGroup& group, Task* target, const siginfo_t& info) {
+Result<> Kernel::SendLocked(ThreadGroup& group, Task* target, const siginfo_t& sent) {
   if (group.zombie || (target != nullptr && target->exited_)) return {};
+  siginfo_t info = sent;
+  bool from_inside = false;  // of the PID namespace
+  // sigaction(2): what kill(2) and its kin send names the sender, by a number that is right where it arrives.
+  if (Task* sender = Task::Current();
+      sender != nullptr && info.si_code <= 0 && info.si_code != SI_TIMER && info.si_code != SI_SIGIO) {
+    const int seen_as = sender->group_->pid->In(group.pid->ns());
+    from_inside = seen_as != 0;
+    if (!from_inside || info.si_pid == sender->group_->pid->number()) info.si_pid = seen_as;
+  }
   const int sig = info.si_signo;
   const SignalSet bit = SignalBit(sig);
   // signal(7): a stop signal takes back a pending SIGCONT and the other way round, whatever is blocked or ignored.
@@ -61,7 +70,8 @@ Result<> Kernel::SendLocked(ThreadGroup& group, Task* target, const siginfo_t& i
   }
   const SignalAction& action = (*group.handlers)[sig];
   bool ignored = action.is_ignored() || (action.is_default() && DefaultActionOf(sig) == DefaultAction::kIgnore) ||
-                 (sig == SIGCONT && action.is_default());
+                 (sig == SIGCONT && action.is_default()) ||
+                 (group.unkillable && action.is_default() && (from_inside || (bit & kUnblockable) == 0));
   // An ignored signal is kept only while somebody blocks it or waits for it.
   if (ignored) {
     bool kept = target != nullptr ? (target->signal_mask() & bit) != 0 || (target->sigwait_set_ & bit) != 0
@@ -134,32 +144,48 @@ bool MaySignal(const Task& caller, const ThreadGroup& target, const auth::Creden
          caller.group().process_group->session == target.process_group->session;
 }
 
+Result<> Kernel::KillLocked(Task& caller, ThreadGroup& group, int sig) {
+  const auth::Credentials& creds = *group.leader->creds_;
+  if (!MaySignal(caller, group, creds, sig)) return Err(EPERM);
+  if (sig == 0) return {};
+  return SendLocked(group, nullptr, MakeKillInfo(sig, SI_USER, caller.group().pid->number(), caller.creds().ruid));
+}
+
+// kill(2): all but the first process and the caller's own. Containers in the outermost namespace do not reach each
+// other.
+bool Kernel::IsReachedByKillAllLocked(const Task& caller, const ThreadGroup& group) {
+  const PidNamespace& ns = caller.pid_ns();
+  if (&group == &caller.group()) return false;
+  if (ns.level() > 0) return group.pid->In(ns) > 1;
+  return group.container == caller.group().container && &group != group.container->init.get();
+}
+
+Result<> Kernel::Kill(Task& caller, ThreadGroup& group, int sig) {
+  if (sig < 0 || sig > kMaxSignal) return Err(EINVAL);
+  sync::MutexLock lock(mu);
+  if (group.reaped) return Err(ESRCH);
+  return KillLocked(caller, group, sig);
+}
+
 Result<> Kernel::Kill(Task& caller, int pid, int sig) {
   if (sig < 0 || sig > kMaxSignal) return Err(EINVAL);
-  siginfo_t info = MakeKillInfo(sig, SI_USER, caller.group().id, caller.creds().ruid);
+  if (pid == INT32_MIN) return Err(ESRCH);
+  const PidNamespace& ns = caller.pid_ns();
   sync::MutexLock lock(mu);
-  auto send = [&](ThreadGroup& group) -> Result<> {
-    const auth::Credentials& creds = *group.leader->creds_;
-    if (!MaySignal(caller, group, creds, sig)) return Err(EPERM);
-    if (sig == 0) return {};
-    return SendLocked(group, nullptr, info);
-  };
   if (pid > 0) {
-    auto it = tasks_.find(pid);
+    auto it = tasks_.find(ns.ToRoot(pid));
     if (it == tasks_.end()) return Err(ESRCH);
     RefPtr<ThreadGroup> group = it->second->group_;
-    return send(*group);
+    return KillLocked(caller, *group, sig);
   }
   std::vector<RefPtr<ThreadGroup>> targets;
   if (pid == -1) {
     for (auto& [tid, task] : tasks_) {
       ThreadGroup* g = task->group_.get();
-      // As in a PID namespace: those of the caller's container, but for its first process.
-      if (g->container != caller.group().container || g == g->container->init.get()) continue;
-      if (g->leader == task.get() && g != &caller.group()) targets.emplace_back(g);
+      if (g->leader == task.get() && IsReachedByKillAllLocked(caller, *g)) targets.emplace_back(g);
     }
   } else {
-    RefPtr<ProcessGroup> pg = pid == 0 ? caller.group().process_group : FindProcessGroupLocked(-pid);
+    RefPtr<ProcessGroup> pg = pid == 0 ? caller.group().process_group : FindProcessGroupLocked(ns.ToRoot(-pid));
     if (!pg) return Err(ESRCH);
     for (ThreadGroup* g : pg->members) targets.emplace_back(g);
   }
@@ -167,7 +193,7 @@ Result<> Kernel::Kill(Task& caller, int pid, int sig) {
   // Success if one could be signalled (kill(2)).
   Result<> outcome = Err(EPERM);
   for (auto& group : targets) {
-    if (Result<> r = send(*group); r) outcome = r;
+    if (Result<> r = KillLocked(caller, *group, sig); r) outcome = r;
   }
   return outcome;
 }
@@ -179,7 +205,7 @@ void Kernel::NotifyParentLocked(ThreadGroup& group, int code, int status) {
   int sig = stop_or_continue ? SIGCHLD : group.exit_signal;
   if (sig != 0 && !(stop_or_continue && ((*parent->handlers)[SIGCHLD].flags & SA_NOCLDSTOP) != 0)) {
     siginfo_t info = MakeSigInfo(sig, code);
-    info.si_pid = group.id;
+    info.si_pid = group.pid->In(parent->pid->ns());
     if (group.leader != nullptr && group.leader->creds_) info.si_uid = group.leader->creds_->ruid;
     info.si_status = status;
     info.si_utime = static_cast<clock_t>(group.usage.cpu.user / 10'000'000);

@@ -11,10 +11,18 @@
 
 namespace redoubt::kernel {
 
-Task::Task(Kernel& kernel, RefPtr<ThreadGroup> group, int tid)
-    : kernel_(kernel), group_(std::move(group)), tid_(tid), state_since_(clock::Cycles()) {}
+Task::Task(Kernel& kernel, RefPtr<ThreadGroup> group, RefPtr<Pid> pid)
+    : kernel_(kernel),
+      group_(std::move(group)),
+      pid_(std::move(pid)),
+      tid_(pid_->root_number()),
+      state_since_(clock::Cycles()) {}
 
 Task::~Task() = default;
+
+RefPtr<Task> Task::FindTask(int tid) const { return kernel_.FindTask(pid_ns().ToRoot(tid)); }
+
+RefPtr<ThreadGroup> Task::FindGroup(int tgid) const { return kernel_.FindGroup(pid_ns().ToRoot(tgid)); }
 
 RefPtr<mm::MemoryManager> Task::GetMm() const {
   sync::MutexLock lock(kernel_.mu);

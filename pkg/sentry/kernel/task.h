@@ -52,6 +52,9 @@ struct CloneArgs {
   uint64_t tls = 0;
 };
 
+// ENOSPC: too deep.
+Result<RefPtr<PidNamespace>> NewPidNamespace(RefPtr<PidNamespace> parent);
+
 // What the kernel's own fiber loop reads and writes only from the task's fiber, unless a comment says otherwise. Fields
 // that other tasks read are guarded by Kernel::mu ("mu:").
 class Task final : public RefCounted, public wait::Sleeper, public futex::Target {
@@ -59,9 +62,19 @@ class Task final : public RefCounted, public wait::Sleeper, public futex::Target
   static Task* Current() { return static_cast<Task*>(wait::CurrentSleeper()); }
 
   Kernel& kernel() const { return kernel_; }
+  // In the outermost PID namespace; gettid(2) is pid().number().
   int tid() const { return tid_.load(std::memory_order_relaxed); }
   ThreadGroup& group() const { return *group_; }
   const RefPtr<ThreadGroup>& group_ref() const { return group_; }
+  PidNamespace& pid_ns() const { return group_->pid->ns(); }
+  // By the task itself, or with Kernel::mu held: exec(2) may make it another.
+  const Pid& pid() const { return *pid_; }
+  // Those that have a number in this task's PID namespace; null.
+  RefPtr<Task> FindTask(int tid) const;
+  RefPtr<ThreadGroup> FindGroup(int tgid) const;
+  // Where its children will be; unshare(2) and setns(2) change that, and not where the task itself is.
+  RefPtr<PidNamespace> GetPidNamespaceForChildren() const;
+  void SetPidNamespaceForChildren(RefPtr<PidNamespace> ns);
 
   // Own resources; by the task itself without a lock, by others through the locked getters.
   mm::MemoryManager& mm() const { return *mm_; }
@@ -117,7 +130,8 @@ class Task final : public RefCounted, public wait::Sleeper, public futex::Target
   MemoryIo& io() override { return *mm_; }
 
   // --- life (task_clone.cc, task_exec.cc, task_exit.cc)
-  Result<RefPtr<Task>> Clone(const CloneArgs& args);
+  // The child's number in this task's PID namespace.
+  Result<int> Clone(const CloneArgs& args);
   // execve(2): on success the registers are those of the new program.
   Result<> Exec(vfs::Path start, std::string filename, std::vector<std::string> argv, std::vector<std::string> envv,
                 int flags);
@@ -184,7 +198,7 @@ class Task final : public RefCounted, public wait::Sleeper, public futex::Target
   friend class Kernel;
   friend class ThreadGroup;
 
-  Task(Kernel& kernel, RefPtr<ThreadGroup> group, int tid);
+  Task(Kernel& kernel, RefPtr<ThreadGroup> group, RefPtr<Pid> pid);
   ~Task() override;
 
   // task_run.cc
@@ -220,10 +234,13 @@ class Task final : public RefCounted, public wait::Sleeper, public futex::Target
   void FinishExit();
   void ReleaseMm();
   void ExitRobustList();
+  // Of the first process of a PID namespace, at its end: parks until nobody else lives there (pid_namespaces(7)).
+  void EndPidNamespace();
   Result<> KillOtherThreads();
 
   Kernel& kernel_;
   RefPtr<ThreadGroup> group_;
+  RefPtr<Pid> pid_;  // mu: changed by the task itself
   std::atomic<int> tid_;
   RefPtr<fiber::Fiber> fiber_;  // mu: set at start
   std::unique_ptr<platform::Context> context_;
@@ -237,6 +254,7 @@ class Task final : public RefCounted, public wait::Sleeper, public futex::Target
   RefPtr<FsContext> fs_;
   RefPtr<const auth::Credentials> creds_;
   RefPtr<vfs::MountNamespace> mount_ns_;
+  RefPtr<PidNamespace> pid_ns_for_children_;  // null: the task's own
   std::string name_;
 
   // Why not to go (on) into the guest. kAttention ends sleeps too. Written under mu.

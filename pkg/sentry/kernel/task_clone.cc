@@ -14,7 +14,7 @@ namespace {
 constexpr uint64_t kSupported = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_PIDFD | CLONE_VFORK |
                                 CLONE_PARENT | CLONE_THREAD | CLONE_NEWNS | CLONE_SYSVSEM | CLONE_SETTLS |
                                 CLONE_PARENT_SETTID | CLONE_CHILD_CLEARTID | CLONE_DETACHED | CLONE_UNTRACED |
-                                CLONE_CHILD_SETTID | CLONE_IO | CLONE_CLEAR_SIGHAND;
+                                CLONE_CHILD_SETTID | CLONE_IO | CLONE_CLEAR_SIGHAND | CLONE_NEWPID;
 
 Result<> CheckFlags(const CloneArgs& args, const auth::Credentials& creds) {
   uint64_t f = args.flags;
@@ -24,17 +24,24 @@ Result<> CheckFlags(const CloneArgs& args, const auth::Credentials& creds) {
   if ((f & CLONE_SIGHAND) != 0 && (f & CLONE_CLEAR_SIGHAND) != 0) return Err(EINVAL);
   if ((f & CLONE_FS) != 0 && (f & CLONE_NEWNS) != 0) return Err(EINVAL);
   if ((f & CLONE_PIDFD) != 0 && (f & (CLONE_THREAD | CLONE_DETACHED)) != 0) return Err(EINVAL);
-  if ((f & CLONE_NEWNS) != 0 && !creds.HasCapability(CAP_SYS_ADMIN)) return Err(EPERM);
+  if ((f & CLONE_NEWPID) != 0 && (f & CLONE_THREAD) != 0) return Err(EINVAL);
+  if ((f & (CLONE_NEWNS | CLONE_NEWPID)) != 0 && !creds.HasCapability(CAP_SYS_ADMIN)) return Err(EPERM);
   if (args.exit_signal < 0 || args.exit_signal > kMaxSignal) return Err(EINVAL);
   return {};
 }
 
 }  // namespace
 
-Result<RefPtr<Task>> Task::Clone(const CloneArgs& args) {
+Result<int> Task::Clone(const CloneArgs& args) {
   TRY(CheckFlags(args, *creds_));
   const uint64_t flags = args.flags;
   const bool thread = (flags & CLONE_THREAD) != 0;
+  // A thread is in its process' PID namespace.
+  if (thread && pid_ns_for_children_ && pid_ns_for_children_.get() != &pid_ns()) return Err(EINVAL);
+  RefPtr<PidNamespace> ns = pid_ns_for_children_ ? pid_ns_for_children_ : RefPtr<PidNamespace>(&pid_ns());
+  if ((flags & CLONE_NEWPID) != 0) ns = TRY(NewPidNamespace(std::move(ns)));
+  RefPtr<Pid> pid = TRY(ns->Allocate());
+  const int number = pid->In(pid_ns());
 
   std::unique_ptr<platform::Context> context = TRY(kernel_.platform().NewContext());
   // The child starts with the parent's extended state.
@@ -65,10 +72,8 @@ Result<RefPtr<Task>> Task::Clone(const CloneArgs& args) {
     }
     // Of anybody: the host has no more for the Sentry either.
     if (static_cast<int64_t>(kernel_.tasks_.size()) >= limits::System::Get().threads_max.load()) return Err(EAGAIN);
-    int tid = kernel_.AllocateTidLocked();
-    if (tid < 0) return Err(EAGAIN);
-    RefPtr<ThreadGroup> group = thread ? group_ : MakeRef<ThreadGroup>(kernel_, tid);
-    child = RefPtr<Task>(new Task(kernel_, group, tid));
+    RefPtr<ThreadGroup> group = thread ? group_ : MakeRef<ThreadGroup>(kernel_, pid);
+    child = RefPtr<Task>(new Task(kernel_, group, pid));
     if (!thread) {
       group->container = group_->container;
       group->handlers = (flags & CLONE_SIGHAND) != 0 ? group_->handlers : group_->handlers->Clone();
@@ -118,17 +123,19 @@ Result<RefPtr<Task>> Task::Clone(const CloneArgs& args) {
   }
   if ((flags & CLONE_PARENT_SETTID) != 0) {
     // As in Linux a bad address does not undo the clone.
-    (void)mm_->CopyOutObject<int32_t>(args.parent_tid, child->tid());
+    (void)mm_->CopyOutObject<int32_t>(args.parent_tid, number);
   }
 
   child->mm_->AddUser();
   child->fds_->AddUser();
   child->mount_ns_->AddUser();
-  bool dying = false;
+  Result<> failed;
   {
     sync::MutexLock lock(kernel_.mu);
     if (group_->exiting || (group_->execing != nullptr && group_->execing != this)) {
-      dying = true;
+      failed = Err(kErestartnointr);
+    } else if (ns->ended) {
+      failed = Err(ENOMEM);  // pid_namespaces(7)
     } else {
       kernel_.AddTaskLocked(*child);
       if (!thread) {
@@ -141,11 +148,11 @@ Result<RefPtr<Task>> Task::Clone(const CloneArgs& args) {
       child->RecomputeInterruptLocked();
     }
   }
-  if (dying) {
+  if (!failed) {
     child->mm_->DropUser();
     child->fds_->DropUser();
     child->mount_ns_->DropUser();
-    return Err(kErestartnointr);
+    return Err(failed.error());
   }
   child->Start();
 
@@ -161,7 +168,22 @@ Result<RefPtr<Task>> Task::Clone(const CloneArgs& args) {
       WakeUp();
     }
   }
-  return child;
+  return number;
+}
+
+Result<RefPtr<PidNamespace>> NewPidNamespace(RefPtr<PidNamespace> parent) {
+  if (parent->level() >= PidNamespace::kMaxLevel) return Err(ENOSPC);
+  return MakeRef<PidNamespace>(std::move(parent));
+}
+
+void Task::SetPidNamespaceForChildren(RefPtr<PidNamespace> ns) {
+  sync::MutexLock lock(kernel_.mu);
+  std::swap(pid_ns_for_children_, ns);
+}
+
+RefPtr<PidNamespace> Task::GetPidNamespaceForChildren() const {
+  sync::MutexLock lock(kernel_.mu);
+  return pid_ns_for_children_ ? pid_ns_for_children_ : RefPtr<PidNamespace>(&pid_ns());
 }
 
 }  // namespace redoubt::kernel

@@ -74,6 +74,7 @@ Result<> Task::KillOtherThreads() {
         if (group_->leader != this) {
           // The caller becomes the thread-group leader and takes its ID (execve(2)).
           kernel_.tasks_.erase(tid());
+          pid_ = group_->pid;
           tid_.store(group_->id);
           kernel_.tasks_[group_->id] = RefPtr<Task>(this);
           group_->leader = this;

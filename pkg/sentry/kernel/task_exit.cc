@@ -55,7 +55,7 @@ void Task::ExitRobustList() {
     Addr word = entry + head->futex_offset;
     if (word % sizeof(uint32_t) != 0) return;
     Result<uint32_t> value = mm_->LoadU32(word);
-    while (value && (*value & kFutexTidMask) == static_cast<uint32_t>(tid())) {
+    while (value && (*value & kFutexTidMask) == static_cast<uint32_t>(pid_->number())) {
       uint32_t next = (*value & kFutexWaiters) | kFutexOwnerDied;
       Result<uint32_t> found = mm_->CompareAndSwapU32(word, *value, next);
       if (!found) return;
@@ -128,6 +128,7 @@ void Task::FinishExit() {
   fs.reset();
   mounts->DropUser();
   context_.reset();
+  if (last) EndPidNamespace();
 
   RefPtr<Task> self(this);  // tasks_ may let go of it
   RefPtr<ThreadGroup> group = group_;
@@ -160,6 +161,32 @@ void Task::FinishExit() {
   if (hung_up_tty) HangUpControllingTty(*hung_up_tty);
 }
 
+void Task::EndPidNamespace() {
+  PidNamespace& ns = pid_ns();
+  while (true) {
+    {
+      sync::MutexLock lock(kernel_.mu);
+      if (ns.init != group_.get()) return;
+      ns.ended = true;
+      bool left = false;
+      for (auto& [tid, task] : kernel_.tasks_) {
+        ThreadGroup& other = *task->group_;
+        if (&other == group_.get() || other.zombie || other.pid->In(ns) == 0) continue;
+        left = true;
+        if (!other.exiting) kernel_.KillGroupLocked(other, SIGKILL);
+      }
+      std::vector<ThreadGroup*> children = group_->children;
+      for (ThreadGroup* child : children) {
+        if (child->zombie) kernel_.ReapLocked(*child);
+      }
+      if (!left) return;
+    }
+    FallAsleep();
+    fiber::Park();
+    WakeUp();
+  }
+}
+
 // The child's process group if it is `parent` that keeps it from being orphaned (setpgid(2)), or one of those that do.
 RefPtr<ProcessGroup> Kernel::KeptByLocked(const ThreadGroup& child, const ThreadGroup* parent) {
   if (parent == nullptr || !parent->process_group || !child.process_group) return nullptr;
@@ -187,13 +214,22 @@ void Kernel::HangUpOrphansLocked(const std::vector<RefPtr<ProcessGroup>>& groups
 void Kernel::GroupExitedLocked(ThreadGroup& group) {
   group.zombie = true;
   group.pending.Discard(~SignalSet{0});
-  // Orphans go to the nearest living subreaper, else to the container's first process (prctl(2),
-  // PR_SET_CHILD_SUBREAPER).
+  PidNamespace& ns = group.pid->ns();
+  if (ns.init == &group) ns.init = nullptr;
+  for (PidNamespace* above = &ns; above != nullptr; above = above->parent()) {
+    // EndPidNamespace waits for that.
+    if (!above->ended || above->init == nullptr) continue;
+    for (Task* task : above->init->tasks) task->InterruptLocked();
+  }
+  // Orphans go to the nearest living subreaper (prctl(2), PR_SET_CHILD_SUBREAPER), else to the first process, of the
+  // PID namespace; in the outermost, which has none, to that of the container.
   ThreadGroup* reaper = group.parent;
   while (reaper != nullptr && (!reaper->child_subreaper || reaper->zombie)) reaper = reaper->parent;
+  if (reaper != nullptr && &reaper->pid->ns() != &ns) reaper = nullptr;
   Container& container = *group.container;
   const bool is_init = container.init.get() == &group;
-  if (reaper == nullptr && !is_init) reaper = container.init.get();
+  if (reaper == nullptr && ns.level() > 0) reaper = ns.init;
+  if (reaper == nullptr && ns.level() == 0 && !is_init) reaper = container.init.get();
   std::vector<ThreadGroup*> children = std::move(group.children);
   group.children.clear();
   std::vector<RefPtr<ProcessGroup>> perhaps_orphaned;
@@ -222,7 +258,6 @@ void Kernel::GroupExitedLocked(ThreadGroup& group) {
   group.exit_events.Notify(waiter::kIn);
   exits_.Notify(waiter::kIn);
   if (is_init) {
-    // The end of a PID namespace: everyone else in it is killed (pid_namespaces(7)).
     container.ended = true;
     container.init.reset();
     for (auto& [tid, task] : tasks_) {
@@ -237,7 +272,9 @@ void Kernel::GroupExitedLocked(ThreadGroup& group) {
     return;
   }
   const SignalAction& action = (*group.parent->handlers)[SIGCHLD];
-  bool nobody_waits = group.exit_signal == SIGCHLD && (action.is_ignored() || (action.flags & SA_NOCLDWAIT) != 0);
+  const PidNamespace& parents = group.parent->pid->ns();
+  bool nobody_waits = (group.exit_signal == SIGCHLD && (action.is_ignored() || (action.flags & SA_NOCLDWAIT) != 0)) ||
+                      (parents.ended && parents.init == group.parent);
   int status = group.exit_status;
   if ((status & 0x7f) == 0) {
     NotifyParentLocked(group, CLD_EXITED, status >> 8);

@@ -27,7 +27,7 @@ void Task::Run() {
   state_since_.store(clock::Cycles(), std::memory_order_relaxed);
   if (child_tid_on_start_ != 0) {
     // CLONE_CHILD_SETTID: in the child's memory, before it runs (clone(2)); a bad address is ignored.
-    (void)mm_->CopyOutObject<int32_t>(child_tid_on_start_, tid());
+    (void)mm_->CopyOutObject<int32_t>(child_tid_on_start_, pid_->number());
   }
   mm_->GuestStarts();
   while (true) {

@@ -103,6 +103,7 @@ void Task::ForceSignal(siginfo_t info) {
     action = SignalAction{};
     mask_.store(mask_.load() & ~SignalBit(sig));
   }
+  if (action.is_default()) group_->unkillable = false;
   (void)pending_.Add(info);
   interrupt_.fetch_or(kAttention);
 }
@@ -155,6 +156,7 @@ void Task::ReturnToUser() {
       action = slot;
       if (action.is_ignored()) continue;
       if (action.is_default()) {
+        if (group_->unkillable && (SignalBit(sig) & kUnblockable) == 0) continue;
         DefaultAction what = DefaultActionOf(sig);
         if (what == DefaultAction::kIgnore || what == DefaultAction::kContinue) continue;
         if (what == DefaultAction::kStop) {

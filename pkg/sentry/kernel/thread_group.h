@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "pkg/refs/refs.h"
+#include "pkg/sentry/kernel/pid_namespace.h"
 #include "pkg/sentry/kernel/session.h"
 #include "pkg/sentry/limits/limits.h"
 #include "pkg/sentry/signal/signal.h"
@@ -58,11 +59,12 @@ struct Usage {
 // ones are guarded by Kernel::mu, which they cannot name here.
 class ThreadGroup final : public RefCounted {
  public:
-  ThreadGroup(Kernel& kernel, int id);
+  ThreadGroup(Kernel& kernel, RefPtr<Pid> pid);
   ~ThreadGroup() override;
 
   Kernel& kernel() const { return kernel_; }
-  const int id;  // TGID: getpid(2)
+  const RefPtr<Pid> pid;
+  const int id;  // TGID, in the outermost PID namespace; getpid(2) is pid->number()
 
   RefPtr<Container> container;  // set before others can see the group
   bool held = false;            // made from outside, and not let run yet (Kernel::Release)
@@ -71,10 +73,10 @@ class ThreadGroup final : public RefCounted {
   Task* leader = nullptr;         // has the group's ID; outlives its own exit until the group is reaped
   std::vector<Task*> tasks;       // not yet exited
   ThreadGroup* parent = nullptr;  // null for init and for the dead
-  std::atomic<int> parent_id{0};  // its id, for getppid(2)
+  std::atomic<int> parent_id{0};  // getppid(2): 0 if the parent is of another PID namespace
   void SetParentLocked(ThreadGroup* p) {
     parent = p;
-    parent_id.store(p != nullptr ? p->id : 0, std::memory_order_relaxed);
+    parent_id.store(p != nullptr ? p->pid->In(pid->ns()) : 0, std::memory_order_relaxed);
   }
   std::vector<ThreadGroup*> children;  // not yet reaped
   RefPtr<ProcessGroup> process_group;
@@ -92,6 +94,9 @@ class ThreadGroup final : public RefCounted {
   PendingSignals pending;      // for any thread
   waiter::Queue signal_queue;  // signalfd: something became pending
   int exit_signal = SIGCHLD;   // to the parent at death; 0: none
+  // The first process of a PID namespace: signals whose default action it has not changed do nothing to it, but for
+  // SIGKILL and SIGSTOP from outside and what its own faults raise (pid_namespaces(7)).
+  bool unkillable = false;
 
   // Job control. A stop begins with a signal; every task parks until SIGCONT or SIGKILL.
   bool stopped = false;              // a group stop is in force

@@ -7,6 +7,7 @@ namespace redoubt::kernel {
 
 Result<Kernel::WaitResult> Kernel::Wait(Task& caller, const WaitArgs& args) {
   ThreadGroup& self = caller.group();
+  const PidNamespace& ns = caller.pid_ns();
   struct Children {
     waiter::Queue& queue;
     void RegisterWaiter(waiter::Entry& e) { queue.Register(e); }
@@ -19,9 +20,12 @@ Result<Kernel::WaitResult> Kernel::Wait(Task& caller, const WaitArgs& args) {
       return false;
     switch (args.id_type) {
       case P_PID:
+        return child.pid->In(ns) == args.id;
+      case P_PIDFD:
         return child.id == args.id;
       case P_PGID:
-        return child.process_group && child.process_group->id == args.id;
+        if (args.id == 0) return child.process_group == self.process_group;
+        return child.process_group && child.process_group->pid->In(ns) == args.id;
       default:
         return true;
     }
@@ -34,7 +38,7 @@ Result<Kernel::WaitResult> Kernel::Wait(Task& caller, const WaitArgs& args) {
       if (!matches(*child)) continue;
       any = true;
       WaitResult result;
-      result.pid = child->id;
+      result.pid = child->pid->In(ns);
       if (child->leader != nullptr && child->leader->creds_) result.uid = child->leader->creds_->ruid;
       if (child->zombie && (args.options & WEXITED) != 0) {
         result.status = child->exit_status;

@@ -20,6 +20,7 @@
 #include "pkg/fiber/fiber.h"
 #include "pkg/refs/refs.h"
 #include "pkg/sentry/auth/credentials.h"
+#include "pkg/sentry/kernel/pid_namespace.h"
 #include "pkg/sentry/usermem/usermem.h"
 #include "pkg/sentry/vfs/file_description.h"
 #include "pkg/sentry/vfs/vfs.h"
@@ -31,17 +32,29 @@ namespace redoubt::socket {
 using Address = std::span<const std::byte>;
 using AddressBytes = std::vector<std::byte>;
 
+// Who a socket or a message is of: unix(7), SO_PEERCRED and SCM_CREDENTIALS. The process may have ended since.
+struct Identity {
+  RefPtr<kernel::Pid> pid;  // null: nobody's, or the kernel's
+  uint32_t uid = UINT32_MAX, gid = UINT32_MAX;
+  friend bool operator==(const Identity&, const Identity&) = default;
+};
+
 // Who makes the call. Borrowed for the call.
 struct Caller {
   const auth::Credentials& creds;
-  int pid = 0;  // of the process
+  kernel::Pid* pid = nullptr;  // of the process; null: the kernel itself
   const vfs::Path& root;
   const vfs::Path& cwd;
   uint32_t umask = 022;
   uint64_t descriptor_limit = 1024;     // RLIMIT_NOFILE
   const void* network_space = nullptr;  // whose abstract names, ports, ... are meant
   vfs::Walker walker() const { return {creds, root, umask}; }
-  ucred credentials() const { return {.pid = pid, .uid = creds.euid, .gid = creds.egid}; }
+  int pid_number() const { return pid != nullptr ? pid->number() : 0; }
+  Identity identity() const { return {.pid = RefPtr<kernel::Pid>(pid), .uid = creds.euid, .gid = creds.egid}; }
+  // As the caller's PID namespace has it; no process: 0.
+  ucred Sees(const Identity& who) const {
+    return {.pid = who.pid && pid != nullptr ? who.pid->In(pid->ns()) : 0, .uid = who.uid, .gid = who.gid};
+  }
 };
 
 // A deadline for calls that must not wait at all.
@@ -52,7 +65,7 @@ struct OutMessage {
   IoSequence data;
   Address to;                                       // empty: none
   std::vector<RefPtr<vfs::FileDescription>> files;  // SCM_RIGHTS; taken if anything was sent
-  std::optional<ucred> creds;                       // SCM_CREDENTIALS, already checked
+  std::optional<Identity> creds;                    // SCM_CREDENTIALS, already checked
 };
 
 // What recvmsg(2) gets.
@@ -62,7 +75,7 @@ struct InMessage {
   int flags = 0;      // out: MSG_TRUNC, MSG_EOR, ...
   AddressBytes from;  // only if wanted; empty: the sender has no name
   std::vector<RefPtr<vfs::FileDescription>> files;
-  std::optional<ucred> creds;  // if the socket wants them
+  std::optional<Identity> creds;  // if the socket wants them
   // Ancillary data of the protocol's own: IP_PKTINFO, IP_RECVERR, ...
   struct Control {
     int level = 0;

@@ -98,7 +98,7 @@ Result<uint64_t> WriteFile(Task& task, vfs::FileDescription& file, IoSequence& s
     if (*n == 0 || file.nonblocking() || !file.SupportsEpoll()) return total;
   }
   if (failure == Errno(EPIPE) && file.RaisesSigpipe()) {
-    (void)task.kernel().SendToTask(task, MakeKillInfo(SIGPIPE, SI_USER, task.group().id, task.creds().ruid));
+    (void)task.kernel().SendToTask(task, MakeKillInfo(SIGPIPE, SI_USER, task.group().pid->number(), task.creds().ruid));
   }
   if (total > 0) return total;
   return Err(failure);

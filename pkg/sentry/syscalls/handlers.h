@@ -195,6 +195,7 @@ HANDLER(Getpgrp);
 HANDLER(Getpgid);
 HANDLER(Getsid);
 HANDLER(Setsid);
+HANDLER(Setns);
 HANDLER(Setpgid);
 HANDLER(SetTidAddress);
 HANDLER(SetRobustList);

@@ -23,7 +23,7 @@ constexpr uint32_t kQuiet = EPOLLET;  // hang-ups are reported all the same, onc
 // The owner, and as whom it was set: kill(2)'s rules hold when the signal is sent.
 struct Owner {
   int type = F_OWNER_PID;
-  int id = 0;  // below 2^22, as all PIDs
+  int id = 0;  // in the outermost PID namespace; below 2^22, as all are
   uint32_t euid = 0;
   bool on = false;  // O_ASYNC
 
@@ -104,20 +104,20 @@ Result<> SetSigioOwner(kernel::Task& task, vfs::FileDescription& file, const f_o
   if (owner.type != F_OWNER_TID && owner.type != F_OWNER_PID && owner.type != F_OWNER_PGRP) return Err(EINVAL);
   if (owner.pid < 0) return Err(EINVAL);
   kernel::Kernel& kernel = task.kernel();
+  const int id = task.pid_ns().ToRoot(owner.pid);
   if (owner.pid != 0) {
     bool there = false;
-    if (owner.type == F_OWNER_TID) there = kernel.FindTask(owner.pid) != nullptr;
-    if (owner.type == F_OWNER_PID) there = kernel.FindGroup(owner.pid) != nullptr;
+    if (owner.type == F_OWNER_TID) there = kernel.FindTask(id) != nullptr;
+    if (owner.type == F_OWNER_PID) there = kernel.FindGroup(id) != nullptr;
     if (owner.type == F_OWNER_PGRP) {
       sync::MutexLock lock(kernel.mu);
-      there = kernel.FindProcessGroupLocked(owner.pid) != nullptr;
+      there = kernel.FindProcessGroupLocked(id) != nullptr;
     }
     if (!there) return Err(ESRCH);
   }
   if (!file.SupportsEpoll()) return Err(EINVAL);
   const epoll_event event =
-      Owner{.type = owner.type, .id = owner.pid, .euid = task.creds().euid, .on = (file.flags() & O_ASYNC) != 0}
-          .Event();
+      Owner{.type = owner.type, .id = id, .euid = task.creds().euid, .on = (file.flags() & O_ASYNC) != 0}.Event();
   epoll::Epoll& watcher = Watcher(kernel);
   Result<> changed = watcher.Modify(kKey, file, event);
   if (!changed) changed = watcher.Add(kKey, RefPtr<vfs::FileDescription>(&file), event);
@@ -130,7 +130,7 @@ f_owner_ex GetSigioOwner(kernel::Task& task, const vfs::FileDescription& file) {
   std::optional<epoll_event> event = Watcher(task.kernel()).Find(kKey, file);
   if (!event) return {.type = F_OWNER_PID, .pid = 0};
   const Owner owner = Owner::Of(*event);
-  return {.type = static_cast<__pid_type>(owner.type), .pid = owner.id};
+  return {.type = static_cast<__pid_type>(owner.type), .pid = task.pid_ns().FromRoot(owner.id)};
 }
 
 Result<> SetSigio(kernel::Task& task, vfs::FileDescription& file, bool on) {

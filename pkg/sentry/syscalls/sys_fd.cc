@@ -95,7 +95,7 @@ Result<uint64_t> RecordLock(Task& task, vfs::FileDescription& file, int command,
       lock.l_start = static_cast<int64_t>(conflict->start);
       lock.l_len =
           conflict->end == vfs::RecordLock::kEndOfFile ? 0 : static_cast<int64_t>(conflict->end - conflict->start);
-      lock.l_pid = conflict->pid;
+      lock.l_pid = conflict->pid < 0 ? conflict->pid : task.pid_ns().FromRoot(conflict->pid);
     }
     TRY(task.mm().CopyOutObject(addr, lock));
     return 0;

@@ -214,8 +214,8 @@ Result<uint64_t> Capget(Task& task, const SyscallArgs& a) {
   if (!words) return a.Pointer(1) == 0 && words.error() == Errno(EINVAL) ? Result<uint64_t>(0) : Err(words.error());
   if (header.pid < 0) return Err(EINVAL);
   RefPtr<const auth::Credentials> creds(&task.creds());
-  if (header.pid != 0 && header.pid != task.tid()) {
-    RefPtr<Task> target = task.kernel().FindTask(header.pid);
+  if (header.pid != 0 && header.pid != task.pid().number()) {
+    RefPtr<Task> target = task.FindTask(header.pid);
     if (!target) return Err(ESRCH);
     creds = target->GetCreds();
   }
@@ -232,7 +232,7 @@ Result<uint64_t> Capget(Task& task, const SyscallArgs& a) {
 Result<uint64_t> Capset(Task& task, const SyscallArgs& a) {
   CapHeader header;
   int words = TRY(CapWords(task, a.Pointer(0), header));
-  if (header.pid != 0 && header.pid != task.tid()) return Err(EPERM);
+  if (header.pid != 0 && header.pid != task.pid().number()) return Err(EPERM);
   auth::CapabilitySet effective = 0, permitted = 0, inheritable = 0;
   for (int w = 0; w < words; w++) {
     CapData data = TRY(task.mm().CopyInObject<CapData>(a.Pointer(1) + w * sizeof(CapData)));

@@ -35,7 +35,7 @@ Result<> ApplyFileSizeLimit(Task& task, vfs::FileDescription& file, IoSequence& 
   uint64_t limit = task.GetLimit(RLIMIT_FSIZE).soft;
   if (limit == RLIM64_INFINITY || src.empty() || !file.path() || !file.inode().IsRegular()) return {};
   if (offset >= limit) {
-    (void)task.kernel().SendToTask(task, MakeKillInfo(SIGXFSZ, SI_USER, task.group().id, task.creds().ruid));
+    (void)task.kernel().SendToTask(task, MakeKillInfo(SIGXFSZ, SI_USER, task.group().pid->number(), task.creds().ruid));
     return Err(EFBIG);
   }
   src.TakeFirst(limit - offset);
@@ -227,7 +227,7 @@ Result<uint64_t> Ftruncate(Task& task, const SyscallArgs& a) {
   if ((file->flags() & O_PATH) != 0) return Err(EBADF);
   if (!file->writable() || !file->path() || !file->inode().IsRegular()) return Err(EINVAL);
   if (a.U64(1) > task.GetLimit(RLIMIT_FSIZE).soft) {
-    (void)task.kernel().SendToTask(task, MakeKillInfo(SIGXFSZ, SI_USER, task.group().id, task.creds().ruid));
+    (void)task.kernel().SendToTask(task, MakeKillInfo(SIGXFSZ, SI_USER, task.group().pid->number(), task.creds().ruid));
     return Err(EFBIG);
   }
   TRY(vfs::FTruncate(task.creds(), *file, a.U64(1)));
@@ -238,7 +238,7 @@ Result<uint64_t> Truncate(Task& task, const SyscallArgs& a) {
   if (a.I64(1) < 0) return Err(EINVAL);
   AtPath path = TRY(AtPath::Make(task, AT_FDCWD, a.Pointer(0), 0));
   if (a.U64(1) > task.GetLimit(RLIMIT_FSIZE).soft) {
-    (void)task.kernel().SendToTask(task, MakeKillInfo(SIGXFSZ, SI_USER, task.group().id, task.creds().ruid));
+    (void)task.kernel().SendToTask(task, MakeKillInfo(SIGXFSZ, SI_USER, task.group().pid->number(), task.creds().ruid));
     return Err(EFBIG);
   }
   TRY(vfs::Truncate(path.walker(), TRY(path.Lookup()), a.U64(1)));

@@ -148,7 +148,10 @@ Result<uint64_t> Shmctl(Task& task, const SyscallArgs& a) {
     case SHM_STAT:
     case kShmStatAny: {
       RefPtr<ipc::Segment> segment = TRY(command == IPC_STAT ? table.Find(id) : table.FindSlot(id));
-      TRY(task.mm().CopyOutObject(out, TRY(segment->Stat(task.creds(), command != kShmStatAny))));
+      shmid_ds ds = TRY(segment->Stat(task.creds(), command != kShmStatAny));
+      ds.shm_cpid = task.pid_ns().FromRoot(ds.shm_cpid);
+      ds.shm_lpid = task.pid_ns().FromRoot(ds.shm_lpid);
+      TRY(task.mm().CopyOutObject(out, ds));
       return command == IPC_STAT ? 0 : segment->id;
     }
     case IPC_SET: {
@@ -238,7 +241,7 @@ Result<uint64_t> Semctl(Task& task, const SyscallArgs& a) {
     case GETVAL:
       return static_cast<uint64_t>(TRY(set->GetOne(creds, index, What::kValue)));
     case GETPID:
-      return static_cast<uint64_t>(TRY(set->GetOne(creds, index, What::kPid)));
+      return static_cast<uint64_t>(task.pid_ns().FromRoot(TRY(set->GetOne(creds, index, What::kPid))));
     case GETNCNT:
       return static_cast<uint64_t>(TRY(set->GetOne(creds, index, What::kWaitingForIncrease)));
     case GETZCNT:

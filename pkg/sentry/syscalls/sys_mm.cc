@@ -152,7 +152,7 @@ Result<uint64_t> ProcessVm(Task& task, const SyscallArgs& a, bool write) {
   if (a.U64(5) != 0) return Err(EINVAL);
   std::vector<AddrRange> local = TRY(CopyInIovecRanges(task, a.Pointer(1), a.Size(2)));
   std::vector<AddrRange> remote = TRY(CopyInIovecRanges(task, a.Pointer(3), a.Size(4)));
-  RefPtr<Task> target = task.kernel().FindTask(a.I32(0));
+  RefPtr<Task> target = task.FindTask(a.I32(0));
   if (!target) return Err(ESRCH);
   RefPtr<const auth::Credentials> creds = target->GetCreds();
   RefPtr<mm::MemoryManager> mm = target->GetMm();

@@ -1,5 +1,5 @@
 // Processes: fork(2), clone(2), clone3(2), execve(2), exit(2), wait4(2), waitid(2), getpid(2), setsid(2), setpgid(2),
-// prctl(2), arch_prctl(2), unshare(2), pidfds.
+// prctl(2), arch_prctl(2), unshare(2), setns(2), pidfds.
 #include <asm/prctl.h>
 #include <linux/sched.h>
 #include <linux/securebits.h>
@@ -8,6 +8,7 @@
 
 #include <cstring>
 
+#include "pkg/sentry/fsimpl/proc/namespace_file.h"
 #include "pkg/sentry/kernel/pidfd.h"
 #include "pkg/sentry/syscalls/common.h"
 #include "pkg/sentry/syscalls/handlers.h"
@@ -49,10 +50,7 @@ Result<uint64_t> DoExec(Task& task, vfs::Path start, std::string filename, Addr 
   return 0;
 }
 
-Result<uint64_t> DoClone(Task& task, const kernel::CloneArgs& args) {
-  RefPtr<Task> child = TRY(task.Clone(args));
-  return child->tid();
-}
+Result<uint64_t> DoClone(Task& task, const kernel::CloneArgs& args) { return TRY(task.Clone(args)); }
 
 Result<> CopyOutRusage(Task& task, Addr addr, const kernel::Usage& usage) {
   if (addr == 0) return {};
@@ -182,7 +180,6 @@ Result<uint64_t> Wait4(Task& task, const SyscallArgs& a) {
     args.id = -pid;
   } else if (pid == 0) {
     args.id_type = P_PGID;
-    args.id = TRY(task.kernel().GetPgid(task.group(), 0));
   }
   kernel::Kernel::WaitResult r = TRY(task.kernel().Wait(task, args));
   if (r.pid == 0) return 0;
@@ -205,13 +202,11 @@ Result<uint64_t> Waitid(Task& task, const SyscallArgs& a) {
       break;
     case P_PGID:
       if (args.id < 0) return Err(EINVAL);
-      if (args.id == 0) args.id = TRY(task.kernel().GetPgid(task.group(), 0));
       break;
     case P_PIDFD: {
       if (args.id < 0) return Err(EINVAL);
       FdTable::File file = TRY(task.File(args.id));
       args.id = TRY(GroupOfPidfd(task, args.id))->id;
-      args.id_type = P_PID;
       if (file->nonblocking()) args.options |= WNOHANG;
       break;
     }
@@ -245,8 +240,8 @@ Result<uint64_t> Waitid(Task& task, const SyscallArgs& a) {
   return 0;
 }
 
-Result<uint64_t> Getpid(Task& task, const SyscallArgs&) { return task.group().id; }
-Result<uint64_t> Gettid(Task& task, const SyscallArgs&) { return task.tid(); }
+Result<uint64_t> Getpid(Task& task, const SyscallArgs&) { return task.group().pid->number(); }
+Result<uint64_t> Gettid(Task& task, const SyscallArgs&) { return task.pid().number(); }
 Result<uint64_t> Getppid(Task& task, const SyscallArgs&) {
   return task.group().parent_id.load(std::memory_order_relaxed);
 }
@@ -262,7 +257,7 @@ Result<uint64_t> Setpgid(Task& task, const SyscallArgs& a) {
 
 Result<uint64_t> SetTidAddress(Task& task, const SyscallArgs& a) {
   task.clear_child_tid = a.Pointer(0);
-  return task.tid();
+  return task.pid().number();
 }
 
 Result<uint64_t> SetRobustList(Task& task, const SyscallArgs& a) {
@@ -273,7 +268,7 @@ Result<uint64_t> SetRobustList(Task& task, const SyscallArgs& a) {
 }
 
 Result<uint64_t> GetRobustList(Task& task, const SyscallArgs& a) {
-  if (a.I32(0) != 0 && a.I32(0) != task.tid()) return Err(task.kernel().FindTask(a.I32(0)) ? EPERM : ESRCH);
+  if (a.I32(0) != 0 && a.I32(0) != task.pid().number()) return Err(task.FindTask(a.I32(0)) ? EPERM : ESRCH);
   TRY(task.mm().CopyOutObject<uint64_t>(a.Pointer(1), task.robust_list));
   TRY(task.mm().CopyOutObject<uint64_t>(a.Pointer(2), task.robust_list_length));
   return 0;
@@ -432,8 +427,11 @@ Result<uint64_t> Prctl(Task& task, const SyscallArgs& a) {
 
 Result<uint64_t> Unshare(Task& task, const SyscallArgs& a) {
   uint64_t flags = a.U64(0);
-  if ((flags & ~uint64_t{CLONE_FS | CLONE_FILES | CLONE_NEWNS | CLONE_SYSVSEM}) != 0) return Err(EINVAL);
-  if ((flags & CLONE_NEWNS) != 0 && !task.creds().HasCapability(CAP_SYS_ADMIN)) return Err(EPERM);
+  if ((flags & ~uint64_t{CLONE_FS | CLONE_FILES | CLONE_NEWNS | CLONE_NEWPID | CLONE_SYSVSEM}) != 0) return Err(EINVAL);
+  if ((flags & (CLONE_NEWNS | CLONE_NEWPID)) != 0 && !task.creds().HasCapability(CAP_SYS_ADMIN)) return Err(EPERM);
+  if ((flags & CLONE_NEWPID) != 0) {
+    task.SetPidNamespaceForChildren(TRY(kernel::NewPidNamespace(task.GetPidNamespaceForChildren())));
+  }
   if ((flags & (CLONE_FS | CLONE_NEWNS)) != 0) task.SetFs(task.fs().Clone());
   if ((flags & CLONE_NEWNS) != 0) {
     vfs::Path root = task.fs().root();
@@ -447,10 +445,34 @@ Result<uint64_t> Unshare(Task& task, const SyscallArgs& a) {
   return 0;
 }
 
+// Only PID namespaces can be joined.
+Result<uint64_t> Setns(Task& task, const SyscallArgs& a) {
+  const int type = a.I32(1);
+  FdTable::File file = TRY(task.File(a.I32(0)));
+  RefPtr<kernel::PidNamespace> ns;
+  if (auto* pidfd = dynamic_cast<kernel::Pidfd*>(file.get()); pidfd != nullptr) {
+    if (type != CLONE_NEWPID) return Err(EINVAL);
+    {
+      sync::MutexLock lock(task.kernel().mu);
+      if (pidfd->group().zombie) return Err(ESRCH);
+    }
+    ns = RefPtr<kernel::PidNamespace>(&pidfd->group().pid->ns());
+  } else if (auto* named = dynamic_cast<proc::NamespaceFile*>(file.get()); named != nullptr) {
+    if (type != 0 && type != CLONE_NEWPID) return Err(EINVAL);
+    ns = RefCast<kernel::PidNamespace>(named->object());
+  }
+  if (!ns) return Err(EINVAL);
+  if (!task.creds().HasCapability(CAP_SYS_ADMIN)) return Err(EPERM);
+  // pid_namespaces(7): a process goes down or stays, never up.
+  if (!ns->IsWithin(task.pid_ns())) return Err(EINVAL);
+  task.SetPidNamespaceForChildren(std::move(ns));
+  return 0;
+}
+
 Result<uint64_t> PidfdOpen(Task& task, const SyscallArgs& a) {
   if ((a.I32(1) & ~O_NONBLOCK) != 0 || a.I32(0) <= 0) return Err(EINVAL);
-  RefPtr<kernel::ThreadGroup> group = task.kernel().FindGroup(a.I32(0));
-  if (!group) return Err(task.kernel().FindTask(a.I32(0)) ? EINVAL : ESRCH);
+  RefPtr<kernel::ThreadGroup> group = task.FindGroup(a.I32(0));
+  if (!group) return Err(task.FindTask(a.I32(0)) ? EINVAL : ESRCH);
   FdTable::File file = kernel::MakePidfd(std::move(group));
   TRY(file->SetStatusFlags(a.I32(1)));
   return TRY(task.InstallFd(std::move(file), true));
@@ -460,6 +482,8 @@ Result<uint64_t> PidfdSendSignal(Task& task, const SyscallArgs& a) {
   int sig = a.I32(1);
   if (a.U32(3) != 0) return Err(EINVAL);
   RefPtr<kernel::ThreadGroup> group = TRY(GroupOfPidfd(task, a.I32(0)));
+  // pidfd_send_signal(2): the process is in the caller's PID namespace or below.
+  if (group->pid->In(task.pid_ns()) == 0) return Err(EINVAL);
   if (a.Pointer(2) != 0) {
     siginfo_t info = TRY(task.mm().CopyInObject<siginfo_t>(a.Pointer(2)));
     if (info.si_signo != sig || !IsValidSignal(sig)) return Err(EINVAL);
@@ -471,11 +495,7 @@ Result<uint64_t> PidfdSendSignal(Task& task, const SyscallArgs& a) {
     TRY(task.kernel().SendToGroup(*group, info));
     return 0;
   }
-  {
-    sync::MutexLock lock(task.kernel().mu);
-    if (group->reaped) return Err(ESRCH);
-  }
-  TRY(task.kernel().Kill(task, group->id, sig));
+  TRY(task.kernel().Kill(task, *group, sig));
   return 0;
 }
 

@@ -14,8 +14,8 @@ constexpr uint64_t kMinStack = 2048;  // MINSIGSTKSZ
 Result<uint64_t> DoTgkill(Task& task, int tgid, int tid, siginfo_t info) {
   int sig = info.si_signo;
   if (sig < 0 || sig > kMaxSignal) return Err(EINVAL);
-  RefPtr<Task> target = task.kernel().FindTask(tid);
-  if (!target || (tgid > 0 && target->group().id != tgid)) return Err(ESRCH);
+  RefPtr<Task> target = task.FindTask(tid);
+  if (!target || (tgid > 0 && target->group().pid->In(task.pid_ns()) != tgid)) return Err(ESRCH);
   RefPtr<const auth::Credentials> creds = target->GetCreds();
   const auth::Credentials& c = task.creds();
   bool allowed = &target->group() == &task.group() || c.HasCapability(CAP_KILL) || c.euid == creds->suid ||
@@ -30,7 +30,7 @@ Result<uint64_t> DoTgkill(Task& task, int tgid, int tid, siginfo_t info) {
 Result<siginfo_t> CopyInQueuedInfo(Task& task, Addr addr, int sig, int target_tgid) {
   if (!IsValidSignal(sig)) return Err(EINVAL);
   siginfo_t info = TRY(task.mm().CopyInObject<siginfo_t>(addr));
-  if ((info.si_code >= 0 || info.si_code == SI_TKILL) && target_tgid != task.group().id) return Err(EPERM);
+  if ((info.si_code >= 0 || info.si_code == SI_TKILL) && target_tgid != task.group().pid->number()) return Err(EPERM);
   info.si_signo = sig;
   return info;
 }
@@ -140,19 +140,20 @@ Result<uint64_t> Kill(Task& task, const SyscallArgs& a) {
 
 Result<uint64_t> Tgkill(Task& task, const SyscallArgs& a) {
   if (a.I32(0) <= 0 || a.I32(1) <= 0) return Err(EINVAL);
-  return DoTgkill(task, a.I32(0), a.I32(1), MakeKillInfo(a.I32(2), SI_TKILL, task.group().id, task.creds().ruid));
+  return DoTgkill(task, a.I32(0), a.I32(1),
+                  MakeKillInfo(a.I32(2), SI_TKILL, task.group().pid->number(), task.creds().ruid));
 }
 
 Result<uint64_t> Tkill(Task& task, const SyscallArgs& a) {
   if (a.I32(0) <= 0) return Err(EINVAL);
-  return DoTgkill(task, 0, a.I32(0), MakeKillInfo(a.I32(1), SI_TKILL, task.group().id, task.creds().ruid));
+  return DoTgkill(task, 0, a.I32(0), MakeKillInfo(a.I32(1), SI_TKILL, task.group().pid->number(), task.creds().ruid));
 }
 
 Result<uint64_t> RtSigqueueinfo(Task& task, const SyscallArgs& a) {
   siginfo_t info = TRY(CopyInQueuedInfo(task, a.Pointer(2), a.I32(1), a.I32(0)));
   // Permission as kill(2) has it.
   TRY(task.kernel().Kill(task, a.I32(0), 0));
-  RefPtr<kernel::ThreadGroup> group = task.kernel().FindGroup(a.I32(0));
+  RefPtr<kernel::ThreadGroup> group = task.FindGroup(a.I32(0));
   if (!group) return Err(ESRCH);
   TRY(task.kernel().SendToGroup(*group, info));
   return 0;

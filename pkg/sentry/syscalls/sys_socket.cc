@@ -33,7 +33,7 @@ class PathCaller final {
   const socket::Caller& get() const { return caller_; }
   static socket::Caller Make(Task& task, const auth::Credentials& creds, const vfs::Path& root, const vfs::Path& cwd) {
     return {.creds = creds,
-            .pid = task.group().id,
+            .pid = task.group().pid.get(),
             .root = root,
             .cwd = cwd,
             .descriptor_limit = task.GetLimit(RLIMIT_NOFILE).soft,
@@ -94,15 +94,17 @@ Result<uint64_t> DoAccept(Task& task, int fd, Addr addr, Addr length_addr, int f
 }
 
 // unix(7), SCM_CREDENTIALS: EPERM for what is not the caller's, ESRCH for no process.
-Result<> CheckCredentials(Task& task, const ucred& creds) {
+Result<socket::Identity> CheckCredentials(Task& task, const ucred& creds) {
   const auth::Credentials& c = task.creds();
-  if (creds.pid != task.group().id && !c.HasCapability(CAP_SYS_ADMIN)) return Err(EPERM);
+  const bool own = creds.pid == task.group().pid->number();
+  if (!own && !c.HasCapability(CAP_SYS_ADMIN)) return Err(EPERM);
   if (creds.uid != c.ruid && creds.uid != c.euid && creds.uid != c.suid && !c.HasCapability(CAP_SETUID))
     return Err(EPERM);
   if (creds.gid != c.rgid && creds.gid != c.egid && creds.gid != c.sgid && !c.HasCapability(CAP_SETGID))
     return Err(EPERM);
-  if (creds.pid != task.group().id && !task.kernel().FindTask(creds.pid)) return Err(ESRCH);
-  return {};
+  RefPtr<kernel::Pid> pid = own ? task.group().pid : task.pid_ns().Find(creds.pid);
+  if (!own && (!pid || !task.kernel().FindTask(pid->root_number()))) return Err(ESRCH);
+  return socket::Identity{.pid = std::move(pid), .uid = creds.uid, .gid = creds.gid};
 }
 
 // cmsg(3): what comes with a message to be sent. Levels other than SOL_SOCKET are the protocol's; none so far has any.
@@ -124,8 +126,7 @@ Result<> ParseControl(Task& task, std::span<const std::byte> control, socket::Ou
           ucred creds;
           if (data.size() != sizeof(creds)) return Err(EINVAL);
           std::memcpy(&creds, data.data(), sizeof(creds));
-          TRY(CheckCredentials(task, creds));
-          message.creds = creds;
+          message.creds = TRY(CheckCredentials(task, creds));
           break;
         }
         default:
@@ -147,7 +148,7 @@ Result<uint64_t> Send(Task& task, socket::Socket& s, socket::OutMessage& message
     n = s.Send(caller.get(), message, flags, deadline);
   }
   if (!n && n.error() == Errno(EPIPE) && s.RaisesSigpipe() && (flags & MSG_NOSIGNAL) == 0) {
-    (void)task.kernel().SendToTask(task, MakeKillInfo(SIGPIPE, SI_USER, task.group().id, task.creds().ruid));
+    (void)task.kernel().SendToTask(task, MakeKillInfo(SIGPIPE, SI_USER, task.group().pid->number(), task.creds().ruid));
   }
   if (!n) return Err(n.error());
   return *n;
@@ -232,7 +233,8 @@ Result<uint64_t> ReceiveMessage(Task& task, socket::Socket& s, Addr header_addr,
   const size_t n = TRY(s.Receive(message, flags, deadline));
   ControlWriter control(header.msg_control != nullptr ? std::min(header.msg_controllen, kMaxControl) : 0);
   if (message.creds) {
-    control.Add(SOL_SOCKET, SCM_CREDENTIALS, std::as_bytes(std::span<const ucred, 1>(&*message.creds, 1)));
+    const ucred creds = PlainCaller(task).Sees(*message.creds);
+    control.Add(SOL_SOCKET, SCM_CREDENTIALS, std::as_bytes(std::span<const ucred, 1>(&creds, 1)));
   }
   if (!message.files.empty()) {
     DeliverFiles(task, std::move(message.files), (flags & MSG_CMSG_CLOEXEC) != 0, control);

@@ -25,7 +25,7 @@ void CopyName(char (&out)[65], std::string_view text) {
 Result<RefPtr<Task>> TaskOrSelf(Task& task, int pid) {
   if (pid < 0) return Err(EINVAL);
   if (pid == 0) return RefPtr<Task>(&task);
-  RefPtr<Task> target = task.kernel().FindTask(pid);
+  RefPtr<Task> target = task.FindTask(pid);
   if (!target) return Err(ESRCH);
   return target;
 }
@@ -52,9 +52,13 @@ Result<std::vector<RefPtr<Task>>> PriorityTargets(Task& task, int which, int who
     sync::MutexLock lock(kernel.mu);
     return group.process_group ? group.process_group->id : 0;
   };
-  if (who == 0) who = which == PRIO_PGRP ? group_id(task.group()) : static_cast<int>(task.creds().ruid);
+  if (which == PRIO_PGRP) {
+    who = who == 0 ? group_id(task.group()) : task.pid_ns().ToRoot(who);
+  } else if (who == 0) {
+    who = static_cast<int>(task.creds().ruid);
+  }
   for (const auto& group : kernel.Groups()) {
-    if (which == PRIO_PGRP && group_id(*group) != who) continue;
+    if (group->pid->In(task.pid_ns()) == 0 || (which == PRIO_PGRP && group_id(*group) != who)) continue;
     for (RefPtr<Task>& t : kernel.TasksOf(*group)) {
       if (which == PRIO_USER) {
         RefPtr<const auth::Credentials> creds = t->GetCreds();

@@ -21,13 +21,13 @@ Result<clock::Nanoseconds> CpuClock(Task& task, clockid_t id) {
   if (which > 2) return Err(EINVAL);
   int pid = ~(id >> 3);
   if (thread) {
-    RefPtr<Task> target = pid == 0 ? RefPtr<Task>(&task) : task.kernel().FindTask(pid);
+    RefPtr<Task> target = pid == 0 ? RefPtr<Task>(&task) : task.FindTask(pid);
     if (!target || &target->group() != &task.group()) return Err(EINVAL);
     kernel::CpuTimes cpu = target->GetUsage().cpu;
     if (which == 1) cpu.system = 0;
     return total(cpu);
   }
-  RefPtr<kernel::ThreadGroup> group = pid == 0 ? task.group_ref() : task.kernel().FindGroup(pid);
+  RefPtr<kernel::ThreadGroup> group = pid == 0 ? task.group_ref() : task.FindGroup(pid);
   if (!group) return Err(EINVAL);
   kernel::CpuTimes cpu;
   {
@@ -214,7 +214,7 @@ Result<uint64_t> TimerCreate(Task& task, const SyscallArgs& a) {
   if (a.Pointer(1) != 0) event = TRY(task.mm().CopyInObject<struct sigevent>(a.Pointer(1)));
   RefPtr<Task> target;
   if (event.sigev_notify == SIGEV_THREAD_ID) {
-    target = task.kernel().FindTask(event._sigev_un._tid);
+    target = task.FindTask(event._sigev_un._tid);
     if (!target || &target->group() != &task.group()) return Err(EINVAL);
   }
   int id = TRY(task.group().timers->Create(a.I32(0), event, target.get()));

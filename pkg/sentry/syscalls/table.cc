@@ -329,7 +329,7 @@ constexpr Row kRows[] = {
     {305, {"clock_adjtime", "dp", ClockAdjtime}},
     {306, {"syncfs", "", Syncfs}},
     {307, {"sendmmsg", "fpux", Sendmmsg}},
-    {308, {"setns", "xxxxxx", nullptr}},
+    {308, {"setns", "fx", Setns}},
     {309, {"getcpu", "pp", Getcpu}},
     {310, {"process_vm_readv", "dpupux", ProcessVmReadv}},
     {311, {"process_vm_writev", "dpupux", ProcessVmWritev}},

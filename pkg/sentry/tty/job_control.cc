@@ -16,6 +16,8 @@ constinit JobControl* job_control = nullptr;
 
 JobControl::Ids Current() { return job_control != nullptr ? job_control->Current() : JobControl::Ids{}; }
 
+int ToGuest(int id) { return job_control != nullptr ? job_control->ToGuest(id) : id; }
+
 }  // namespace
 
 void SetJobControl(JobControl* j) { job_control = j; }
@@ -129,13 +131,14 @@ std::optional<Result<uint64_t>> Terminal::JobControlIoctl(MemoryIo& io, uint32_t
         return 0;
       case TIOCGPGRP:
         if (side == Side::kTerminal && !controlling) return Err(ENOTTY);
-        TRY(io.CopyOutObject<int32_t>(arg, foreground_process_group()));
+        TRY(io.CopyOutObject<int32_t>(arg, ToGuest(foreground_process_group())));
         return 0;
       case TIOCSPGRP: {
         if (!controlling || session() != ids.session) return Err(ENOTTY);
         TRY(CheckForeground(SIGTTOU));
-        const int32_t group = TRY(io.CopyInObject<int32_t>(arg));
-        if (group < 0) return Err(EINVAL);
+        const int32_t asked = TRY(io.CopyInObject<int32_t>(arg));
+        if (asked < 0) return Err(EINVAL);
+        const int group = job_control->FromGuest(asked);
         TRY(job_control->CheckProcessGroup(group, ids.session));
         sync::MutexLock lock(job_mu_);
         foreground_ = group;
@@ -144,7 +147,7 @@ std::optional<Result<uint64_t>> Terminal::JobControlIoctl(MemoryIo& io, uint32_t
       case TIOCGSID:
         if (side == Side::kTerminal && !controlling) return Err(ENOTTY);
         if (session() == 0) return Err(ENOTTY);
-        TRY(io.CopyOutObject<int32_t>(arg, session()));
+        TRY(io.CopyOutObject<int32_t>(arg, ToGuest(session())));
         return 0;
       default:
         return Err(ENOTTY);

@@ -30,6 +30,10 @@ class JobControl {
     RefPtr<RefCounted> controlling_tty;  // of the session, unless given up; a Terminal, or null
   };
   virtual Ids Current() = 0;
+  // Between what sessions and process groups are called here and what the current task calls them. 0: it does not see
+  // that one, or there is none.
+  virtual int ToGuest(int id) = 0;
+  virtual int FromGuest(int id) = 0;
   // The current process, no leader, has no controlling terminal any more: TIOCNOTTY.
   virtual void GiveUpTerminal() = 0;
   // The current session's controlling terminal becomes `terminal`, or none if null.

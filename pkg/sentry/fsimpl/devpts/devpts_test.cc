@@ -24,6 +24,8 @@ class FakeJobs final : public tty::JobControl {
   FakeJobs() { tty::SetJobControl(this); }
   ~FakeJobs() override { tty::SetJobControl(nullptr); }
   Ids Current() override { return current; }
+  int ToGuest(int id) override { return id - seen_less; }
+  int FromGuest(int id) override { return id + seen_less; }
   void GiveUpTerminal() override { current.controlling_tty.reset(); }
   void SetControllingTerminal(RefPtr<RefCounted> t) override { current.controlling_tty = std::move(t); }
   void ClearControllingTerminal(int session) override { current.controlling_tty.reset(); }
@@ -37,6 +39,7 @@ class FakeJobs final : public tty::JobControl {
     return Err(kErestartsys);
   }
   Ids current;
+  int seen_less = 0;  // how the current task's PID namespace counts
   std::vector<std::pair<int, int>> sent;
 };
 
@@ -202,7 +205,13 @@ TEST(Devpts, JobControl) {
     World::Write(*p.master, "\x03");
     EXPECT_EQ(jobs.sent.back(), (std::pair{10, SIGINT}));
     EXPECT_EQ(Error(IntIoctl(*p.slave, TIOCSPGRP, 99)), ESRCH);
-    EXPECT_EQ(*IntIoctl(*p.slave, TIOCSPGRP, 20), 20);
+    jobs.seen_less = 9;
+    EXPECT_EQ(*IntIoctl(*p.slave, TIOCGPGRP), 1);
+    EXPECT_EQ(*IntIoctl(*p.slave, TIOCGSID), 1);
+    EXPECT_EQ(Error(IntIoctl(*p.slave, TIOCSPGRP, 20)), ESRCH);
+    EXPECT_EQ(*IntIoctl(*p.slave, TIOCSPGRP, 11), 11);
+    jobs.seen_less = 0;
+    EXPECT_EQ(*IntIoctl(*p.slave, TIOCGPGRP), 20);
     World::Write(*p.master, "\x1a\x1a");
     EXPECT_EQ(jobs.sent.back(), (std::pair{20, SIGTSTP}));
     EXPECT_EQ(jobs.sent.size(), 2u);

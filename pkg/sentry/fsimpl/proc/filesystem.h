@@ -2,6 +2,7 @@
 #ifndef REDOUBT_PKG_SENTRY_FSIMPL_PROC_FILESYSTEM_H_
 #define REDOUBT_PKG_SENTRY_FSIMPL_PROC_FILESYSTEM_H_
 
+#include <memory>
 #include <string>
 #include <string_view>
 
@@ -12,16 +13,16 @@ namespace redoubt::proc {
 
 class ProcFilesystem final : public synthetic::SyntheticFilesystem {
  public:
-  explicit ProcFilesystem(KernelView& view);
+  explicit ProcFilesystem(std::shared_ptr<KernelView> view);
   RefPtr<vfs::Inode> root() override { return root_; }
-  KernelView& view() const { return view_; }
+  KernelView& view() const { return *view_; }
   // /proc/PID/net, the same for all.
   const RefPtr<synthetic::Directory>& net() const { return net_; }
   // The same on every mount of one boot: random/boot_id.
   const std::string& boot_id() const { return boot_id_; }
 
  private:
-  KernelView& view_;
+  const std::shared_ptr<KernelView> view_;
   const std::string boot_id_;
   const RefPtr<synthetic::Directory> net_;
   const RefPtr<vfs::Inode> root_;

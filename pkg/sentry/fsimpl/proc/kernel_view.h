@@ -1,5 +1,5 @@
-// What procfs asks of the kernel: snapshots, by handles to tasks. The kernel implements it; procfs knows nothing else
-// of tasks.
+// What procfs asks of the kernel: snapshots, by handles to tasks, with the numbers of one PID namespace. The kernel
+// implements it; procfs knows nothing else of tasks.
 #ifndef REDOUBT_PKG_SENTRY_FSIMPL_PROC_KERNEL_VIEW_H_
 #define REDOUBT_PKG_SENTRY_FSIMPL_PROC_KERNEL_VIEW_H_
 
@@ -31,6 +31,8 @@ using TaskHandle = RefPtr<RefCounted>;
 struct TaskInfo {
   int tid = 0, tgid = 0, ppid = 0;
   int process_group = 0, session = 0;
+  // From the namespace of the view inwards: NSpid and its kin. Empty: as above, once.
+  std::vector<int> ns_tid, ns_tgid, ns_process_group, ns_session;
   int tracer = 0;
   char state = 'R';  // R, S, D, T, t, Z, X
   std::string name;  // comm
@@ -98,7 +100,8 @@ class KernelView {
   // The thread that runs on this fiber; null if none does.
   virtual TaskHandle Current() = 0;
 
-  // False if the task has been reaped. `whole_process`: times, faults and switches of all its threads, living and dead.
+  // False if the task has been reaped, or has no number in this view. `whole_process`: times, faults and switches of
+  // all its threads, living and dead.
   virtual bool GetInfo(RefCounted& task, bool whole_process, TaskInfo* info) = 0;
   // Null for zombies.
   virtual RefPtr<mm::MemoryManager> GetMemory(RefCounted& task) = 0;
@@ -110,8 +113,10 @@ class KernelView {
   // /proc/PID/comm, oom_score_adj, timerslack_ns; permission has been checked.
   virtual Result<> SetName(RefCounted& task, std::string name) = 0;
   virtual Result<> SetOomScoreAdj(RefCounted& task, int value) = 0;
-  // The number in /proc/PID/ns/KIND ("mnt:[N]"); the default is one of each.
+  // The number in /proc/PID/ns/KIND ("mnt:[N]"), also for pid_for_children and its kin; the default is one of each.
   virtual uint64_t NamespaceId(RefCounted& task, std::string_view kind);
+  // The namespace itself, for setns(2); null for kinds of which there is only one.
+  virtual RefPtr<RefCounted> Namespace(RefCounted& task, std::string_view kind) { return nullptr; }
 
   virtual SystemInfo GetSystemInfo() = 0;
   // uname(2)'s.

@@ -2,14 +2,16 @@
 #ifndef REDOUBT_PKG_SENTRY_FSIMPL_PROC_PROC_H_
 #define REDOUBT_PKG_SENTRY_FSIMPL_PROC_PROC_H_
 
+#include <memory>
+
 #include "pkg/refs/refs.h"
 #include "pkg/sentry/fsimpl/proc/kernel_view.h"
 #include "pkg/sentry/vfs/inode.h"
 
 namespace redoubt::proc {
 
-// `view` is borrowed and must outlive the file system.
-RefPtr<vfs::Filesystem> Create(KernelView& view);
+// A mount shows the processes of one PID namespace, the view's (pid_namespaces(7), "/proc and PID namespaces").
+RefPtr<vfs::Filesystem> Create(std::shared_ptr<KernelView> view);
 
 }  // namespace redoubt::proc
 

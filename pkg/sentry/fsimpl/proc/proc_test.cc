@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <map>
+#include <memory>
 #include <set>
 #include <sstream>
 
@@ -103,7 +104,8 @@ void InProc(const std::function<void(World&, FakeKernel&)>& body) {
     {
       World w;
       ASSERT_EQ(w.Mkdir("/proc"), 0);
-      ASSERT_TRUE(w.ns->MountAt(w.walker(), w.at("/proc"), Create(kernel), MS_NOSUID, "proc"));
+      ASSERT_TRUE(
+          w.ns->MountAt(w.walker(), w.at("/proc"), Create({std::shared_ptr<void>(), &kernel}), MS_NOSUID, "proc"));
       kernel.tasks[1]->fds = MakeRef<FdTable>();
       kernel.tasks[1]->fds->AddUser();
       kernel.tasks[1]->places = {w.root_path, w.root_path, w.ns};

@@ -237,18 +237,18 @@ uint64_t KernelView::NamespaceId(RefCounted&, std::string_view kind) {
       {"uts", 4026531838},  {"ipc", 4026531839},    {"net", 4026531840}, {"mnt", 4026531841},
   };
   for (const auto& [name, id] : kIds) {
-    if (name == kind) return id;
+    if (name == kind.substr(0, kind.find('_'))) return id;
   }
   return 0;
 }
 
-ProcFilesystem::ProcFilesystem(KernelView& view)
+ProcFilesystem::ProcFilesystem(std::shared_ptr<KernelView> view)
     : SyntheticFilesystem("proc", PROC_SUPER_MAGIC),
-      view_(view),
+      view_(std::move(view)),
       boot_id_(RandomUuid()),
       net_(MakeNetDirectory(*this)),
       root_(MakeRoot(*this)) {}
 
-RefPtr<vfs::Filesystem> Create(KernelView& view) { return MakeRef<ProcFilesystem>(view); }
+RefPtr<vfs::Filesystem> Create(std::shared_ptr<KernelView> view) { return MakeRef<ProcFilesystem>(std::move(view)); }
 
 }  // namespace redoubt::proc

@@ -5,6 +5,7 @@
 
 #include <utility>
 
+#include "pkg/sentry/fsimpl/proc/namespace_file.h"
 #include "pkg/sentry/fsimpl/proc/task_directory.h"
 #include "pkg/sentry/vfs/anon_inode.h"
 #include "pkg/sentry/vfs/mount.h"
@@ -183,6 +184,27 @@ class FdDirectory final : public TaskSubdirectory {
 constexpr std::string_view kNamespaces[] = {
     "cgroup", "ipc", "mnt", "net", "pid", "pid_for_children", "time", "time_for_children", "user", "uts"};
 
+// Its number is the namespace's: two files are of one namespace if device and inode are the same (namespaces(7)).
+class NsInode final : public vfs::Inode {
+ public:
+  NsInode(std::string_view kind, uint64_t id, RefPtr<RefCounted> object)
+      : Inode(vfs::AnonymousFilesystem()), kind_(kind), id_(id), object_(std::move(object)) {}
+  uint32_t type() const override { return S_IFREG; }
+  Result<vfs::Attributes> GetAttributes() override {
+    return vfs::Attributes{.mode = S_IFREG | 0444, .ino = id_, .dev = filesystem().dev()};
+  }
+  Result<> SetAttributes(const vfs::AttributeChange&) override { return Err(EPERM); }
+  Result<RefPtr<vfs::FileDescription>> Open(const vfs::Path& path, int flags) override {
+    if ((flags & O_ACCMODE) != O_RDONLY) return Err(EPERM);
+    return RefPtr<vfs::FileDescription>(MakeRef<NamespaceFile>(path, kind_, object_));
+  }
+
+ private:
+  const std::string_view kind_;
+  const uint64_t id_;
+  const RefPtr<RefCounted> object_;
+};
+
 class NsLink final : public PlaceLink {
  public:
   NsLink(TaskRef task, std::string_view kind) : PlaceLink(std::move(task), 0777), kind_(kind) {}
@@ -193,14 +215,16 @@ class NsLink final : public PlaceLink {
   }
 
  protected:
-  Result<vfs::Path> Place() override { return vfs::MakeAnonymousPath(Name(), S_IFREG | 0444); }
+  Result<vfs::Path> Place() override {
+    RefCounted& of = task().task();
+    return vfs::MakeAnonymousPath(
+        MakeRef<NsInode>(Kind(), task().view().NamespaceId(of, kind_), task().view().Namespace(of, kind_)), Name());
+  }
   uint64_t Size() override { return 0; }
 
  private:
-  std::string Name() const {
-    const std::string_view kind = kind_.substr(0, kind_.find('_'));
-    return fmt::format("{}:[{}]", kind, task().view().NamespaceId(task().task(), kind));
-  }
+  std::string_view Kind() const { return kind_.substr(0, kind_.find('_')); }
+  std::string Name() const { return fmt::format("{}:[{}]", Kind(), task().view().NamespaceId(task().task(), kind_)); }
   const std::string_view kind_;
 };
 

@@ -1,5 +1,6 @@
 // /proc/PID/stat, statm, status: proc(5), field by field.
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <sys/sysmacros.h>
 
 #include <algorithm>
@@ -138,8 +139,15 @@ Result<std::string> TaskStatus(const TaskRef& task) {
                    c.fsuid, c.rgid, c.egid, c.sgid, c.fsgid, fd_size);
   for (uint32_t g : c.groups) s += fmt::format("{} ", g);
   if (c.groups.empty()) s += ' ';
-  s += fmt::format("\nNStgid:\t{}\nNSpid:\t{}\nNSpgid:\t{}\nNSsid:\t{}\nKthread:\t0\n", t.tgid, t.tid, t.process_group,
-                   t.session);
+  auto numbers = [&s](std::string_view name, const std::vector<int>& in_each, int here) {
+    s += fmt::format("\n{}:\t{}", name,
+                     in_each.empty() ? std::to_string(here) : fmt::format("{}", fmt::join(in_each, "\t")));
+  };
+  numbers("NStgid", t.ns_tgid, t.tgid);
+  numbers("NSpid", t.ns_tid, t.tid);
+  numbers("NSpgid", t.ns_process_group, t.process_group);
+  numbers("NSsid", t.ns_session, t.session);
+  s += "\nKthread:\t0\n";
   if (t.state != 'Z' && task.view().GetMemory(task.task())) {
     Memory m = GetMemory(task);
     auto kb = [&s](std::string_view name, uint64_t bytes) { s += fmt::format("{}:\t{:8} kB\n", name, bytes / 1024); };

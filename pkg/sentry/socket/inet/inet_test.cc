@@ -22,7 +22,7 @@ using SocketPtr = RefPtr<socket::Socket>;
 
 struct Process {
   World& w;
-  socket::Caller caller() const { return {.creds = *w.creds, .pid = 7, .root = w.root_path, .cwd = w.root_path}; }
+  socket::Caller caller() const { return {.creds = *w.creds, .root = w.root_path, .cwd = w.root_path}; }
   SocketPtr Make(int type) const { return *(*socket::FindFamily(AF_INET))->Create(caller(), type, 0, 0); }
 };
 
@@ -108,7 +108,7 @@ TEST(InetTest, ALowPortNeedsACapability) {
   ASSERT_EQ(Error(network.AddLoopback()), 0);
   RegisterFamilies(network);
   RefPtr<auth::Credentials> user = auth::Credentials::ForUser(1000, 1000, {}, 0);
-  socket::Caller nobody{.creds = *user, .pid = 7, .root = w.root_path, .cwd = w.root_path};
+  socket::Caller nobody{.creds = *user, .root = w.root_path, .cwd = w.root_path};
   for (int type : {SOCK_STREAM, SOCK_DGRAM}) {
     SocketPtr s = Process{w}.Make(type);
     EXPECT_EQ(Error(s->Bind(nobody, Loopback(1023))), EACCES);

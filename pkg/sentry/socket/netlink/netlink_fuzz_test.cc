@@ -59,7 +59,7 @@ class Fuzzer {
   }
 
  private:
-  socket::Caller caller() const { return {.creds = *w_.creds, .pid = 7, .root = w_.root_path, .cwd = w_.root_path}; }
+  socket::Caller caller() const { return {.creds = *w_.creds, .root = w_.root_path, .cwd = w_.root_path}; }
 
   std::vector<std::byte> Junk(size_t n) {
     std::vector<std::byte> b(n);

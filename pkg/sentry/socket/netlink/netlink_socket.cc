@@ -53,7 +53,7 @@ Result<> NetlinkSocket::Bind(const Caller& caller, socket::Address address) {
   if (port_->number.load() != 0) {
     if (a.nl_pid != port_->number.load()) return Err(EINVAL);
   } else {
-    TRY(protocol_.ports().Add(*port_, a.nl_pid, static_cast<uint32_t>(caller.pid)));
+    TRY(protocol_.ports().Add(*port_, a.nl_pid, static_cast<uint32_t>(caller.pid_number())));
   }
   // The first 32 groups; those above are memberships of their own (NETLINK_ADD_MEMBERSHIP).
   const uint64_t known = protocol_.groups() >= 32 ? ~uint32_t{0} : (uint64_t{1} << protocol_.groups()) - 1;
@@ -71,7 +71,7 @@ Result<> NetlinkSocket::Connect(const Caller& caller, socket::Address address, f
   }
   const sockaddr_nl a = TRY(ParseAddress(address));
   if ((a.nl_pid != 0 || a.nl_groups != 0) && !caller.creds.HasCapability(CAP_NET_ADMIN)) return Err(EPERM);
-  TRY(EnsureNumber(static_cast<uint32_t>(caller.pid)));
+  TRY(EnsureNumber(static_cast<uint32_t>(caller.pid_number())));
   peer_ = a.nl_pid;
   peer_groups_ = a.nl_groups;
   return {};
@@ -89,8 +89,8 @@ Result<size_t> NetlinkSocket::Send(const Caller& caller, socket::OutMessage& mes
     if (!caller.creds.HasCapability(CAP_NET_ADMIN)) return Err(EPERM);
     return Err(ECONNREFUSED);
   }
-  return SendBytes(opener_may_change_ && caller.creds.HasCapability(CAP_NET_ADMIN), static_cast<uint32_t>(caller.pid),
-                   message.data);
+  return SendBytes(opener_may_change_ && caller.creds.HasCapability(CAP_NET_ADMIN),
+                   static_cast<uint32_t>(caller.pid_number()), message.data);
 }
 
 Result<size_t> NetlinkSocket::SendBytes(bool may_change, uint32_t pid, IoSequence& data) {
@@ -153,7 +153,7 @@ Result<size_t> NetlinkSocket::ReceiveOnce(socket::InMessage& message, int flags)
     message.control.push_back(
         {.level = SOL_NETLINK, .type = NETLINK_PKTINFO, .data = OptionBytes(nl_pktinfo{.group = d.group})});
   }
-  if (option_on(SO_PASSCRED)) message.creds = ucred{};  // the kernel's
+  if (option_on(SO_PASSCRED)) message.creds = socket::Identity{.uid = 0, .gid = 0};  // the kernel's
   if (d.bytes.size() > n) message.flags |= MSG_TRUNC;
   return (flags & MSG_TRUNC) != 0 ? d.bytes.size() : n;
 }
@@ -191,7 +191,7 @@ Result<> NetlinkSocket::SetOption(const Caller& caller, int level, int name, std
       if (v <= 0 || static_cast<uint32_t>(v) > protocol_.groups()) return Err(EINVAL);
       const uint64_t bit = uint64_t{1} << (v - 1);
       if (name == NETLINK_ADD_MEMBERSHIP) {
-        TRY(EnsureNumber(static_cast<uint32_t>(caller.pid)));
+        TRY(EnsureNumber(static_cast<uint32_t>(caller.pid_number())));
         port_->groups.fetch_or(bit);
       } else {
         port_->groups.fetch_and(~bit);

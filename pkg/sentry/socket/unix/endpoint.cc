@@ -54,7 +54,7 @@ Result<Name> Endpoint::PeerName() const {
   return p->name();
 }
 
-ucred Endpoint::PeerCredentials() const {
+Identity Endpoint::PeerCredentials() const {
   sync::MutexLock lock(mu_);
   return peer_creds_;
 }
@@ -68,7 +68,7 @@ void Endpoint::MakePair(Endpoint& a, Endpoint& b) NO_THREAD_SAFETY_ANALYSIS {
   a.state_ = b.state_ = State::kConnected;
 }
 
-Result<> Endpoint::Listen(int backlog, ucred listener) {
+Result<> Endpoint::Listen(int backlog, Identity listener) {
   {
     sync::MutexLock lock(mu_);
     if (name_.empty()) return Err(EINVAL);
@@ -87,7 +87,7 @@ bool Endpoint::listening() const {
   return state_ == State::kListening;
 }
 
-Result<> Endpoint::Connect(Endpoint& listener, ucred client) NO_THREAD_SAFETY_ANALYSIS {
+Result<> Endpoint::Connect(Endpoint& listener, Identity client) NO_THREAD_SAFETY_ANALYSIS {
   if (&listener == this) return Err(listening() ? EINVAL : ECONNREFUSED);
   if (listener.type_ != type_) return Err(EPROTOTYPE);
   RefPtr<Endpoint> server = MakeRef<Endpoint>(type_, client);
@@ -146,7 +146,7 @@ Result<> Endpoint::SetPeer(RefPtr<Endpoint> peer) {
     sync::MutexLock lock(mu_);
     if (state_ == State::kClosed) return Err(EINVAL);
     old = std::exchange(peer_, peer);
-    peer_creds_ = peer ? peer->creator_ : kNobody;
+    peer_creds_ = peer ? peer->creator_ : Identity();
     state_ = peer ? State::kConnected : State::kUnconnected;
   }
   Relayed(std::move(peer));

@@ -23,7 +23,7 @@
 
 namespace redoubt::unixsock {
 
-inline constexpr ucred kNobody = {.pid = 0, .uid = UINT32_MAX, .gid = UINT32_MAX};
+using socket::Identity;
 
 // Held by its UnixSocket, by its peer, by the inode it is bound to and, until accepted, by a listener's queue. Ends
 // with Close, when its UnixSocket ends; what else holds it then sees it closed.
@@ -33,30 +33,30 @@ inline constexpr ucred kNobody = {.pid = 0, .uid = UINT32_MAX, .gid = UINT32_MAX
 // held.
 class Endpoint final : public RefCounted {
  public:
-  Endpoint(int type, ucred creator) : type_(type), creator_(creator) {}
+  Endpoint(int type, Identity creator) : type_(type), creator_(std::move(creator)) {}
 
   int type() const { return type_; }
   bool connection_based() const { return type_ != SOCK_DGRAM; }
   Name name() const EXCLUDES(mu_);
   // ENOTCONN.
   Result<Name> PeerName() const EXCLUDES(mu_);
-  ucred PeerCredentials() const EXCLUDES(mu_);
+  Identity PeerCredentials() const EXCLUDES(mu_);
   void SetName(Name name) EXCLUDES(mu_);
   void SetSendLimit(uint32_t bytes) { send_limit_.store(bytes, std::memory_order_relaxed); }
 
   static void MakePair(Endpoint& a, Endpoint& b);
-  Result<> Listen(int backlog, ucred listener) EXCLUDES(mu_);
+  Result<> Listen(int backlog, Identity listener) EXCLUDES(mu_);
   bool listening() const EXCLUDES(mu_);
   // EAGAIN: the listener's queue is full; wait for its space().
-  Result<> Connect(Endpoint& listener, ucred client) EXCLUDES(mu_);
+  Result<> Connect(Endpoint& listener, Identity client) EXCLUDES(mu_);
   // Of datagram sockets; null undoes it. EPERM if `peer` is connected to another.
   Result<> SetPeer(RefPtr<Endpoint> peer) EXCLUDES(mu_);
   Result<RefPtr<Endpoint>> Accept() EXCLUDES(mu_);
 
   // Some of a stream. EAGAIN: wait for events().
-  Result<size_t> SendStream(IoSequence& data, Rights& rights, const ucred& creds);
+  Result<size_t> SendStream(IoSequence& data, Rights& rights, const Identity& creds);
   // A packet to `to`, null: to the peer. EAGAIN: wait for events() or, with `to`, for its space().
-  Result<size_t> SendPacket(Endpoint* to, IoSequence& data, Rights& rights, const ucred& creds);
+  Result<size_t> SendPacket(Endpoint* to, IoSequence& data, Rights& rights, const Identity& creds);
   enum class WantCreds { kNo, kYes };
   Result<size_t> ReceiveStream(socket::InMessage& message, int flags, WantCreds want);
   Result<size_t> ReceivePacket(socket::InMessage& message, int flags, WantCreds want);
@@ -82,7 +82,7 @@ class Endpoint final : public RefCounted {
     size_t capacity = 0;
     size_t begin = 0, end = 0;
     Name from;
-    ucred creds = kNobody;
+    Identity creds;
     Rights rights;
     size_t length() const { return end - begin; }
     size_t charge() const { return capacity + kOverhead; }
@@ -113,15 +113,15 @@ class Endpoint final : public RefCounted {
   void NotifySpace(RefPtr<Endpoint> sender, size_t still_queued);
 
   const int type_;
-  const ucred creator_;
+  const Identity creator_;
   std::atomic<uint32_t> send_limit_{socket::Socket::kDefaultBuffer};
   fiber::Mutex send_mu_, receive_mu_;
   mutable sync::Mutex mu_{sync::Rank::kSocket};
   State state_ GUARDED_BY(mu_) = State::kUnconnected;
   Name name_ GUARDED_BY(mu_);
   RefPtr<Endpoint> peer_ GUARDED_BY(mu_);
-  ucred peer_creds_ GUARDED_BY(mu_) = kNobody;
-  ucred listener_ GUARDED_BY(mu_) = kNobody;
+  Identity peer_creds_ GUARDED_BY(mu_);
+  Identity listener_ GUARDED_BY(mu_);
   std::deque<Message> queue_ GUARDED_BY(mu_);  // popped from only under receive_mu_, or when nobody can receive
   size_t charged_ GUARDED_BY(mu_) = 0;         // of all messages
   size_t bytes_ GUARDED_BY(mu_) = 0;           // of data

@@ -13,8 +13,6 @@ namespace {
 constexpr waiter::EventMask kReadable = waiter::kIn | waiter::kRdNorm;
 constexpr waiter::EventMask kWritable = waiter::kOut | waiter::kWrNorm | waiter::kWrBand;
 
-bool Same(const ucred& a, const ucred& b) { return a.pid == b.pid && a.uid == b.uid && a.gid == b.gid; }
-
 void TakeFiles(std::vector<File> files, socket::InMessage& message) {
   std::move(files.begin(), files.end(), std::back_inserter(message.files));
 }
@@ -44,7 +42,7 @@ void Endpoint::NotifySpace(RefPtr<Endpoint> sender, size_t still_queued) {
   }
 }
 
-Result<size_t> Endpoint::SendStream(IoSequence& data, Rights& rights, const ucred& creds) {
+Result<size_t> Endpoint::SendStream(IoSequence& data, Rights& rights, const Identity& creds) {
   fiber::MutexLock sending(send_mu_);
   RefPtr<Endpoint> to;
   {
@@ -78,7 +76,7 @@ Result<size_t> Endpoint::SendStream(IoSequence& data, Rights& rights, const ucre
     if (to->state_ == State::kClosed || to->receive_shutdown_) return Err(EPIPE);
     Message* last = to->queue_.empty() ? nullptr : &to->queue_.back();
     if (n <= sizeof(small) && rights.empty() && last != nullptr && last->rights.empty() &&
-        last->capacity - last->end >= copied && Same(last->creds, creds)) {
+        last->capacity - last->end >= copied && last->creds == creds) {
       // Where the receiver may be reading is before `end`.
       std::memcpy(last->data.get() + last->end, small, copied);
       last->end += copied;
@@ -105,7 +103,7 @@ bool Endpoint::HasRoomForPacketLocked(const Endpoint& sender) const {
   return queue_.size() < kMaxPackets && charged_ < sender.send_limit();
 }
 
-Result<size_t> Endpoint::SendPacket(Endpoint* to, IoSequence& data, Rights& rights, const ucred& creds) {
+Result<size_t> Endpoint::SendPacket(Endpoint* to, IoSequence& data, Rights& rights, const Identity& creds) {
   fiber::MutexLock sending(send_mu_);
   RefPtr<Endpoint> target(to);
   Message message;
@@ -178,7 +176,7 @@ Result<size_t> Endpoint::ReceiveStream(socket::InMessage& m, int flags, WantCred
       Message& message = queue_[index];
       // Bytes of different senders are not mixed where the receiver wants to know who sent them.
       if (want == WantCreds::kYes) {
-        if (!first && m.creds && !Same(*m.creds, message.creds)) break;
+        if (!first && m.creds && *m.creds != message.creds) break;
         m.creds = message.creds;
       }
       first = false;

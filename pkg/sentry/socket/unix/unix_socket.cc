@@ -15,8 +15,10 @@ namespace redoubt::unixsock {
 using socket::Blocking;
 using socket::Caller;
 
-UnixSocket::UnixSocket(vfs::Path path, int flags, RefPtr<Endpoint> endpoint, ucred owner)
-    : Socket(std::move(path), AF_UNIX, endpoint->type(), 0, flags), endpoint_(std::move(endpoint)), owner_(owner) {}
+UnixSocket::UnixSocket(vfs::Path path, int flags, RefPtr<Endpoint> endpoint, Identity owner)
+    : Socket(std::move(path), AF_UNIX, endpoint->type(), 0, flags),
+      endpoint_(std::move(endpoint)),
+      owner_(std::move(owner)) {}
 
 UnixSocket::~UnixSocket() {
   const Name name = endpoint_->name();
@@ -63,7 +65,7 @@ Result<> UnixSocket::Bind(const Caller& caller, socket::Address address) {
 
 Result<> UnixSocket::Listen(const Caller& caller, int backlog) {
   if (!endpoint_->connection_based()) return Err(EOPNOTSUPP);
-  return endpoint_->Listen(backlog, caller.credentials());
+  return endpoint_->Listen(backlog, caller.identity());
 }
 
 Result<RefPtr<Endpoint>> UnixSocket::Find(const Caller& caller, socket::Address address) const {
@@ -95,14 +97,14 @@ Result<> UnixSocket::Connect(const Caller& caller, socket::Address address, fibe
   }
   RefPtr<Endpoint> listener = TRY(Find(caller, address));
   SpaceOf space{*listener};
-  return Blocking(space, waiter::kOut, deadline, [&] { return endpoint_->Connect(*listener, caller.credentials()); });
+  return Blocking(space, waiter::kOut, deadline, [&] { return endpoint_->Connect(*listener, caller.identity()); });
 }
 
 Result<RefPtr<socket::Socket>> UnixSocket::Accept(const Caller& caller, int flags, fiber::Time deadline) {
   if (!endpoint_->connection_based()) return Err(EOPNOTSUPP);
   RefPtr<Endpoint> accepted = TRY(Blocking(*this, waiter::kIn, deadline, [&] { return endpoint_->Accept(); }));
   return RefPtr<Socket>(
-      MakeRef<UnixSocket>(socket::MakeSocketPath(caller.creds), flags, std::move(accepted), caller.credentials()));
+      MakeRef<UnixSocket>(socket::MakeSocketPath(caller.creds), flags, std::move(accepted), caller.identity()));
 }
 
 Result<size_t> UnixSocket::Send(const Caller& caller, socket::OutMessage& message, int flags, fiber::Time deadline) {
@@ -115,7 +117,7 @@ Result<size_t> UnixSocket::Send(const Caller& caller, socket::OutMessage& messag
   Rights rights = TRY(Rights::Launch(std::move(message.files), caller.creds.HasCapability(CAP_SYS_RESOURCE)
                                                                    ? Rights::kMaxInFlight
                                                                    : caller.descriptor_limit));
-  const ucred creds = message.creds.value_or(caller.credentials());
+  const Identity creds = message.creds.value_or(caller.identity());
   if (type() != SOCK_STREAM) {
     auto attempt = [&] { return endpoint_->SendPacket(to.get(), message.data, rights, creds); };
     if (!to) return Blocking(*this, waiter::kOut, deadline, attempt);
@@ -174,7 +176,7 @@ Result<> UnixSocket::SetOption(const Caller& caller, int level, int name, std::s
 
 Result<std::vector<std::byte>> UnixSocket::GetOption(const Caller& caller, int level, int name) {
   if (level != SOL_SOCKET) return Err(EOPNOTSUPP);
-  if (name == SO_PEERCRED) return socket::OptionBytes(endpoint_->PeerCredentials());
+  if (name == SO_PEERCRED) return socket::OptionBytes(caller.Sees(endpoint_->PeerCredentials()));
   return Socket::GetOption(caller, level, name);
 }
 
@@ -215,13 +217,13 @@ class Unix final : public socket::Family {
  public:
   Result<RefPtr<socket::Socket>> Create(const Caller& caller, int type, int protocol, int flags) override {
     TRY(Check(type, protocol));
-    return Make(caller, flags, MakeRef<Endpoint>(type, caller.credentials()));
+    return Make(caller, flags, MakeRef<Endpoint>(type, caller.identity()));
   }
   Result<std::pair<RefPtr<socket::Socket>, RefPtr<socket::Socket>>> CreatePair(const Caller& caller, int type,
                                                                                int protocol, int flags) override {
     TRY(Check(type, protocol));
-    RefPtr<Endpoint> a = MakeRef<Endpoint>(type, caller.credentials());
-    RefPtr<Endpoint> b = MakeRef<Endpoint>(type, caller.credentials());
+    RefPtr<Endpoint> a = MakeRef<Endpoint>(type, caller.identity());
+    RefPtr<Endpoint> b = MakeRef<Endpoint>(type, caller.identity());
     // Datagram sockets are connected to each other one after the other, which also watches the other's room.
     if (type == SOCK_DGRAM) {
       TRY(a->SetPeer(b));
@@ -241,7 +243,7 @@ class Unix final : public socket::Family {
     return {};
   }
   static RefPtr<socket::Socket> Make(const Caller& caller, int flags, RefPtr<Endpoint> endpoint) {
-    return MakeRef<UnixSocket>(socket::MakeSocketPath(caller.creds), flags, std::move(endpoint), caller.credentials());
+    return MakeRef<UnixSocket>(socket::MakeSocketPath(caller.creds), flags, std::move(endpoint), caller.identity());
   }
 };
 

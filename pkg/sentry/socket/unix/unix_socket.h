@@ -11,7 +11,7 @@ namespace redoubt::unixsock {
 
 class UnixSocket final : public socket::Socket {
  public:
-  UnixSocket(vfs::Path path, int flags, RefPtr<Endpoint> endpoint, ucred owner);
+  UnixSocket(vfs::Path path, int flags, RefPtr<Endpoint> endpoint, Identity owner);
   ~UnixSocket() override;
 
   Result<> Bind(const socket::Caller& caller, socket::Address address) override;
@@ -48,7 +48,7 @@ class UnixSocket final : public socket::Socket {
   Result<size_t> ReceiveOnce(socket::InMessage& message, int flags);
 
   const RefPtr<Endpoint> endpoint_;
-  const ucred owner_;  // whom messages of write(2) are from
+  const Identity owner_;  // whom messages of write(2) are from
   fiber::Mutex bind_mu_;
   const void* abstract_space_ GUARDED_BY(bind_mu_) = nullptr;  // with an abstract name
 };

@@ -34,11 +34,13 @@ std::vector<std::byte> PathAddress(std::string_view path) {
 struct Process {
   explicit Process(World& w) : w(w) {}
   World& w;
-  int pid = 7;
+  RefPtr<kernel::PidNamespace> pid_ns = MakeRef<kernel::PidNamespace>(nullptr);
+  RefPtr<kernel::Pid> pid = NewPid();
+  RefPtr<kernel::Pid> NewPid() const { return *pid_ns->Allocate(); }
   uint64_t descriptor_limit = 1024;
   socket::Caller caller() const {
     return {.creds = *w.creds,
-            .pid = pid,
+            .pid = pid.get(),
             .root = w.root_path,
             .cwd = w.root_path,
             .descriptor_limit = descriptor_limit,
@@ -397,21 +399,21 @@ TEST(Unix, Credentials) {
     const int on = 1;
     ASSERT_TRUE(b->SetOption(p.caller(), SOL_SOCKET, SO_PASSCRED, std::as_bytes(std::span(&on, 1))));
     p.Send(a, "one");
-    p.pid = 8;
+    const RefPtr<kernel::Pid> first = std::exchange(p.pid, p.NewPid());
     p.Send(a, "two");
     socket::InMessage m;
     EXPECT_EQ(p.Receive(b, 0, 100, kNoWait, &m), "one") << "bytes of two senders are not mixed";
     ASSERT_TRUE(m.creds);
-    EXPECT_EQ(m.creds->pid, 7);
+    EXPECT_EQ(m.creds->pid, first);
     EXPECT_EQ(p.Receive(b, 0, 100, kNoWait, &m), "two");
-    EXPECT_EQ(m.creds->pid, 8);
+    EXPECT_EQ(m.creds->pid, p.pid);
     p.Send(b, "no creds wanted");
     p.Receive(a, 0, 100, kNoWait, &m);
     EXPECT_FALSE(m.creds);
 
-    p.pid = 9;
+    const RefPtr<kernel::Pid> listener = p.pid = p.NewPid();
     SocketPtr l = p.Listener("/s");
-    p.pid = 10;
+    const RefPtr<kernel::Pid> client = p.pid = p.NewPid();
     SocketPtr c = p.Make(SOCK_STREAM);
     EXPECT_EQ(p.Connect(c, "/s"), 0);
     auto peer = [&](const SocketPtr& s) {
@@ -419,9 +421,20 @@ TEST(Unix, Credentials) {
       std::memcpy(&cred, s->GetOption(p.caller(), SOL_SOCKET, SO_PEERCRED)->data(), sizeof(cred));
       return cred;
     };
-    EXPECT_EQ(peer(c).pid, 9);
-    EXPECT_EQ(peer(*l->Accept(p.caller(), 0, kNoWait)).pid, 10);
+    EXPECT_EQ(peer(c).pid, listener->number());
+    EXPECT_EQ(peer(*l->Accept(p.caller(), 0, kNoWait)).pid, client->number());
     EXPECT_EQ(peer(p.Make(SOCK_STREAM)).uid, UINT32_MAX);
+    // Another PID namespace has its own numbers, and does not see those outside.
+    p.pid_ns = MakeRef<kernel::PidNamespace>(p.pid_ns);
+    p.pid = p.NewPid();
+    EXPECT_EQ(peer(c).pid, 0);
+    SocketPtr inner = p.Make(SOCK_STREAM);
+    EXPECT_EQ(p.Connect(inner, "/s"), 0);
+    SocketPtr accepted = *l->Accept(p.caller(), 0, kNoWait);
+    EXPECT_EQ(peer(accepted).pid, 1);
+    const int seen_outside = p.pid->root_number();
+    p.pid = client;
+    EXPECT_EQ(peer(accepted).pid, seen_outside);
   });
 }
 
