@@ -131,8 +131,8 @@ void Kernel::AddTaskLocked(Task& task) {
 }
 
 uint64_t Kernel::CountTasksOfLocked(uint32_t uid) {
-  return static_cast<uint64_t>(
-      std::ranges::count_if(tasks_, [uid](const auto& t) { return t.second->creds_ && t.second->creds_->ruid == uid; }));
+  return static_cast<uint64_t>(std::ranges::count_if(
+      tasks_, [uid](const auto& t) { return t.second->creds_ && t.second->creds_->ruid == uid; }));
 }
 
 RefPtr<Task> Kernel::FindTask(int tid) {
