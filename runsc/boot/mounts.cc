@@ -38,7 +38,10 @@ Result<RefPtr<vfs::Filesystem>> ConnectGofer(kernel::Kernel& kernel, int socket,
 Result<RefPtr<vfs::Filesystem>> Overlaid(kernel::Kernel& kernel, RefPtr<vfs::Filesystem> lower, UniqueFd file = {}) {
   std::unique_ptr<pgalloc::MemoryFile> disk;
   if (file) disk = TRY(pgalloc::MemoryFile::CreateOnFile(file.release()));
-  return overlay::Create(tmpfs::Create(kernel.memory_file(), {.root_mode = 0755}, std::move(disk)), std::move(lower));
+  return overlay::Create(
+      tmpfs::Create(kernel.memory_file(),
+                    {.inode_limit = tmpfs::DefaultInodes(kernel.memory_size()), .root_mode = 0755}, std::move(disk)),
+      std::move(lower));
 }
 
 // As runc does: a mount point that is not there is made, with its parents.
@@ -157,7 +160,8 @@ class Builder final {
   specutils::Expected<void> Mount(const specutils::Mount& m, const MountOptions& options,
                                   Result<RefPtr<vfs::Filesystem>> fs) {
     if (!fs) return std::unexpected(WhyOptions(m.type, m.source, options.data, fs.error()));
-    const std::string source = m.source.empty() ? m.type : m.source;
+    // A directory's name on the host is not the guest's to know.
+    const std::string source = m.is_bind() ? "none" : m.source.empty() ? m.type : m.source;
     Result<> r = MakeMountPoint(walker_, root_, m.destination, (*fs)->root()->IsDirectory());
     if (r) r = ns_.MountAt(walker_, {.start = root_, .name = m.destination}, *fs, options.flags, source);
     if (!r) return std::unexpected(Why(r.error()));
@@ -243,7 +247,8 @@ void RegisterFilesystems(kernel::Kernel& kernel, inetsock::Network& network) {
   });
   // A message-queue file system has only what mq_open makes, and that call is not there.
   RegisterFilesystem("mqueue", [k](std::string_view, std::string_view) -> Result<RefPtr<vfs::Filesystem>> {
-    return tmpfs::Create(k->memory_file(), {.type_name = "mqueue"});
+    return tmpfs::Create(k->memory_file(),
+                         {.type_name = "mqueue", .inode_limit = tmpfs::DefaultInodes(k->memory_size())});
   });
   MakeProc() = [k, &network](RefPtr<kernel::PidNamespace> ns) {
     return proc::Create(std::make_shared<kernel::ProcView>(

@@ -129,7 +129,9 @@ Expected<void> WritePidFile(const std::string& path, pid_t pid) {
   // Whoever waits for the file finds it whole.
   std::string fresh = path + ".new";
   std::string text = std::to_string(pid);
-  UniqueFd fd(open(fresh.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
+  // The directory may be one that a guest writes to: whatever lies there is not followed.
+  (void)unlink(fresh.c_str());
+  UniqueFd fd(open(fresh.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644));
   if (!fd || write(fd.get(), text.data(), text.size()) != static_cast<ssize_t>(text.size()) ||
       rename(fresh.c_str(), path.c_str()) != 0) {
     const int error = errno;

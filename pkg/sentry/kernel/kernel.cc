@@ -132,6 +132,11 @@ void Kernel::AddTaskLocked(Task& task) {
   forks.fetch_add(1, std::memory_order_relaxed);
 }
 
+uint64_t Kernel::CountTasksOfLocked(uint32_t uid) {
+  return static_cast<uint64_t>(std::ranges::count_if(
+      tasks_, [uid](const auto& t) { return t.second->creds_ && t.second->creds_->ruid == uid; }));
+}
+
 RefPtr<Task> Kernel::FindTask(int tid) {
   sync::MutexLock lock(mu);
   auto it = tasks_.find(tid);

@@ -2,6 +2,7 @@
 #include <fcntl.h>
 #include <linux/capability.h>
 #include <sys/mount.h>
+#include <sys/personality.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 
@@ -101,6 +102,7 @@ Result<> Task::Exec(vfs::Path start, std::string filename, std::vector<std::stri
   args.argv = std::move(argv);
   args.envv = std::move(envv);
   args.random = [](std::span<std::byte> bytes) { CHECK(getrandom(bytes.data(), bytes.size(), 0) >= 0, "getrandom"); };
+  args.randomize = (personality & ADDR_NO_RANDOMIZE) == 0;
   args.stack_limit = GetLimit(RLIMIT_STACK).soft;
   args.vdso = kernel_.vdso();
   bool is_script = false;

@@ -28,7 +28,7 @@ class MemoryFile {
   virtual ~MemoryFile() = default;
 
   // `length` bytes (a multiple of the page size), contiguous, zero-filled, each page with one reference. ENOMEM at the
-  // limit.
+  // limit, from which goes what the process' own objects take (heap::Used).
   virtual Result<memmap::FileRange> Allocate(uint64_t length) = 0;
   // As Allocate, but of memory that was freed lately, with its old contents and probably still committed by the host
   // (some ten times cheaper to fill than fresh memory). For callers that overwrite all of it before a guest sees it.

@@ -12,6 +12,7 @@
 #include <atomic>
 #include <vector>
 
+#include "pkg/heap/heap.h"
 #include "pkg/log/log.h"
 #include "pkg/safecopy/safecopy_unsafe.h"
 #include "pkg/sentry/pgalloc/free_ranges.h"
@@ -88,7 +89,9 @@ class MemoryFileImpl final : public MemoryFile {
     }
   }
   bool WithinLimit(uint64_t length) const {
-    const uint64_t used = usage_.load(std::memory_order_relaxed);
+    uint64_t used = usage_.load(std::memory_order_relaxed);
+    // Of a sum, and so only looked at where it may matter.
+    if (used > limit_ / 4 || length > limit_ / 4) used += heap::Used();
     return length <= limit_ && used <= limit_ - length;
   }
   Result<FileRange> AllocateZeroed(uint64_t length) EXCLUDES(mu_);

@@ -446,7 +446,7 @@ Result<uint64_t> Unshare(Task& task, const SyscallArgs& a) {
   if ((flags & CLONE_NEWNS) != 0) {
     vfs::Path root = task.fs().root();
     vfs::Path cwd = task.fs().cwd();
-    RefPtr<vfs::MountNamespace> copy = task.GetMountNamespace()->Copy({&root, &cwd});
+    RefPtr<vfs::MountNamespace> copy = TRY(task.GetMountNamespace()->Copy({&root, &cwd}));
     task.fs().SetRoot(root);
     task.fs().SetCwd(cwd);
     task.SetMountNamespace(std::move(copy));

@@ -42,6 +42,16 @@ Result<> TmpfsFilesystem::ChargeInode() {
   return {};
 }
 
+Result<> TmpfsFilesystem::ChargeXattrs(uint64_t bytes) {
+  constexpr uint64_t kPerInode = 1024;
+  if (xattrs_.fetch_add(bytes, std::memory_order_relaxed) + bytes > options_.inode_limit * kPerInode &&
+      options_.inode_limit != 0) {
+    UnchargeXattrs(bytes);
+    return Err(ENOSPC);
+  }
+  return {};
+}
+
 Result<> TmpfsFilesystem::ChargePages(uint64_t pages) {
   uint64_t used = pages_.fetch_add(pages, std::memory_order_relaxed);
   if (options_.size_limit != 0 && used + pages > options_.size_limit / kPageSize) {
@@ -139,6 +149,7 @@ Result<Options> ParseOptions(std::string_view data, uint64_t memory) {
   Options options;
   // Linux's default.
   options.size_limit = PageRoundDown(memory / 2);
+  options.inode_limit = DefaultInodes(memory);
   while (!data.empty()) {
     std::string_view option = data.substr(0, data.find(','));
     data.remove_prefix(std::min(data.size(), option.size() + 1));

@@ -39,6 +39,9 @@ class TmpfsFilesystem final : public vfs::Filesystem {
   Result<> ChargeInode();
   void UnchargeInode() { inodes_.fetch_sub(1, std::memory_order_relaxed); }
   uint64_t NextIno() { return next_ino_.fetch_add(1, std::memory_order_relaxed); }
+  // Names and values of extended attributes. ENOSPC.
+  Result<> ChargeXattrs(uint64_t bytes);
+  void UnchargeXattrs(uint64_t bytes) { xattrs_.fetch_sub(bytes, std::memory_order_relaxed); }
   // Pages of regular files.
   Result<> ChargePages(uint64_t pages);
   void UnchargePages(uint64_t pages) { pages_.fetch_sub(pages, std::memory_order_relaxed); }
@@ -54,6 +57,7 @@ class TmpfsFilesystem final : public vfs::Filesystem {
   const std::unique_ptr<pgalloc::MemoryFile> disk_;
   std::atomic<uint64_t> inodes_{0};
   std::atomic<uint64_t> pages_{0};
+  std::atomic<uint64_t> xattrs_{0};  // bytes
   std::atomic<uint64_t> next_ino_{1};
   sync::Mutex mu_{sync::Rank::kFileSystem};
   // The tree hangs on it. An inode does not hold the file system, so this is no circle; it goes first.

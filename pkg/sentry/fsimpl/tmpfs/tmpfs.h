@@ -8,6 +8,7 @@
 #include <string_view>
 
 #include "pkg/errors/errors.h"
+#include "pkg/hostarch/hostarch.h"
 #include "pkg/refs/refs.h"
 #include "pkg/sentry/memmap/memmap.h"
 #include "pkg/sentry/pgalloc/memory_file.h"
@@ -19,10 +20,13 @@ namespace redoubt::tmpfs {
 struct Options {
   std::string_view type_name = "tmpfs";  // static storage
   uint64_t size_limit = 0;               // bytes of file pages; 0: none
-  uint64_t inode_limit = 0;              // 0: none
+  uint64_t inode_limit = 0;              // 0: none. Extended attributes have a kilobyte for each together
   uint32_t root_mode = 01777;
   uint32_t root_uid = 0, root_gid = 0;
 };
+
+// tmpfs(5), nr_inodes: as many as half of `memory` has pages.
+constexpr uint64_t DefaultInodes(uint64_t memory) { return memory / 2 / kPageSize; }
 
 // Parses mount(2)'s data for tmpfs: "size=64m,nr_inodes=1k,mode=0755,uid=0,gid=0", where size may be a percentage of
 // `memory` bytes. EINVAL for anything unknown or malformed. Mempolicy and huge-page options are accepted and have no

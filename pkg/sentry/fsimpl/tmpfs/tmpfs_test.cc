@@ -10,6 +10,7 @@
 
 #include "pkg/sentry/fsimpl/testing/world.h"
 #include "pkg/sentry/memmap/mmap_options.h"
+#include "test/fuzz/rounds.h"
 
 namespace redoubt::tmpfs {
 namespace {
@@ -358,69 +359,67 @@ TEST(Tmpfs, MountData) {
 
 // One file against a byte string, by random reads, writes, truncations, holes, and bytes seen and written by a mapping.
 void ByteStringFuzz(World& w) {
-  {
-    for (uint32_t seed = 1; seed <= 40; seed++) {
-      auto f = *w.Open("/f", O_CREAT | O_RDWR | O_TRUNC);
-      std::string model;
-      uint32_t x = seed * 2654435761u;
-      auto next = [&x](uint32_t n) {
-        x ^= x << 13, x ^= x >> 17, x ^= x << 5;
-        return x % n;
-      };
-      auto overlay = [&](size_t at, const std::string& data) {
-        if (model.size() < at + data.size()) model.resize(at + data.size());
-        model.replace(at, data.size(), data);
-      };
-      for (int step = 0; step < 150; step++) {
-        const uint32_t at = next(60000), length = next(20000);
-        switch (next(7)) {
-          case 6: {
-            if (at >= model.size()) break;
-            mm::MMapOptions options{.shared = true};
-            ASSERT_TRUE(f->ConfigureMMap(options));
-            const uint64_t start = PageRoundDown(at);
-            memmap::FileRange pages = *options.mappable->Translate(start, (1 + next(6)) * kPageSize, kReadWrite);
-            std::byte* bytes = w.memory->At(pages.start);
-            for (uint64_t i = 0; i < pages.length() && start + i < model.size(); i++) {
-              ASSERT_EQ(static_cast<char>(bytes[i]), model[start + i]) << start + i;
-            }
-            bytes[at - start] = std::byte{'!'};
-            model[at] = '!';
-            w.memory->DecRef(pages);
-            break;
+  fuzz::Rounds(40, [&w](uint64_t seed) {
+    auto f = *w.Open("/f", O_CREAT | O_RDWR | O_TRUNC);
+    std::string model;
+    uint32_t x = static_cast<uint32_t>(seed) * 2654435761u;
+    auto next = [&x](uint32_t n) {
+      x ^= x << 13, x ^= x >> 17, x ^= x << 5;
+      return x % n;
+    };
+    auto overlay = [&](size_t at, const std::string& data) {
+      if (model.size() < at + data.size()) model.resize(at + data.size());
+      model.replace(at, data.size(), data);
+    };
+    for (int step = 0; step < 150; step++) {
+      const uint32_t at = next(60000), length = next(20000);
+      switch (next(7)) {
+        case 6: {
+          if (at >= model.size()) break;
+          mm::MMapOptions options{.shared = true};
+          ASSERT_TRUE(f->ConfigureMMap(options));
+          const uint64_t start = PageRoundDown(at);
+          memmap::FileRange pages = *options.mappable->Translate(start, (1 + next(6)) * kPageSize, kReadWrite);
+          std::byte* bytes = w.memory->At(pages.start);
+          for (uint64_t i = 0; i < pages.length() && start + i < model.size(); i++) {
+            ASSERT_EQ(static_cast<char>(bytes[i]), model[start + i]) << start + i;
           }
-          case 0:
-          case 1: {
-            std::string data(length, static_cast<char>('a' + next(26)));
-            ASSERT_EQ(World::PWrite(*f, at, data), static_cast<int64_t>(length));
-            if (length > 0) overlay(at, data);
-            break;
-          }
-          case 2:
-            ASSERT_TRUE(vfs::FTruncate(*w.creds, *f, at));
-            model.resize(at);
-            break;
-          case 3:
-            if (length == 0) break;
-            ASSERT_TRUE(f->Allocate(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at, length));
-            for (size_t i = at; i < std::min<size_t>(at + length, model.size()); i++) model[i] = 0;
-            break;
-          case 4:
-            if (length == 0) break;
-            ASSERT_TRUE(f->Allocate(0, at, length));
-            if (model.size() < at + length) model.resize(at + length);
-            break;
-          case 5:
-            ASSERT_EQ(World::PRead(*f, at, length), at < model.size() ? model.substr(at, length) : "");
-            break;
+          bytes[at - start] = std::byte{'!'};
+          model[at] = '!';
+          w.memory->DecRef(pages);
+          break;
         }
-        ASSERT_EQ(f->GetAttributes()->size, model.size());
+        case 0:
+        case 1: {
+          std::string data(length, static_cast<char>('a' + next(26)));
+          ASSERT_EQ(World::PWrite(*f, at, data), static_cast<int64_t>(length));
+          if (length > 0) overlay(at, data);
+          break;
+        }
+        case 2:
+          ASSERT_TRUE(vfs::FTruncate(*w.creds, *f, at));
+          model.resize(at);
+          break;
+        case 3:
+          if (length == 0) break;
+          ASSERT_TRUE(f->Allocate(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at, length));
+          for (size_t i = at; i < std::min<size_t>(at + length, model.size()); i++) model[i] = 0;
+          break;
+        case 4:
+          if (length == 0) break;
+          ASSERT_TRUE(f->Allocate(0, at, length));
+          if (model.size() < at + length) model.resize(at + length);
+          break;
+        case 5:
+          ASSERT_EQ(World::PRead(*f, at, length), at < model.size() ? model.substr(at, length) : "");
+          break;
       }
-      ASSERT_EQ(World::PRead(*f, 0, 100000), model);
+      ASSERT_EQ(f->GetAttributes()->size, model.size());
     }
-    ASSERT_EQ(w.Unlink("/f"), 0);
-    EXPECT_EQ(w.memory->usage(), 0u);
-  }
+    ASSERT_EQ(World::PRead(*f, 0, 100000), model);
+  });
+  ASSERT_EQ(w.Unlink("/f"), 0);
+  EXPECT_EQ(w.memory->usage(), 0u);
 }
 TEST(TmpfsFuzz, AFileIsAByteString) { InWorld(ByteStringFuzz); }
 TEST(TmpfsFuzz, AFileOnADiskIsAByteString) {
@@ -530,10 +529,10 @@ struct ModelTree {
 };
 
 TEST(TmpfsFuzz, TheTreeIsAMap) {
-  for (uint32_t seed = 1; seed <= 60; seed++) {
+  fuzz::Rounds(60, [](uint64_t seed) {
     InWorld([seed](World& w) {
       ModelTree model;
-      uint32_t x = seed * 2654435761u;
+      uint32_t x = static_cast<uint32_t>(seed) * 2654435761u;
       auto next = [&x](uint32_t n) {
         x ^= x << 13, x ^= x >> 17, x ^= x << 5;
         return x % n;
@@ -601,7 +600,7 @@ TEST(TmpfsFuzz, TheTreeIsAMap) {
         }
       }
     });
-  }
+  });
 }
 
 // One worker's random operations on a few names.
@@ -658,7 +657,7 @@ void MakeStart(World& w) {
 
 // Many fibers at work on the same names: nothing is lost, nothing hangs, and the tree is sound afterwards.
 TEST(TmpfsFuzz, ConcurrentOperations) {
-  for (uint64_t seed = 0; seed < 60; seed++) {
+  fuzz::Rounds(60, [](uint64_t seed) {
     auto executor = fiber::MakeDeterministicExecutor(seed);
     std::unique_ptr<World> w;
     executor->Spawn([&] {
@@ -674,7 +673,7 @@ TEST(TmpfsFuzz, ConcurrentOperations) {
       CheckTree(*w, seed);
       w.reset();
     });
-  }
+  });
 }
 
 // The same on several threads at once.
