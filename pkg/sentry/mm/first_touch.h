@@ -1,5 +1,5 @@
-// Whether a small mapping, when it is made, is given its pages at once: most are touched right away, and then a fault is
-// saved, which costs more than everything else about such a mapping. Some are not, by programs that do so again and
+// Whether a small mapping, when it is made, is given its pages at once: most are touched right away, and then a fault
+// is saved, which costs more than everything else about such a mapping. Some are not, by programs that do so again and
 // again; so it is learned from mappings that are left to the guest's own faults.
 #ifndef REDOUBT_PKG_SENTRY_MM_FIRST_TOUCH_H_
 #define REDOUBT_PKG_SENTRY_MM_FIRST_TOUCH_H_
