@@ -1,5 +1,5 @@
-/* Bombs: each takes as much as it gets of one thing, until it is refused or five seconds are over, says how often it got
- * it, and holds it until it is killed. */
+/* Bombs: each takes as much as it gets of one thing, until it is refused or five seconds are over, says how often it
+ * got it, and holds it until it is killed. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -34,7 +34,8 @@ static int Fork(long n) {
   pid_t p = fork();
   if (p == 0) {
     /* They fork too. */
-    while (Now() < end) if (fork() < 0) usleep(10000);
+    while (Now() < end)
+      if (fork() < 0) usleep(10000);
     for (;;) pause();
   }
   return p;
@@ -90,7 +91,8 @@ static int Pipe(long n) {
   (void)n;
   if (pipe2(p, O_NONBLOCK) < 0) return -1;
   fcntl(p[1], F_SETPIPE_SZ, 1 << 20);
-  while (write(p[1], page, sizeof page) > 0) {}
+  while (write(p[1], page, sizeof page) > 0) {
+  }
   return 0;
 }
 static int Socket(long n) {
@@ -102,7 +104,8 @@ static int Buffers(long n) {
   int p[2];
   (void)n;
   if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, p) < 0) return -1;
-  while (write(p[1], page, sizeof page) > 0) {}
+  while (write(p[1], page, sizeof page) > 0) {
+  }
   return 0;
 }
 /* Pairs that are nowhere but in each other's messages. */
@@ -112,13 +115,19 @@ static int Rights(long n) {
   if (socketpair(AF_UNIX, SOCK_STREAM, 0, p) < 0) return -1;
   for (int i = 0; i < 2; i++) {
     struct iovec v = {page, 1};
-    union { char bytes[CMSG_SPACE(sizeof p)]; struct cmsghdr header; } c;
+    union {
+      char bytes[CMSG_SPACE(sizeof p)];
+      struct cmsghdr header;
+    } c;
     struct msghdr m = {.msg_iov = &v, .msg_iovlen = 1, .msg_control = c.bytes, .msg_controllen = sizeof c.bytes};
     c.header.cmsg_len = CMSG_LEN(sizeof p);
     c.header.cmsg_level = SOL_SOCKET;
     c.header.cmsg_type = SCM_RIGHTS;
     memcpy(CMSG_DATA(&c.header), p, sizeof p);
-    if (sendmsg(p[i], &m, MSG_DONTWAIT) < 0) { close(p[0]), close(p[1]); return -1; }
+    if (sendmsg(p[i], &m, MSG_DONTWAIT) < 0) {
+      close(p[0]), close(p[1]);
+      return -1;
+    }
   }
   close(p[0]), close(p[1]);
   return 0;
@@ -139,9 +148,7 @@ static int Epoll(long n) {
   below = e;
   return 0;
 }
-static int Log(long n) {
-  return syscall(100000 + n % 1000) < 0 && errno == ENOSYS ? 0 : -1;
-}
+static int Log(long n) { return syscall(100000 + n % 1000) < 0 && errno == ENOSYS ? 0 : -1; }
 static int Signal(long n) {
   static sigset_t all;
   if (n == 0) sigfillset(&all), sigprocmask(SIG_BLOCK, &all, 0);
@@ -149,10 +156,13 @@ static int Signal(long n) {
 }
 
 int main(int argc, char** argv) {
-  static const struct { const char* name; int (*one)(long); } kinds[] = {
-      {"fork", Fork}, {"thread", Thread}, {"memory", Memory}, {"descriptor", Descriptor}, {"event", Event},
-      {"disk", Disk}, {"tmpfs", Tmpfs}, {"inode", Inode}, {"pipe", Pipe}, {"socket", Socket}, {"buffers", Buffers},
-      {"rights", Rights}, {"epoll", Epoll}, {"log", Log}, {"signal", Signal}};
+  static const struct {
+    const char* name;
+    int (*one)(long);
+  } kinds[] = {{"fork", Fork},   {"thread", Thread}, {"memory", Memory},   {"descriptor", Descriptor},
+               {"event", Event}, {"disk", Disk},     {"tmpfs", Tmpfs},     {"inode", Inode},
+               {"pipe", Pipe},   {"socket", Socket}, {"buffers", Buffers}, {"rights", Rights},
+               {"epoll", Epoll}, {"log", Log},       {"signal", Signal}};
   struct rlimit files;
   if (argc < 3) return 2;
   getrlimit(RLIMIT_NOFILE, &files);
@@ -164,8 +174,10 @@ int main(int argc, char** argv) {
     long n = 0;
     while (Now() < end && kinds[k].one(n) >= 0) n++;
     int e = errno;
-    if (Now() < end) dprintf(1, "%s: %ld, then %s\n", argv[1], n, strerrorname_np(e));
-    else dprintf(1, "%s: %ld, never refused\n", argv[1], n);
+    if (Now() < end)
+      dprintf(1, "%s: %ld, then %s\n", argv[1], n, strerrorname_np(e));
+    else
+      dprintf(1, "%s: %ld, never refused\n", argv[1], n);
     return 0;
   }
   return 2;

@@ -1,4 +1,5 @@
-/* Inside a sandbox: what a file system, a path or a structure says, while others change it. Writes what it must never see. */
+/* Inside a sandbox: what a file system, a path or a structure says, while others change it. Writes what it must never
+ * see. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -53,7 +54,7 @@ static void Swaps(void) {
 static _Atomic int stop;
 static struct {
   _Atomic unsigned char bytes[256];
-} *flipped;
+}* flipped;
 static const char *first, *second;
 static size_t flip_at, flip_length;
 static void* Flip(void* arg) {
@@ -108,9 +109,12 @@ static void Programs(void) {
     }
     int status;
     waitpid(pid, &status, 0);
-    if (status == 0) seen[1]++;
-    else if (status == 3 << 8) seen[0]++;
-    else printf("EXECVE: status %x\n", status);
+    if (status == 0)
+      seen[1]++;
+    else if (status == 3 << 8)
+      seen[0]++;
+    else
+      printf("EXECVE: status %x\n", status);
   }
   End(t);
   tries += 60;
@@ -118,7 +122,8 @@ static void Programs(void) {
 
 /* A socket's address: connected is to one of the two that listen, or to none. */
 static void Addresses(void) {
-  struct sockaddr_un a = {.sun_family = AF_UNIX, .sun_path = "\0first"}, b = {.sun_family = AF_UNIX, .sun_path = "\0other"};
+  struct sockaddr_un a = {.sun_family = AF_UNIX, .sun_path = "\0first"},
+                     b = {.sun_family = AF_UNIX, .sun_path = "\0other"};
   socklen_t length = offsetof(struct sockaddr_un, sun_path) + 6;
   int la = socket(AF_UNIX, SOCK_DGRAM, 0), lb = socket(AF_UNIX, SOCK_DGRAM, 0);
   bind(la, (struct sockaddr*)&a, length), bind(lb, (struct sockaddr*)&b, length);

@@ -1,4 +1,5 @@
-/* Inside a sandbox: what the kernel says of itself and of the host other than in files, and where a program's parts lie. */
+/* Inside a sandbox: what the kernel says of itself and of the host other than in files, and where a program's parts
+ * lie. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -26,8 +27,8 @@ int main(int argc, char** argv) {
     void* map = mmap(0, 1 << 20, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     unsigned long long canary;
     memcpy(&canary, (void*)getauxval(AT_RANDOM), 8);
-    printf("stack %p\nheap %p\nbreak %p\nmmap %p\nprogram %p\nlibc %p\nvdso %#lx\nrandom %llx\n", (void*)&heap, heap, sbrk(0),
-           map, (void*)&variable, (void*)&printf, getauxval(AT_SYSINFO_EHDR), canary);
+    printf("stack %p\nheap %p\nbreak %p\nmmap %p\nprogram %p\nlibc %p\nvdso %#lx\nrandom %llx\n", (void*)&heap, heap,
+           sbrk(0), map, (void*)&variable, (void*)&printf, getauxval(AT_SYSINFO_EHDR), canary);
     return 0;
   }
   struct utsname u;
