@@ -142,6 +142,8 @@ void Server::Handle(std::span<const std::byte> message, int socket, Result<>& ou
     if (r && !request.ok()) r = Err(EPROTO);
   }
   if (!r) {
+    // Of the gofer's own descriptors, of which all of the guest's processes have their share.
+    if (r.error() == Errno(EMFILE)) r = Err(ENFILE);
     answer_.Reset(Type::kRlerror, header.tag);
     answer_.U32(static_cast<uint32_t>(r.error().value()));
   }

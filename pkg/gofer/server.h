@@ -24,7 +24,7 @@ namespace redoubt::gofer {
 
 struct Options {
   bool read_only = false;     // EROFS for every change
-  size_t max_fids = 1 << 18;  // EMFILE beyond; the descriptor limit of the process is met first
+  size_t max_fids = 1 << 18;  // ENFILE beyond; the descriptor limit of the process is met first
   // The working directory is /proc/self/fd, and that may be the only way there.
   bool works_in_self_fd = false;
 };

@@ -11,6 +11,7 @@
 #include <thread>
 
 #include "pkg/p9/client.h"
+#include "test/fuzz/rounds.h"
 
 namespace redoubt::gofer {
 namespace {
@@ -237,8 +238,8 @@ TEST_F(ServerTest, ManyFidsComeAndGo) {
 
 // Whatever bytes come, the server answers or hangs up; a sane client afterwards is served.
 TEST_F(ServerTest, SurvivesGarbage) {
-  std::mt19937_64 random(7);
-  for (int round = 0; round < 200; round++) {
+  fuzz::Rounds(200, [&](uint64_t seed) {
+    std::mt19937_64 random(seed);
     int fd = StartRaw({.max_fids = 64});
     {
       Result<RefPtr<p9::Client>> client = p9::Client::Connect(dup(fd), 8192);
@@ -258,7 +259,7 @@ TEST_F(ServerTest, SurvivesGarbage) {
     }
     close(fd);
     Stop();
-  }
+  });
 }
 
 }  // namespace

@@ -4,6 +4,8 @@
 
 #include <random>
 
+#include "test/fuzz/rounds.h"
+
 namespace redoubt::p9 {
 namespace {
 
@@ -58,8 +60,8 @@ TEST(Protocol, NamesAreSingleComponents) {
 }
 
 TEST(Protocol, RandomBytesNeverReadPastTheEnd) {
-  std::mt19937_64 random(1);
-  for (int i = 0; i < 20'000; i++) {
+  fuzz::Rounds(20'000, [](uint64_t seed) {
+    std::mt19937_64 random(seed);
     std::vector<std::byte> bytes(random() % 200);
     for (std::byte& b : bytes) b = static_cast<std::byte>(random());
     Reader r(bytes);
@@ -69,7 +71,7 @@ TEST(Protocol, RandomBytesNeverReadPastTheEnd) {
     (void)r.String();
     (void)r.GetStatfs();
     EXPECT_LE(r.remaining(), bytes.size());
-  }
+  });
 }
 
 }  // namespace

@@ -26,6 +26,7 @@
 #include "pkg/sentry/fsimpl/devpts/devpts.h"
 #include "pkg/sentry/kernel/job_control.h"
 #include "pkg/sentry/kernel/kernel.h"
+#include "pkg/sentry/limits/system.h"
 #include "pkg/sentry/loader/vdso/vdso.h"
 #include "pkg/sentry/pgalloc/memory_file.h"
 #include "pkg/sentry/pipe/pipe.h"
@@ -156,6 +157,7 @@ int BootMain() {
   if (!memory_file) {
     return Refuse(connection, fmt::format("cannot make the memory file: {}", memory_file.error().name()));
   }
+  limits::System::Get().ScaleTo(options->memory);
   platform::Registry platforms;
   platforms.Add("systrap", platform::systrap::Create);
   platforms.Add("ptrace", platform::ptrace::Create);

@@ -60,15 +60,25 @@ OrFailure<Container::Made> Container::Create(kernel::Kernel& kernel, const std::
                                              std::vector<UniqueFd> fds, uint32_t preserved, bool start) {
   uint64_t trees = 1;
   for (const specutils::Mount& m : spec.mounts) trees += m.is_bind() ? 1 : 0;
-  const uint64_t expected = kStdio + preserved + trees;
+  const uint64_t expected = kStdio + preserved + trees + (spec.root_overlay_on_disk ? 1 : 0);
   if (fds.size() != expected) return Miscounted(fds.size(), expected);
+  UniqueFd disk;
+  if (spec.root_overlay_on_disk) {
+    disk = std::move(fds.back());
+    fds.pop_back();
+  }
   std::vector<UniqueFd> gofers(std::make_move_iterator(fds.end() - static_cast<ptrdiff_t>(trees)),
                                std::make_move_iterator(fds.end()));
   fds.resize(fds.size() - trees);
 
   RefPtr<Container> container(new Container(kernel, MakeRef<kernel::Container>(id, std::move(pid_ns))));
+  if (!spec.seccomp_program.code.empty()) {
+    Result<RefPtr<SeccompFilter>> filter = SeccompFilter::Create(spec.seccomp_program.code, spec.seccomp_program.log);
+    if (!filter) return Fail(fmt::format("linux.seccomp: the filter is not valid: {}", filter.error().name()));
+    container->seccomp_ = std::move(*filter);
+  }
   specutils::Expected<RefPtr<vfs::MountNamespace>> mounts =
-      MakeMounts(kernel, container->members_, spec, std::move(gofers));
+      MakeMounts(kernel, container->members_, spec, std::move(gofers), std::move(disk));
   if (!mounts) return Fail(mounts.error());
   container->mounts_ = *mounts;
   auto abandon = [&](Failure failure) {
@@ -97,6 +107,7 @@ OrFailure<RefPtr<Process>> Container::StartProcess(const specutils::Process& pro
   args->fds = imported->table;
   args->controlling_tty = imported->terminal;
   args->container = members_;
+  args->seccomp = seccomp_;
   // Held in any case until the terminal is its own: a program that reads at once must not find itself in the
   // background.
   args->held = held || imported->terminal;

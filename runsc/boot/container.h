@@ -13,6 +13,7 @@
 #include "pkg/fd/unique_fd.h"
 #include "pkg/refs/refs.h"
 #include "pkg/sentry/kernel/kernel.h"
+#include "pkg/sentry/seccomp/seccomp_filter.h"
 #include "pkg/sentry/vfs/vfs.h"
 #include "pkg/sync/mutex.h"
 #include "runsc/boot/failure.h"
@@ -31,7 +32,8 @@ class Container final : public RefCounted {
     RefPtr<Process> init;
   };
   // `fds`: stdin, stdout, stderr, `preserved` more for the process, then the gofers' sockets: the root's and one a bind
-  // mount, in order. `pid_ns` null: the outermost. Whoever gets the result calls AwaitEnd.
+  // mount, in order; last the file for the root's overlay, if that is to be on a disk. `pid_ns` null: the outermost.
+  // Whoever gets the result calls AwaitEnd.
   static OrFailure<Made> Create(kernel::Kernel& kernel, const std::string& id, RefPtr<kernel::PidNamespace> pid_ns,
                                 const specutils::Spec& spec, std::vector<UniqueFd> fds, uint32_t preserved, bool start);
 
@@ -70,8 +72,9 @@ class Container final : public RefCounted {
 
   kernel::Kernel& kernel_;
   const RefPtr<kernel::Container> members_;
-  RefPtr<vfs::MountNamespace> mounts_;  // we are one of its users until the end
-  RefPtr<Process> init_;                // set by Create
+  RefPtr<vfs::MountNamespace> mounts_;   // we are one of its users until the end
+  RefPtr<Process> init_;                 // set by Create
+  RefPtr<const SeccompFilter> seccomp_;  // of all that is started in it; set by Create
   sync::Mutex mu_{sync::Rank::kLeaf};
   bool started_ GUARDED_BY(mu_) = false;
   bool ended_ GUARDED_BY(mu_) = false;

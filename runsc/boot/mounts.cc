@@ -34,9 +34,14 @@ Result<RefPtr<vfs::Filesystem>> ConnectGofer(kernel::Kernel& kernel, int socket,
                          exclusive ? goferfs::Access::kExclusive : goferfs::Access::kShared);
 }
 
-// A directory tree whose changes are kept in memory.
-Result<RefPtr<vfs::Filesystem>> InMemory(kernel::Kernel& kernel, RefPtr<vfs::Filesystem> lower) {
-  return overlay::Create(tmpfs::Create(kernel.memory_file(), {.root_mode = 0755}), std::move(lower));
+// A directory tree whose changes are kept in memory, or their contents in the file.
+Result<RefPtr<vfs::Filesystem>> Overlaid(kernel::Kernel& kernel, RefPtr<vfs::Filesystem> lower, UniqueFd file = {}) {
+  std::unique_ptr<pgalloc::MemoryFile> disk;
+  if (file) disk = TRY(pgalloc::MemoryFile::CreateOnFile(file.release()));
+  return overlay::Create(
+      tmpfs::Create(kernel.memory_file(),
+                    {.inode_limit = tmpfs::DefaultInodes(kernel.memory_size()), .root_mode = 0755}, std::move(disk)),
+      std::move(lower));
 }
 
 // As runc does: a mount point that is not there is made, with its parents.
@@ -113,12 +118,12 @@ cgroup::Usage UsageOf(kernel::Kernel& kernel, const RefPtr<kernel::Container>& c
 }
 
 specutils::Expected<RefPtr<vfs::Filesystem>> RootFilesystem(kernel::Kernel& kernel, const specutils::Spec& spec,
-                                                            int gofer) {
+                                                            int gofer, UniqueFd disk) {
   Result<RefPtr<vfs::Filesystem>> fs = ConnectGofer(kernel, gofer, spec.root_exclusive);
   if (!fs) return std::unexpected(fmt::format("cannot mount the root file system: {}", Why(fs.error())));
   if (!spec.root_overlay && !spec.root_read_only) return *std::move(fs);
   // Also for a read-only root: mount points that are missing are made in memory, not on the host.
-  fs = InMemory(kernel, *std::move(fs));
+  fs = Overlaid(kernel, *std::move(fs), std::move(disk));
   if (!fs) return std::unexpected(fmt::format("cannot mount the root's overlay: {}", Why(fs.error())));
   return *std::move(fs);
 }
@@ -155,7 +160,8 @@ class Builder final {
   specutils::Expected<void> Mount(const specutils::Mount& m, const MountOptions& options,
                                   Result<RefPtr<vfs::Filesystem>> fs) {
     if (!fs) return std::unexpected(WhyOptions(m.type, m.source, options.data, fs.error()));
-    const std::string source = m.source.empty() ? m.type : m.source;
+    // A directory's name on the host is not the guest's to know.
+    const std::string source = m.is_bind() ? "none" : m.source.empty() ? m.type : m.source;
     Result<> r = MakeMountPoint(walker_, root_, m.destination, (*fs)->root()->IsDirectory());
     if (r) r = ns_.MountAt(walker_, {.start = root_, .name = m.destination}, *fs, options.flags, source);
     if (!r) return std::unexpected(Why(r.error()));
@@ -166,7 +172,7 @@ class Builder final {
     Result<RefPtr<vfs::Filesystem>> fs = ConnectGofer(kernel_, gofer, m.exclusive);
     if (!fs) return std::unexpected(Why(fs.error()));
     if (!m.overlay) return Mount(m, options, std::move(fs));
-    if ((*fs)->root()->IsDirectory()) return Mount(m, options, InMemory(kernel_, *std::move(fs)));
+    if ((*fs)->root()->IsDirectory()) return Mount(m, options, Overlaid(kernel_, *std::move(fs)));
     if (Result<> r = BindCopy(m, options, **fs); !r) {
       return std::unexpected(fmt::format("--overlay2: copying the file to memory: {}", Why(r.error())));
     }
@@ -241,7 +247,8 @@ void RegisterFilesystems(kernel::Kernel& kernel, inetsock::Network& network) {
   });
   // A message-queue file system has only what mq_open makes, and that call is not there.
   RegisterFilesystem("mqueue", [k](std::string_view, std::string_view) -> Result<RefPtr<vfs::Filesystem>> {
-    return tmpfs::Create(k->memory_file(), {.type_name = "mqueue"});
+    return tmpfs::Create(k->memory_file(),
+                         {.type_name = "mqueue", .inode_limit = tmpfs::DefaultInodes(k->memory_size())});
   });
   MakeProc() = [k, &network](RefPtr<kernel::PidNamespace> ns) {
     return proc::Create(std::make_shared<kernel::ProcView>(
@@ -264,8 +271,10 @@ void RegisterFilesystems(kernel::Kernel& kernel, inetsock::Network& network) {
 
 specutils::Expected<RefPtr<vfs::MountNamespace>> MakeMounts(kernel::Kernel& kernel,
                                                             const RefPtr<kernel::Container>& container,
-                                                            const specutils::Spec& spec, std::vector<UniqueFd> gofers) {
-  specutils::Expected<RefPtr<vfs::Filesystem>> root = RootFilesystem(kernel, spec, gofers.at(0).release());
+                                                            const specutils::Spec& spec, std::vector<UniqueFd> gofers,
+                                                            UniqueFd disk) {
+  specutils::Expected<RefPtr<vfs::Filesystem>> root =
+      RootFilesystem(kernel, spec, gofers.at(0).release(), std::move(disk));
   if (!root) return std::unexpected(root.error());
   RefPtr<vfs::MountNamespace> ns = vfs::MountNamespace::Create(*root, 0, "root");
   ns->AddUser();

@@ -19,11 +19,13 @@ namespace redoubt::boot {
 // Every type mount(2) knows, with the network that /proc/net tells of. Once; both live for ever.
 void RegisterFilesystems(kernel::Kernel& kernel, inetsock::Network& network);
 
-// From a fiber. `gofers`: sockets, the root's first, then the bind mounts' in order; taken over. On failure the message
-// says what could not be mounted and why.
+// From a fiber. `gofers`: sockets, the root's first, then the bind mounts' in order; taken over. `disk`: for the
+// contents of files in the root's overlay; none: they are in memory. On failure the message says what could not be
+// mounted and why.
 specutils::Expected<RefPtr<vfs::MountNamespace>> MakeMounts(kernel::Kernel& kernel,
                                                             const RefPtr<kernel::Container>& container,
-                                                            const specutils::Spec& spec, std::vector<UniqueFd> gofers);
+                                                            const specutils::Spec& spec, std::vector<UniqueFd> gofers,
+                                                            UniqueFd disk);
 
 }  // namespace redoubt::boot
 

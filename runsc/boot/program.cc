@@ -20,7 +20,6 @@ RefPtr<auth::Credentials> MakeCreds(const specutils::Process& p) {
   c->effective = p.effective & auth::kAllCapabilities;
   c->inheritable = p.inheritable & auth::kAllCapabilities;
   c->ambient = p.ambient & c->permitted & c->inheritable;
-  c->no_new_privs = p.no_new_privileges;
   return c;
 }
 
@@ -53,6 +52,7 @@ OrFailure<kernel::Kernel::ProcessArgs> PrepareProcess(const specutils::Process& 
   args.creds = MakeCreds(p);
   args.mounts = std::move(mounts);
   args.umask = p.umask;
+  args.no_new_privs = p.no_new_privileges;
   args.oom_score_adj = p.oom_score_adj;
   for (const specutils::Rlimit& r : p.rlimits) args.limits.push_back({r.resource, {r.soft, r.hard}});
 

@@ -67,10 +67,12 @@ void AddFlags(CLI::App& app, Flags& flags) {
       "what network the guest has: sandbox (the interfaces of the network namespace that config.json names, or "
       "else of the current one, with a stack of the sandbox's own) or none (a loopback); default: sandbox if "
       "config.json has a network namespace");
-  app.add_option("--overlay2", flags.overlay2,
-                 "where writes of a container go: none (to the root file system and the bind mounts themselves), "
-                 "root:memory (those below / are kept in memory, and gone with the container) or all:memory (those to "
-                 "bind mounts too)")
+  app.add_option(
+         "--overlay2", flags.overlay2,
+         "where writes of a container go: none (to the root file system and the bind mounts themselves), "
+         "root:memory (those below / are kept in memory, and gone with the container), root:self (those below / are "
+         "kept in a file without a name on the root file system's disk, and gone as well) or all:memory (those "
+         "to bind mounts too)")
       ->capture_default_str();
   app.add_option("--file-access", flags.file_access,
                  "who changes the root file system: shared (others do, too: what the sandbox knows of it is asked for "

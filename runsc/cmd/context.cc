@@ -113,12 +113,12 @@ std::string DefaultRoot() {
 specutils::Expected<container::Overlay> ParseOverlay(const std::string& text) {
   if (text == "none") return container::Overlay::kNone;
   if (text == "root:memory") return container::Overlay::kRoot;
+  if (text == "root:self") return container::Overlay::kRootSelf;
   if (text == "all:memory") return container::Overlay::kAll;
-  constexpr const char* kThere = "there are: none, root:memory, all:memory";
-  // Media that other runtimes know: a file below the root file system, or in a directory of the host.
+  constexpr const char* kThere = "there are: none, root:memory, root:self, all:memory";
+  // Media that other runtimes know: files of bind mounts' own, or in a directory of the host.
   if (text.ends_with(":self") || text.find(":dir=") != std::string::npos) {
-    return std::unexpected(
-        fmt::format("--overlay2={}: the layer cannot be kept in a file of the host; {}", text, kThere));
+    return std::unexpected(fmt::format("--overlay2={}: the layer cannot be kept there; {}", text, kThere));
   }
   return std::unexpected(fmt::format("--overlay2={}: not known; {}", text, kThere));
 }

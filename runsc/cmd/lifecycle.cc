@@ -6,7 +6,7 @@
 #include <CLI/CLI.hpp>
 #include <cerrno>
 #include <cstring>
-#include <fstream>
+#include <iostream>
 #include <iterator>
 #include <memory>
 
@@ -169,9 +169,9 @@ void AddUpdate(CLI::App& app, Context& context) {
         if (args->file == "-") {
           text.assign(std::istreambuf_iterator<char>(std::cin), {});
         } else {
-          std::ifstream in(args->file);
-          if (!in) return Fail(flags, fmt::format("--resources {}: {}", args->file, std::strerror(errno)));
-          text.assign(std::istreambuf_iterator<char>(in), {});
+          specutils::Expected<std::string> read = specutils::ReadText(args->file);
+          if (!read) return Fail(flags, fmt::format("--resources {}", read.error()));
+          text = std::move(*read);
         }
         auto parsed = specutils::ParseResourcesConfig(text, args->file == "-" ? "stdin" : args->file);
         if (!parsed) return Fail(flags, parsed.error());

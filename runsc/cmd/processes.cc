@@ -6,7 +6,6 @@
 #include <CLI/CLI.hpp>
 #include <cerrno>
 #include <cstring>
-#include <fstream>
 #include <iterator>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -50,10 +49,9 @@ void AddExec(CLI::App& app, Context& context) {
       args->exec.args = command->remaining();
       AppendCommand(context, args->exec.args);
       if (!args->process_file.empty()) {
-        std::ifstream in(args->process_file);
-        if (!in) return Fail(flags, fmt::format("--process {}: {}", args->process_file, std::strerror(errno)));
-        std::string text(std::istreambuf_iterator<char>(in), {});
-        auto process = specutils::ParseProcessConfig(text, args->process_file);
+        specutils::Expected<std::string> text = specutils::ReadText(args->process_file);
+        if (!text) return Fail(flags, fmt::format("--process {}", text.error()));
+        auto process = specutils::ParseProcessConfig(*text, args->process_file);
         if (!process) return Fail(flags, process.error());
         args->exec.process = std::move(*process);
       } else if (args->exec.args.empty()) {

@@ -11,6 +11,7 @@
 #include <nlohmann/json.hpp>
 
 #include "runsc/cmd/context.h"
+#include "runsc/specutils/seccomp.h"
 
 namespace redoubt::cmd {
 namespace {
@@ -46,7 +47,13 @@ std::string Features() {
        {{"namespaces", {"cgroup", "ipc", "mount", "network", "pid", "uts"}},
         {"capabilities", capabilities},
         {"cgroup", {{"v1", true}, {"v2", true}, {"systemd", true}, {"systemdUser", false}, {"rdma", false}}},
-        {"seccomp", {{"enabled", false}}},
+        {"seccomp",
+         {{"enabled", true},
+          {"actions", specutils::SeccompActions()},
+          {"operators", specutils::SeccompOperators()},
+          {"archs", specutils::SeccompArchitectures()},
+          {"knownFlags", specutils::SeccompFlags()},
+          {"supportedFlags", specutils::SeccompFlags()}}},
         {"apparmor", {{"enabled", false}}},
         {"selinux", {{"enabled", false}}},
         {"intelRdt", {{"enabled", false}}}}},

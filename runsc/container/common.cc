@@ -124,21 +124,26 @@ Expected<void> EnterNetwork(const specutils::Spec& spec) {
   return std::unexpected(fmt::format("cannot enter the network namespace {}: {}", ns->path, std::strerror(errno)));
 }
 
-Outcome<> WritePidFile(const std::string& path, pid_t pid) {
+Expected<void> WritePidFile(const std::string& path, pid_t pid) {
   if (path.empty()) return {};
   // Whoever waits for the file finds it whole.
   std::string fresh = path + ".new";
   std::string text = std::to_string(pid);
-  UniqueFd fd(open(fresh.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
+  // The directory may be one that a guest writes to: whatever lies there is not followed.
+  (void)unlink(fresh.c_str());
+  UniqueFd fd(open(fresh.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644));
   if (!fd || write(fd.get(), text.data(), text.size()) != static_cast<ssize_t>(text.size()) ||
       rename(fresh.c_str(), path.c_str()) != 0) {
-    return Fail(fmt::format("--pid-file {}: {}", path, std::strerror(errno)));
+    const int error = errno;
+    unlink(fresh.c_str());
+    return std::unexpected(fmt::format("--pid-file {}: {}", path, std::strerror(error)));
   }
   return {};
 }
 
 void ApplyFileFlags(const Settings& settings, specutils::Spec& spec) {
   if (settings.overlay != Overlay::kNone) spec.root_overlay = true;
+  spec.root_overlay_on_disk = settings.overlay == Overlay::kRootSelf;
   spec.root_exclusive = settings.root_exclusive;
   for (specutils::Mount& m : spec.mounts) {
     if (!m.is_bind()) continue;

@@ -24,8 +24,8 @@ template <typename T = void>
 using Outcome = std::expected<T, Failure>;
 
 enum class Network { kByConfig, kNone, kSandbox };
-// Whose writes are kept in memory.
-enum class Overlay { kNone, kRoot, kAll };
+// Whose writes are kept apart: in memory, those below / in a file on the root's file system (kRootSelf).
+enum class Overlay { kNone, kRoot, kRootSelf, kAll };
 
 // What the flags before the command say.
 struct Settings {

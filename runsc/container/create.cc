@@ -22,6 +22,7 @@
 #include "runsc/container/tree.h"
 #include "runsc/sandbox/network.h"
 #include "runsc/specutils/network.h"
+#include "runsc/specutils/seccomp.h"
 
 namespace redoubt::container {
 namespace {
@@ -174,6 +175,9 @@ void Tell(const control::Connection& report, const control::Reply& reply) {
   (void)report.Send(control::Serialize(reply));
 }
 
+// Of the file that keeps the wait(2) status: a number, spaces, a newline.
+constexpr ssize_t kStatusLength = 11;
+
 // The forked process's whole life.
 [[noreturn]] void RelayMain(const RelayPlan& plan, control::Connection report) {
   prctl(PR_SET_NAME, "runsc-relay");
@@ -192,6 +196,12 @@ void Tell(const control::Connection& report, const control::Reply& reply) {
   if (plan.enters_network) {
     if (Expected<void> entered = EnterNetwork(plan.spec); !entered) give_up(entered.error(), 1);
   }
+  // With room for what will be written there, whatever the disk is like by then.
+  const std::string status_file = plan.directory + "/exit_status";
+  UniqueFd status(open(status_file.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
+  if (!status || pwrite(status.get(), "          \n", kStatusLength, 0) != kStatusLength) {
+    give_up(fmt::format("{}: {}", status_file, std::strerror(errno)), 1);
+  }
   sandbox::LaunchArgs launch{.spec = plan.spec,
                              .options = plan.settings.options,
                              .id = plan.args.id,
@@ -203,11 +213,10 @@ void Tell(const control::Connection& report, const control::Reply& reply) {
   if (plan.terminal >= 0) launch.stdio = {plan.terminal, plan.terminal, plan.terminal};
   Expected<sandbox::Sandbox> sandbox = sandbox::Sandbox::Launch(launch);
   if (!sandbox) give_up(sandbox.error(), sandbox::kSetupFailed);
-  UniqueFd directory(open(plan.directory.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
   if (!plan.foreground) {
     if (Expected<void> entered = EnterTree(plan.spec); !entered) give_up(entered.error(), 1);
   }
-  KeepOnly({report.fd(), sandbox->connection().fd(), sandbox->boot_pidfd(), sandbox->gofer_pidfd(), directory.get()},
+  KeepOnly({report.fd(), sandbox->connection().fd(), sandbox->boot_pidfd(), sandbox->gofer_pidfd(), status.get()},
            !plan.foreground);
 
   Outcome<control::Reply> reply = FirstAnswer(*sandbox);
@@ -220,9 +229,8 @@ void Tell(const control::Connection& report, const control::Reply& reply) {
   report = control::Connection();
 
   sandbox::Ended ended = sandbox::Relay(sandbox->connection(), &*sandbox);
-  std::string text = std::to_string(ended.status);
-  UniqueFd file(openat(directory.get(), "exit_status", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
-  if (file) (void)!write(file.get(), text.data(), text.size());
+  const std::string text = fmt::format("{:<10}\n", ended.status);
+  (void)!pwrite(status.get(), text.data(), text.size(), 0);
   fmt::print(stderr, "{}", ended.text);
   if (!ended.error.empty()) {
     fmt::print(stderr, "runsc: container \"{}\": {}\n", plan.args.id, ended.error);
@@ -233,10 +241,18 @@ void Tell(const control::Connection& report, const control::Reply& reply) {
   sandbox::EndAs(ended.status);
 }
 
+// What the processes of a sandbox take besides what the Sentry counts: programs, page tables, the host's own objects
+// for them. Where the limit is met by those, the host kills the Sentry, and not the Sentry one of its guest's
+// processes.
+uint64_t WithoutOverhead(uint64_t limit) {
+  constexpr uint64_t kFixed = 12 << 20;
+  return limit - std::min(limit / 2, kFixed + limit / 16);
+}
+
 // The guest's machine is as large as its control groups let it be.
 specutils::SandboxOptions WithinLimits(specutils::SandboxOptions options, const specutils::Resources& r) {
   if (r.memory_limit && *r.memory_limit > 0) {
-    options.memory = std::min(options.memory, static_cast<uint64_t>(*r.memory_limit));
+    options.memory = std::min(options.memory, WithoutOverhead(static_cast<uint64_t>(*r.memory_limit)));
   }
   if (r.cpu_quota && *r.cpu_quota > 0) {
     uint64_t period = r.cpu_period.value_or(100'000);
@@ -251,10 +267,16 @@ Outcome<pid_t> Make(const Settings& given, const CreateArgs& args, bool foregrou
   Settings settings = given;
   if (auto valid = Store::CheckId(args.id); !valid) return Fail(valid.error());
   Expected<std::string> config = specutils::ReadBundle(args.bundle);
-  if (!config) return Fail(config.error());
+  if (!config) return Fail(args.id, config.error());
   Expected<specutils::Spec> spec = specutils::ParseConfig(*config, args.bundle + "/config.json", args.bundle);
-  if (!spec) return Fail(spec.error());
-  if (Expected<void> there = CheckPaths(*spec, args.bundle); !there) return Fail(there.error());
+  if (!spec) return Fail(args.id, spec.error());
+  if (spec->seccomp) {
+    Expected<specutils::SeccompProgram> program =
+        specutils::CompileSeccomp(*spec->seccomp, args.bundle + "/config.json");
+    if (!program) return Fail(args.id, program.error());
+    spec->seccomp_program = std::move(*program);
+  }
+  if (Expected<void> there = CheckPaths(*spec, args.bundle); !there) return Fail(args.id, there.error());
   ApplyFileFlags(settings, *spec);
   settings.options = WithinLimits(settings.options, spec->resources);
   if (!foreground && spec->process.terminal && args.console_socket.empty()) {
@@ -364,7 +386,7 @@ Outcome<pid_t> Make(const Settings& given, const CreateArgs& args, bool foregrou
   }
   state.status = Status::kCreated;
   if (auto saved = made.entry.Save(); !saved) return failed(saved);
-  if (Outcome<> written = WritePidFile(args.pid_file, made.relay); !written) return std::unexpected(written.error());
+  if (auto written = WritePidFile(args.pid_file, made.relay); !written) return failed(written);
   if (!report->first.Send("")) return Fail(args.id, "internal error: the process that stands for it has ended");
   made.kept = true;
   return made.relay;
@@ -431,10 +453,15 @@ Outcome<> Start(const Settings& settings, const std::string& id) {
     request.body = specutils::SerializeNetwork(taken->config);
     sockets = std::move(taken->sockets);
   }
-  Outcome<control::Reply> reply = Ask(settings, state, request, sockets);
-  if (!reply) return std::unexpected(reply.error());
+  // Written down before it is done: where there is no room for that, nothing has changed.
   state.status = Status::kRunning;
   if (auto saved = entry->Save(); !saved) return Fail(id, saved.error());
+  Outcome<control::Reply> reply = Ask(settings, state, request, sockets);
+  if (!reply) {
+    state.status = Status::kCreated;
+    (void)entry->Save();
+    return std::unexpected(reply.error());
+  }
   if (auto ran = RunHooks("poststart", spec->hooks.poststart, state.ToJson(false)); !ran) {
     settings.warn(fmt::format("container \"{}\": {}", id, ran.error()));
   }

@@ -124,13 +124,13 @@ Outcome<int> Exec(const Settings& settings, const ExecArgs& args) {
       sandbox::EndAs(sandbox::Relay(*connection, nullptr).status);
     }
     if (auto noted = entry->AddExec(HostProcess::Of(relay)); !noted) settings.warn(noted.error());
-    if (Outcome<> written = WritePidFile(args.pid_file, relay); !written) {
+    if (auto written = WritePidFile(args.pid_file, relay); !written) {
       kill(relay, SIGKILL);
-      return std::unexpected(written.error());
+      return Fail(args.id, written.error());
     }
     return 0;
   }
-  if (Outcome<> written = WritePidFile(args.pid_file, getpid()); !written) return std::unexpected(written.error());
+  if (auto written = WritePidFile(args.pid_file, getpid()); !written) return Fail(args.id, written.error());
   // Others may act on the container meanwhile.
   entry = std::unexpected(std::string());
   sandbox::Ended ended = sandbox::Relay(*connection, nullptr);

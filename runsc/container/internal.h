@@ -70,7 +70,7 @@ Expected<void> EnterNetwork(const specutils::Spec& spec);
 // fails.
 Expected<void> RunGuestHooks(const Settings& settings, const State& state, const specutils::Spec& spec);
 
-Outcome<> WritePidFile(const std::string& path, pid_t pid);
+Expected<void> WritePidFile(const std::string& path, pid_t pid);
 // What the flags say of the container's files.
 void ApplyFileFlags(const Settings& settings, specutils::Spec& spec);
 Outcome<specutils::Spec> SpecOf(const Entry& entry);

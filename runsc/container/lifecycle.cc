@@ -50,11 +50,14 @@ Outcome<> Change(const Settings& settings, const std::string& id, Status from, S
   Status now = state.CurrentStatus();
   if (now == Status::kStopped) return Fail(id, "container not running");
   if (now != from) return Fail(id, fmt::format("cannot {} a container that is {}", verb, Name(now)));
-  Outcome<control::Reply> reply = Ask(settings, state, {.method = method});
-  if (!reply) return std::unexpected(reply.error());
+  // Written down before it is done: where there is no room for that, nothing has changed.
   state.status = to;
   if (auto saved = entry->Save(); !saved) return Fail(id, saved.error());
-  return {};
+  Outcome<control::Reply> reply = Ask(settings, state, {.method = method});
+  if (reply) return {};
+  state.status = from;
+  (void)entry->Save();
+  return std::unexpected(reply.error());
 }
 
 }  // namespace

@@ -39,11 +39,17 @@ Expected<void> ReplaceFile(const std::string& path, const std::string& text) {
   if (!fd) return std::unexpected(fmt::format("{}: {}", fresh, std::strerror(errno)));
   for (size_t at = 0; at < text.size();) {
     ssize_t n = write(fd.get(), text.data() + at, text.size() - at);
-    if (n < 0) return std::unexpected(fmt::format("{}: {}", fresh, std::strerror(errno)));
+    if (n < 0) {
+      const int error = errno;
+      unlink(fresh.c_str());
+      return std::unexpected(fmt::format("{}: {}", path, std::strerror(error)));
+    }
     at += static_cast<size_t>(n);
   }
   if (rename(fresh.c_str(), path.c_str()) != 0) {
-    return std::unexpected(fmt::format("{}: {}", path, std::strerror(errno)));
+    const int error = errno;
+    unlink(fresh.c_str());
+    return std::unexpected(fmt::format("{}: {}", path, std::strerror(error)));
   }
   return {};
 }
@@ -108,8 +114,9 @@ Expected<State> ParseState(const std::string& path) {
     }
     return s;
   } catch (const Json::exception& e) {
-    return std::unexpected(fmt::format(
-        "{}: is damaged ({}); `runsc delete --force` removes what is left of the container", path, e.what()));
+    return std::unexpected(
+        fmt::format("{}: is damaged ({}); `runsc delete --force` removes what is left of the container", path,
+                    specutils::OneLine(e.what())));
   }
 }
 
@@ -247,7 +254,11 @@ Expected<Entry> Store::Create(const std::string& id) const {
     }
     Expected<Entry> entry = Lock(id);
     if (!entry && !Exists(id) && access(path.c_str(), F_OK) != 0) continue;  // removed meanwhile
-    if (!entry) return entry;
+    if (!entry) {
+      // Nobody's who holds the lock, if it is empty.
+      rmdir(path.c_str());
+      return entry;
+    }
     if (Exists(id)) return std::unexpected(fmt::format("container \"{}\" already exists", id));
     // Left of a `create` that was killed.
     std::filesystem::remove_all(path + "/execs", error);

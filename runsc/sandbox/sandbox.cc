@@ -94,6 +94,16 @@ int Reap(pid_t pid) {
   return status;
 }
 
+// A new file that has no name, but for a moment on file systems that cannot do without. errno if there is none.
+UniqueFd NamelessFile(const std::string& directory) {
+  UniqueFd file(open(directory.c_str(), O_TMPFILE | O_RDWR | O_EXCL | O_CLOEXEC, 0600));
+  if (file || (errno != EOPNOTSUPP && errno != EISDIR)) return file;
+  std::string name = directory + "/.runsc-overlay-XXXXXX";
+  file = UniqueFd(mkostemp(name.data(), O_CLOEXEC));
+  if (file) unlink(name.c_str());
+  return file;
+}
+
 }  // namespace
 
 Sandbox::Sandbox(Sandbox&& o) noexcept
@@ -151,6 +161,13 @@ Expected<Sandbox> Sandbox::Launch(const LaunchArgs& args) {
   if (!add_tree(args.spec.root_path, args.spec.root_read_only || args.spec.root_overlay)) return Fail("socketpair");
   for (const specutils::Mount& m : args.spec.mounts) {
     if (m.is_bind() && !add_tree(m.source, m.read_only() || m.overlay)) return Fail("socketpair");
+  }
+
+  UniqueFd disk;
+  if (args.spec.root_overlay_on_disk) {
+    disk = NamelessFile(args.spec.root_path);
+    if (!disk) return Fail(("--overlay2=root:self: a file in " + args.spec.root_path).c_str());
+    request_fds.push_back(disk.get());
   }
 
   control::Request request{.method = control::Method::kCreate,

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <bit>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <utility>
@@ -96,10 +97,15 @@ std::string SerializeSpec(const Spec& s) {
   }
   Json sysctls = Json::array();
   for (const auto& [name, value] : s.sysctls) sysctls.push_back(Json::array({name, value}));
+  std::vector<uint64_t> seccomp;
+  for (const sock_filter& f : s.seccomp_program.code) seccomp.push_back(std::bit_cast<uint64_t>(f));
   return Pack({{"process", ToJson(s.process)},
+               {"seccomp", seccomp},
+               {"seccomp_log", s.seccomp_program.log},
                {"root_path", s.root_path},
                {"root_read_only", s.root_read_only},
                {"root_overlay", s.root_overlay},
+               {"root_overlay_on_disk", s.root_overlay_on_disk},
                {"root_exclusive", s.root_exclusive},
                {"limits", Json::array({Limit(s.resources.memory_limit), Limit(s.resources.cpu_quota),
                                        Limit(s.resources.cpu_period), Limit(s.resources.pids_limit)})},
@@ -115,9 +121,14 @@ std::string SerializeSpec(const Spec& s) {
 Expected<Spec> ParseSpec(const std::string& bytes) {
   return Unpack<Spec>(bytes, "specification", [](const Json& j, Spec& s) {
     FromJson(j.at("process"), s.process);
+    for (uint64_t f : j.at("seccomp").get<std::vector<uint64_t>>()) {
+      s.seccomp_program.code.push_back(std::bit_cast<sock_filter>(f));
+    }
+    s.seccomp_program.log = j.at("seccomp_log");
     s.root_path = j.at("root_path").get<std::string>();
     s.root_read_only = j.at("root_read_only");
     s.root_overlay = j.at("root_overlay");
+    s.root_overlay_on_disk = j.at("root_overlay_on_disk");
     s.root_exclusive = j.at("root_exclusive");
     const Json& limits = j.at("limits");
     SetLimit(limits.at(0), s.resources.memory_limit);

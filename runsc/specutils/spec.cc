@@ -1,12 +1,14 @@
 #include "runsc/specutils/spec.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <linux/capability.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
-#include <fstream>
 #include <iterator>
 #include <nlohmann/json.hpp>
 #include <utility>
@@ -14,7 +16,9 @@
 namespace redoubt::specutils {
 namespace {
 
-using Json = nlohmann::ordered_json;
+// Not the one that keeps the order: it looks through all keys for each that is added.
+using Json = nlohmann::json;
+using OrderedJson = nlohmann::ordered_json;
 
 constexpr const char* kCapabilities[] = {"CAP_CHOWN",
                                          "CAP_DAC_OVERRIDE",
@@ -75,7 +79,7 @@ class Fields final {
   bool ok() const { return error_.empty(); }
   const std::string& error() const { return error_; }
   void Fail(const std::string& path, const std::string& what) {
-    if (error_.empty()) error_ = fmt::format("{}: {}: {}", file_, path, what);
+    if (error_.empty()) error_ = OneLine(fmt::format("{}: {}: {}", file_, path, what));
   }
 
   const Json* Find(const Json& object, const std::string& path, const char* key, bool required, Json::value_t type,
@@ -104,7 +108,8 @@ class Fields final {
     return Find(o, path, key, required, Json::value_t::array, "an array");
   }
   void String(const Json& o, const std::string& path, const char* key, bool required, std::string* out) {
-    if (const Json* v = Find(o, path, key, required, Json::value_t::string, "a string")) *out = v->get<std::string>();
+    const Json* v = Find(o, path, key, required, Json::value_t::string, "a string");
+    if (v != nullptr) Text(*v, path.empty() ? key : path + "." + key, out);
   }
   void Bool(const Json& o, const std::string& path, const char* key, bool* out) {
     if (const Json* v = Find(o, path, key, false, Json::value_t::boolean, "a boolean")) *out = v->get<bool>();
@@ -119,6 +124,12 @@ class Fields final {
       return;
     }
     *out = static_cast<T>(n);
+  }
+  template <typename T>
+  void Optional(const Json& o, const std::string& path, const char* key, std::optional<T>* out) {
+    auto it = o.find(key);
+    if (it == o.end() || it->is_null()) return;
+    Number(o, path, key, false, &out->emplace());
   }
   // Of a number or an optional one: the number's type.
   template <typename T>
@@ -153,26 +164,31 @@ class Fields final {
     if (map == nullptr) return;
     std::string at = path.empty() ? key : path + "." + key;
     for (auto& [name, value] : map->items()) {
-      if (!value.is_string()) {
-        Fail(fmt::format("{}.{}", at, name), "must be a string");
-        return;
-      }
-      (*out)[name] = value.get<std::string>();
+      if (name.find('\0') != std::string::npos) return Fail(at, "a name has a NUL byte");
+      if (!Text(value, fmt::format("{}.{}", at, name), &(*out)[name])) return;
     }
   }
   void Strings(const Json& o, const std::string& path, const char* key, bool required, std::vector<std::string>* out) {
     const Json* a = Array(o, path, key, required);
     if (a == nullptr) return;
     for (size_t i = 0; i < a->size(); i++) {
-      if (!(*a)[i].is_string()) {
-        Fail(fmt::format("{}.{}[{}]", path, key, i), "must be a string");
-        return;
-      }
-      out->push_back((*a)[i].get<std::string>());
+      if (!Text((*a)[i], fmt::format("{}.{}[{}]", path, key, i), &out->emplace_back())) return;
     }
   }
 
  private:
+  // Everything is C strings in the end.
+  bool Text(const Json& value, const std::string& path, std::string* out) {
+    if (!value.is_string()) {
+      Fail(path, "must be a string");
+      return false;
+    }
+    *out = value.get<std::string>();
+    if (out->find('\0') == std::string::npos) return true;
+    Fail(path, "has a NUL byte");
+    return false;
+  }
+
   const std::string file_;
   std::string error_;
 };
@@ -194,8 +210,8 @@ void ReadProcess(Fields& f, const Json& p, Process* out) {
     f.Number(*user, "process.user", "umask", false, &out->umask);
     if (const Json* groups = f.Array(*user, "process.user", "additionalGids", false)) {
       for (const Json& g : *groups) {
-        if (!g.is_number_unsigned()) {
-          f.Fail("process.user.additionalGids", "must be numbers");
+        if (!g.is_number_unsigned() || g.get<uint64_t>() > UINT32_MAX) {
+          f.Fail("process.user.additionalGids", "must be numbers of 32 bits");
           break;
         }
         out->groups.push_back(g.get<uint32_t>());
@@ -293,6 +309,38 @@ void ReadResources(Fields& f, const Json& r, const std::string& path, Resources*
   f.StringMap(r, path, "unified", &out->unified);
 }
 
+void ParseSeccomp(Fields& f, const Json& s, Seccomp* out) {
+  const std::string at = "linux.seccomp";
+  f.String(s, at, "defaultAction", true, &out->default_action);
+  f.Optional(s, at, "defaultErrnoRet", &out->default_error);
+  f.Strings(s, at, "architectures", false, &out->architectures);
+  f.Strings(s, at, "flags", false, &out->flags);
+  f.String(s, at, "listenerPath", false, &out->listener_path);
+  const Json* rules = f.Array(s, at, "syscalls", false);
+  for (size_t i = 0; rules != nullptr && i < rules->size() && f.ok(); i++) {
+    const std::string path = fmt::format("{}.syscalls[{}]", at, i);
+    const Json& r = (*rules)[i];
+    if (!r.is_object()) return f.Fail(path, "must be an object");
+    Seccomp::Rule rule;
+    f.Strings(r, path, "names", true, &rule.names);
+    f.String(r, path, "action", true, &rule.action);
+    f.Optional(r, path, "errnoRet", &rule.error);
+    const Json* conditions = f.Array(r, path, "args", false);
+    for (size_t j = 0; conditions != nullptr && j < conditions->size() && f.ok(); j++) {
+      const std::string where = fmt::format("{}.args[{}]", path, j);
+      const Json& c = (*conditions)[j];
+      if (!c.is_object()) return f.Fail(where, "must be an object");
+      Seccomp::Condition condition;
+      f.Number(c, where, "index", true, &condition.index);
+      f.Number(c, where, "value", true, &condition.value);
+      f.Number(c, where, "valueTwo", false, &condition.value_two);
+      f.String(c, where, "op", true, &condition.op);
+      rule.conditions.push_back(std::move(condition));
+    }
+    out->rules.push_back(std::move(rule));
+  }
+}
+
 void ParseLinux(Fields& f, const Json& json, Spec* spec) {
   const Json* l = f.Object(json, "", "linux", false);
   if (l == nullptr) return;
@@ -305,6 +353,7 @@ void ParseLinux(Fields& f, const Json& json, Spec* spec) {
   if (const Json* r = f.Object(*l, "linux", "resources", false)) {
     ReadResources(f, *r, "linux.resources", &spec->resources);
   }
+  if (const Json* s = f.Object(*l, "linux", "seccomp", false)) ParseSeccomp(f, *s, &spec->seccomp.emplace());
   const Json* namespaces = f.Array(*l, "linux", "namespaces", false);
   for (size_t i = 0; namespaces != nullptr && i < namespaces->size() && f.ok(); i++) {
     std::string path = fmt::format("linux.namespaces[{}]", i);
@@ -327,17 +376,48 @@ void ParseLinux(Fields& f, const Json& json, Spec* spec) {
   }
 }
 
+// Of what can be told without parsing: brackets outside of strings.
+bool IsShallow(const std::string& text) {
+  int depth = 0;
+  bool quoted = false;
+  for (size_t i = 0; i < text.size(); i++) {
+    const char c = text[i];
+    if (quoted) {
+      if (c == '\\') i++;
+      quoted = c != '"';
+    } else if (c == '{' || c == '[') {
+      if (++depth > kMaxDepth) return false;
+    } else if (c == '}' || c == ']') {
+      depth--;
+    } else {
+      quoted = c == '"';
+    }
+  }
+  return true;
+}
+
 Expected<Json> ParseText(const std::string& text, const std::string& file_name) {
+  if (text.size() > kMaxText) return std::unexpected(fmt::format("{}: is over {} MiB", file_name, kMaxText >> 20));
+  if (!IsShallow(text)) return std::unexpected(fmt::format("{}: nested deeper than {}", file_name, kMaxDepth));
   try {
     Json json = Json::parse(text);
     if (!json.is_object()) return std::unexpected(file_name + ": must be a JSON object");
     return json;
   } catch (const Json::exception& e) {
-    return std::unexpected(fmt::format("{}: not valid JSON: {}", file_name, e.what()));
+    return std::unexpected(OneLine(fmt::format("{}: not valid JSON: {}", file_name, e.what())));
   }
 }
 
 }  // namespace
+
+std::string OneLine(std::string text) {
+  constexpr size_t kLength = 1000;
+  if (text.size() > kLength) text.replace(kLength, std::string::npos, "...");
+  for (char& c : text) {
+    if (static_cast<unsigned char>(c) < ' ' || c == '\x7f') c = '?';
+  }
+  return text;
+}
 
 bool Resources::empty() const {
   return !memory_limit && !memory_swap && !memory_reservation && !cpu_shares && !cpu_quota && !cpu_period &&
@@ -450,23 +530,34 @@ Expected<Resources> ParseResourcesConfig(const std::string& text, const std::str
   return resources;
 }
 
-Expected<std::string> ReadBundle(const std::string& bundle) {
-  std::string file = bundle + "/config.json";
-  std::ifstream in(file);
-  if (!in) {
-    return std::unexpected(
-        fmt::format("{}: {}; `runsc spec --bundle {}` writes one to start from", file, std::strerror(errno), bundle));
+Expected<std::string> ReadText(const std::string& path) {
+  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return std::unexpected(fmt::format("{}: {}", path, std::strerror(errno)));
+  std::string text;
+  char buffer[16384];
+  ssize_t n = 0;
+  while (text.size() <= kMaxText && (n = read(fd, buffer, sizeof(buffer))) > 0) {
+    text.append(buffer, static_cast<size_t>(n));
   }
-  return std::string(std::istreambuf_iterator<char>(in), {});
+  const int error = n < 0 ? errno : 0;
+  close(fd);
+  if (error != 0) return std::unexpected(fmt::format("{}: {}", path, std::strerror(error)));
+  return text;
+}
+
+Expected<std::string> ReadBundle(const std::string& bundle) {
+  Expected<std::string> text = ReadText(bundle + "/config.json");
+  if (text) return text;
+  return std::unexpected(fmt::format("{}; `runsc spec --bundle {}` writes one to start from", text.error(), bundle));
 }
 
 std::string DefaultConfig(const std::vector<std::string>& args) {
-  Json caps = Json::array();
+  OrderedJson caps = OrderedJson::array();
   for (const char* name : kDefaultCapabilities) caps.push_back(name);
   auto mount = [](const char* destination, const char* type, const char* source, std::vector<std::string> options) {
-    return Json{{"destination", destination}, {"type", type}, {"source", source}, {"options", options}};
+    return OrderedJson{{"destination", destination}, {"type", type}, {"source", source}, {"options", options}};
   };
-  Json config = {
+  OrderedJson config = {
       {"ociVersion", "1.2.0"},
       {"process",
        {{"terminal", false},
@@ -478,7 +569,7 @@ std::string DefaultConfig(const std::vector<std::string>& args) {
          {{"bounding", caps},
           {"effective", caps},
           {"permitted", caps},
-          {"inheritable", Json::array()},
+          {"inheritable", OrderedJson::array()},
           {"ambient", caps}}},
         {"rlimits", {{{"type", "RLIMIT_NOFILE"}, {"hard", 1024}, {"soft", 1024}}}},
         {"noNewPrivileges", true}}},

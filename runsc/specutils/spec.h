@@ -3,6 +3,8 @@
 #ifndef REDOUBT_RUNSC_SPECUTILS_SPEC_H_
 #define REDOUBT_RUNSC_SPECUTILS_SPEC_H_
 
+#include <linux/filter.h>
+
 #include <cstdint>
 #include <expected>
 #include <map>
@@ -79,6 +81,34 @@ struct Resources {
   bool empty() const;
 };
 
+// A filter of system calls, in the words of config-linux.md, "Seccomp". What the words mean is looked at when it is
+// compiled (seccomp.h).
+struct Seccomp {
+  struct Condition {
+    uint32_t index = 0;
+    uint64_t value = 0, value_two = 0;
+    std::string op;
+  };
+  struct Rule {
+    std::vector<std::string> names;
+    std::string action;
+    std::optional<uint16_t> error;
+    std::vector<Condition> conditions;
+  };
+  std::string default_action;
+  std::optional<uint16_t> default_error;
+  std::vector<std::string> architectures;
+  std::vector<std::string> flags;
+  std::string listener_path;
+  std::vector<Rule> rules;
+};
+
+// The same as the Sentry gets it; empty: none.
+struct SeccompProgram {
+  std::vector<sock_filter> code;
+  bool log = false;  // SECCOMP_FILTER_FLAG_LOG
+};
+
 // Where a container's processes get their numbers: pid_namespaces(7).
 struct PidNamespace {
   enum class Kind : uint8_t { kSandbox, kOwn, kContainer };
@@ -93,7 +123,8 @@ struct Spec {
   bool root_read_only = false;
   // Writes below / are kept in memory, over a root that is not changed.
   bool root_overlay = false;
-  bool root_exclusive = false;  // as Mount::exclusive
+  bool root_overlay_on_disk = false;  // kept in a file without a name on the root's file system
+  bool root_exclusive = false;        // as Mount::exclusive
   std::string hostname;
   std::string domainname;
   std::vector<Mount> mounts;
@@ -101,7 +132,9 @@ struct Spec {
   std::vector<std::string> masked_paths;     // inside: empty, whatever is there
   std::vector<std::string> read_only_paths;  // inside
   std::vector<std::pair<std::string, std::string>> sysctls;
+  SeccompProgram seccomp_program;  // made of `seccomp` by who creates the container
   // The CLI's business; the Sentry is not told.
+  std::optional<Seccomp> seccomp;
   Hooks hooks;
   std::map<std::string, std::string> annotations;
   std::vector<Namespace> namespaces;
@@ -137,6 +170,15 @@ struct SandboxOptions {
 template <typename T>
 using Expected = std::expected<T, std::string>;
 
+// A text that quotes what somebody else has written, for an error: control characters become '?', the end is cut off.
+std::string OneLine(std::string text);
+
+// Bounds of a text: bytes, and objects and arrays in one another.
+inline constexpr size_t kMaxText = size_t{16} << 20;
+inline constexpr int kMaxDepth = 32;
+
+// A file's text, of which no more is read than ParseConfig and its like need to refuse it.
+Expected<std::string> ReadText(const std::string& path);
 // The text of BUNDLE/config.json.
 Expected<std::string> ReadBundle(const std::string& bundle);
 Expected<Spec> ParseConfig(const std::string& text, const std::string& file_name, const std::string& bundle);

@@ -51,6 +51,12 @@ same "run --user" "uid=7(user) gid=8(users)" "$(run --user user localhost/bb id 
 same "run: environment, directory, hostname" "v /tmp h" "$(run -e A=v -w /tmp --hostname h localhost/bb sh -c 'echo $A $(pwd) $(hostname)')"
 same "run: it is in the sandbox" "redoubt" "$(run localhost/bb uname -r | sed 's/.*-//')"
 
+# --- system calls
+same "the default profile is in force" 2 "$(run localhost/bb awk '/^Seccomp:/ { print $2 }' /proc/self/status)"
+same "--security-opt seccomp=unconfined" 0 "$(run --security-opt seccomp=unconfined localhost/bb awk '/^Seccomp:/ { print $2 }' /proc/self/status)"
+echo '{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_ERRNO", "errnoRet": 28}]}' >"$SCRATCH/profile.json"
+same "--security-opt seccomp=FILE" "mkdir: can't create directory '/tmp/d': No space left on device" "$(run --security-opt seccomp="$SCRATCH/profile.json" localhost/bb mkdir /tmp/d 2>&1)"
+
 # --- a terminal
 cat >"$SCRATCH/in_terminal.py" <<'PY'
 import os, pty, sys

@@ -1,19 +1,16 @@
 // The Sentry under hostile system calls, in this process and without a platform, so that the sanitizers see it: a guest
-// of several threads, each of whose traps is the next call of a seeded grammar.
-//
-//   FUZZ_SECONDS, FUZZ_SEED: how long, and from where on
+// of several threads, each of whose traps is the next call of a seeded grammar. rounds.h says for how long.
 #include <elf.h>
 #include <gtest/gtest.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
-#include <time.h>
 
 #include <atomic>
 #include <cstdio>
-#include <cstdlib>
 #include <cstring>
+#include <latch>
 #include <map>
 #include <memory>
 
@@ -30,6 +27,7 @@
 #include "pkg/sentry/vfs/vfs.h"
 #include "pkg/sync/mutex.h"
 #include "test/fuzz/grammar.h"
+#include "test/fuzz/rounds.h"
 
 namespace redoubt {
 namespace {
@@ -233,8 +231,8 @@ Result<> RunProcess(kernel::Kernel& kernel, fiber::Executor& executor) {
   process.mounts = mounts;
   process.fds = MakeRef<FdTable>();
   RefPtr<kernel::ThreadGroup> init = TRY(kernel.CreateProcess(process));
-  std::atomic<bool> ended{false};
-  executor.Spawn([&kernel, &ended, init] {
+  auto ended = std::make_shared<std::atomic<bool>>(false);
+  executor.Spawn([&kernel, ended, init] {
     siginfo_t tick{};
     tick.si_signo = kTick;
     tick.si_code = SI_KERNEL;
@@ -242,54 +240,65 @@ Result<> RunProcess(kernel::Kernel& kernel, fiber::Executor& executor) {
     siginfo_t kill{};
     kill.si_signo = SIGKILL;
     kill.si_code = SI_KERNEL;
-    for (int ticks = 0; !ended.load(); ticks++) {
+    for (int ticks = 0; !ended->load(); ticks++) {
       fiber::Park(fiber::Now() + 1'000'000);
       (void)kernel.SendToGroup(*init, ticks < kMostTicks ? tick : kill);
     }
   });
   (void)kernel.WaitForExit(*init);
-  ended.store(true);
+  ended->store(true);
   kernel.KillAll();
-  fiber::Park(fiber::Now() + 5'000'000);
   return {};
 }
 
-// One guest of its own, with a kernel of its own.
-uint64_t RunSeed(uint64_t seed) {
-  // One for all: the file system behind memfd_create(2) is the process' own and keeps the first.
-  static auto* const memory_file = new auto(pgalloc::MemoryFile::Create({.limit = 512 << 20}));
-  CHECK(memory_file->has_value(), "no memory file");
+// What all guests share, as those of a sandbox do: the fiber that looks after O_ASYNC does not end before its kernel.
+struct Sandbox {
   GuestPlatform platform;
-  Guest guest(seed);
-  platform.guest = &guest;
+  std::unique_ptr<pgalloc::MemoryFile> memory_file;
   std::unique_ptr<fiber::Executor> executor = fiber::ThreadedExecutor::Create({.slots = 2});
-  kernel::Kernel kernel({.platform = &platform,
-                         .memory_file = (*memory_file)->get(),
-                         .executor = executor.get(),
-                         .dispatcher = syscalls::Dispatch});
+  std::unique_ptr<kernel::Kernel> kernel;
+
+  static Sandbox& Get() {
+    static auto* const sandbox = [] {
+      auto* s = new Sandbox();
+      Result<std::unique_ptr<pgalloc::MemoryFile>> file = pgalloc::MemoryFile::Create({.limit = 512 << 20});
+      CHECK(file.has_value(), "no memory file");
+      s->memory_file = *std::move(file);
+      s->kernel = std::make_unique<kernel::Kernel>(kernel::Kernel::Options{.platform = &s->platform,
+                                                                           .memory_file = s->memory_file.get(),
+                                                                           .executor = s->executor.get(),
+                                                                           .dispatcher = syscalls::Dispatch});
+      return s;
+    }();
+    return *sandbox;
+  }
+};
+
+// One guest. Nothing of it is left.
+uint64_t RunSeed(uint64_t seed) {
+  Sandbox& sandbox = Sandbox::Get();
+  Guest guest(seed);
+  sandbox.platform.guest = &guest;
   Result<> outcome;
-  executor->Spawn([&] { outcome = RunProcess(kernel, *executor); });
-  fiber::Join(*executor);
+  std::latch done(1);
+  sandbox.executor->Spawn([&] {
+    outcome = RunProcess(*sandbox.kernel, *sandbox.executor);
+    done.count_down();
+  });
+  done.wait();
   EXPECT_TRUE(outcome.has_value());
+  EXPECT_EQ(sandbox.kernel->TaskCount(), 0u);
   return guest.calls();
 }
 
 TEST(DispatchFuzz, TheSentryStands) {
-  const char* seconds = getenv("FUZZ_SECONDS");
-  const char* first = getenv("FUZZ_SEED");
   vfs::SetSpecialNodeHooks({.open_fifo = pipe::OpenFifo, .current_credentials = [] {
                               Task* task = Task::Current();
                               return task != nullptr ? &task->creds() : nullptr;
                             }});
   socket::RegisterFamily(AF_UNIX, unixsock::UnixFamily());
-  const time_t end = time(nullptr) + (seconds != nullptr ? std::atoi(seconds) : 10);
-  uint64_t seed = first != nullptr ? std::strtoull(first, nullptr, 10) : 1;
   uint64_t calls = 0;
-  do {
-    std::printf("seed %llu\n", static_cast<unsigned long long>(seed));
-    std::fflush(stdout);
-    calls += RunSeed(seed++);
-  } while (time(nullptr) < end);
+  fuzz::Rounds(8, [&](uint64_t seed) { calls += RunSeed(seed); });
   std::printf("%llu calls\n", static_cast<unsigned long long>(calls));
   // It was the guest that ended, not its first call.
   EXPECT_GT(calls, 1000u);

@@ -4,8 +4,12 @@
 #ifndef REDOUBT_TEST_FUZZ_GRAMMAR_H_
 #define REDOUBT_TEST_FUZZ_GRAMMAR_H_
 
+#include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <signal.h>
+#include <sys/prctl.h>
 
 #include <cstddef>
 #include <cstdint>
@@ -150,10 +154,35 @@ class Grammar final {
     }
     if (name == "ptrace") a[1] = self();
     if (name == "setpriority" || name == "ioprio_set") a[1] = self();
+    if (name == "seccomp") Filter(a);
+    if (name == "prctl" && static_cast<uint32_t>(a[0]) == PR_SET_SECCOMP) a[0] = PR_GET_SECCOMP;
     // Not for ever.
     if (name == "close_range" && a[0] < 3) a[0] = 64;
     if (name == "close" && a[0] < 3) a[0] = 3;
     if ((name == "dup2" || name == "dup3") && a[1] < 3) a[1] = 3 + random_.Below(60);
+  }
+
+  // Never strict mode, which ends the worker at the next call; often a filter that refuses a call.
+  void Filter(uint64_t (&a)[6]) {
+    if (static_cast<uint32_t>(a[0]) == SECCOMP_SET_MODE_STRICT) a[0] = SECCOMP_SET_MODE_FILTER;
+    if (static_cast<uint32_t>(a[0]) != SECCOMP_SET_MODE_FILTER || random_.OneIn(3)) return;
+    const Kind* refused = nullptr;
+    do {
+      refused = &kKinds[random_.Below(std::size(kKinds))];
+    } while (Excluded(refused->name));
+    const auto number = static_cast<uint32_t>(refused->number);
+    // By what a call's arguments are no call is refused, or the worker's own would be.
+    const auto word = static_cast<uint32_t>(random_.OneIn(2) ? 0 : random_.Below(17));
+    const uint32_t action = word != 0 ? SECCOMP_RET_LOG : SECCOMP_RET_ERRNO | EPERM;
+    const sock_filter code[] = {BPF_STMT(BPF_LD | BPF_W | BPF_ABS, word * 4),
+                                BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, number, 0, 1), BPF_STMT(BPF_RET | BPF_K, action),
+                                BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
+    const uint64_t at = Somewhere();
+    const uint64_t program[2] = {std::size(code), at + sizeof(program)};
+    put_(at, program, sizeof(program));
+    put_(at + sizeof(program), code, sizeof(code));
+    a[1] = random_.OneIn(2) ? random_.Below(32) : 0;
+    a[2] = at;
   }
 
   uint64_t Number() {

@@ -24,6 +24,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <cstdio>
@@ -170,7 +171,7 @@ bool RunWorker(uint64_t seed) {
 int Main(int argc, char** argv) {
   const int64_t seconds = argc > 1 ? std::atoll(argv[1]) : 10;
   uint64_t seed = argc > 2 ? std::strtoull(argv[2], nullptr, 10) : static_cast<uint64_t>(time(nullptr));
-  const int64_t end = Seconds() + seconds;
+  const int64_t start = Seconds();
   uint64_t workers = 0;
   do {
     if (!RunWorker(seed)) {
@@ -179,9 +180,11 @@ int Main(int argc, char** argv) {
     }
     seed++;
     workers++;
-  } while (Seconds() < end);
-  std::printf("%llu workers, up to %llu calls\n", static_cast<unsigned long long>(workers),
-              static_cast<unsigned long long>(workers * kThreads * kCallsPerThread));
+  } while (Seconds() < start + seconds);
+  const uint64_t calls = workers * kThreads * kCallsPerThread;
+  std::printf("%llu workers, up to %llu calls, %llu a second\n", static_cast<unsigned long long>(workers),
+              static_cast<unsigned long long>(calls),
+              static_cast<unsigned long long>(calls / static_cast<uint64_t>(std::max<int64_t>(1, Seconds() - start))));
   return 0;
 }
 

@@ -5,7 +5,7 @@ BUNDLE=$SCRATCH/bundle
 runsc() { timeout "${LIMIT:-60}" "$RUNSC" --root "$SCRATCH/root" "$@"; }
 mkdir -p "$BUNDLE/rootfs/bin" "$BUNDLE/rootfs/full/sub" "$SCRATCH/volume"
 cp /bin/busybox "$BUNDLE/rootfs/bin/busybox"
-for name in sh cat echo stat ls grep mkdir rm touch find readlink chmod sleep cut df; do ln -s busybox "$BUNDLE/rootfs/bin/$name"; done
+for name in sh cat echo stat ls grep mkdir rm touch find readlink chmod sleep cut df dd; do ln -s busybox "$BUNDLE/rootfs/bin/$name"; done
 echo below >"$BUNDLE/rootfs/full/file"
 echo deep >"$BUNDLE/rootfs/full/sub/file"
 ln -s sub/file "$BUNDLE/rootfs/full/link"
@@ -90,11 +90,33 @@ same "all:memory: outside" $'file link sub|one|single\nmore' "$(echo $(ls "$BUND
 FLAGS=--overlay2=root:memory
 same "root:memory: inside" $'in\nin\nin\nlink\nnew\nsub' "$(run)"
 same "root:memory: outside" $'file link sub|in|in' "$(echo $(ls "$BUNDLE/rootfs/full"))|$(cat "$SCRATCH/volume/file")|$(cat "$SCRATCH/single")"
+FLAGS=--overlay2=root:self
+before=$(find "$BUNDLE/rootfs" | sort)
+same "root:self: inside" $'in\nin\nin\nlink\nnew\nsub' "$(run)"
+same "root:self: outside" $'file link sub|in|in' "$(echo $(ls "$BUNDLE/rootfs/full"))|$(cat "$SCRATCH/volume/file")|$(cat "$SCRATCH/single")"
+same "root:self: nothing is left" "$before" "$(find "$BUNDLE/rootfs" | sort)"
+# What a guest writes does not become the Sentry's memory; with root:memory it does. In kB, of a file of 128 MiB.
+sentry_memory() {
+  runsc --overlay2="$1" run --detach --bundle "$BUNDLE" big >/dev/null 2>&1 </dev/null || fail "$1: run --detach"
+  runsc exec big sh -c 'dd if=/dev/zero of=/big bs=1M count=128 2>/dev/null; dd if=/big of=/dev/null bs=1M 2>/dev/null; stat -c %s /big' >"$SCRATCH/size"
+  same "$1: size" 134217728 "$(cat "$SCRATCH/size")"
+  local relay
+  relay=$(runsc state big | sed -n 's/.*"pid": \([0-9]*\).*/\1/p')
+  awk '/^(RssAnon|RssShmem):/ { n += $2 } END { print n }' "/proc/$(pgrep -P "$relay" -x runsc-sandbox || pgrep -P "$relay" -f '^runsc-sandbox')/status"
+  runsc delete --force big
+}
+EDIT= config 'exec sleep 1000'
+on_disk=$(sentry_memory root:self)
+[ "$on_disk" -lt 65536 ] || fail "root:self: the Sentry has $on_disk kB"
+in_memory=$(sentry_memory root:memory)
+[ "$in_memory" -gt 131072 ] || fail "root:memory: the Sentry has $in_memory kB, so that the measure measures nothing"
+EDIT='mount("/v", "bind", S + "/volume", "rbind", "rw"); mount("/s", "bind", S + "/single", "bind")' \
+  config 'echo in > /full/new; echo in > /v/file; echo in > /s; rm /full/file; cat /full/new /v/file /s; ls /full'
 FLAGS=
 same "none: inside" $'in\nin\nin\nlink\nnew\nsub' "$(run)"
 same "none: outside" "link new sub" "$(echo $(ls "$BUNDLE/rootfs/full"))"
-FLAGS=--overlay2=root:self
-refused '--overlay2=root:self: the layer cannot be kept in a file of the host; there are: none, root:memory, all:memory'
+FLAGS=--overlay2=all:self
+refused '--overlay2=all:self: the layer cannot be kept there; there are: none, root:memory, root:self, all:memory'
 FLAGS=--overlay2=most
 refused '--overlay2=most: not known'
 FLAGS=

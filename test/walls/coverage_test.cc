@@ -168,6 +168,11 @@ caps = ['CAP_CHOWN', 'CAP_FOWNER', 'CAP_DAC_OVERRIDE', 'CAP_SYS_ADMIN', 'CAP_MKN
 c['process'].setdefault('capabilities', {}).update({k: caps for k in ('bounding', 'effective', 'permitted')})
 json.dump(c, open('config.json', 'w'))
 )";
+    // First, as nothing of it stays.
+    ASSERT_TRUE(Configure(bundle, "open('/file', 'wb').write(b'x' * (1 << 20))"));
+    Run("overlay", {.argv = {runsc_, "--platform=" + GetParam(), "--root=" + directory_ + "/root",
+                             "--overlay2=root:self", "run", "--bundle=" + bundle, "coverage"},
+                    .in_child = {}});
     ASSERT_TRUE(Configure(bundle, kGoferProgram));
     Run("bundle", {.argv = {runsc_, "--platform=" + GetParam(), "--root=" + directory_ + "/root", "run",
                             "--bundle=" + bundle, "coverage"},

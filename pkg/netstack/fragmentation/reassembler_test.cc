@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <random>
 
+#include "test/fuzz/rounds.h"
+
 namespace redoubt::netstack {
 namespace {
 
@@ -114,8 +116,8 @@ TEST_F(ReassemblerTest, FragmentsOfOneDatagramAreBounded) {
 
 // Whatever the order, with duplicates, the datagram comes together exactly once and intact.
 TEST_F(ReassemblerTest, AnyOrderWithDuplicates) {
-  std::mt19937 rng(77);
-  for (uint32_t round = 0; round < 300; round++) {
+  fuzz::Rounds(300, [&](uint64_t seed) {
+    std::mt19937 rng(static_cast<uint32_t>(seed));
     size_t total = 9 + rng() % 9000;
     std::vector<Step> steps;
     for (size_t at = 0; at < total;) {
@@ -129,7 +131,7 @@ TEST_F(ReassemblerTest, AnyOrderWithDuplicates) {
     std::shuffle(steps.begin(), steps.end(), rng);
     bool complete = false;
     for (const Step& s : steps) {
-      Reassembler::Added a = Add(s.offset, s.length, s.more, 1000 + round);
+      Reassembler::Added a = Add(s.offset, s.length, s.more, static_cast<uint32_t>(1000 + seed));
       ASSERT_NE(a.outcome, Outcome::kDropped);
       if (a.outcome == Outcome::kComplete) {
         complete = true;
@@ -138,7 +140,7 @@ TEST_F(ReassemblerTest, AnyOrderWithDuplicates) {
       }
     }
     ASSERT_TRUE(complete);
-  }
+  });
 }
 
 TEST(TokenBucket, RateAndBurst) {

@@ -5,6 +5,8 @@
 #include <random>
 #include <vector>
 
+#include "test/fuzz/rounds.h"
+
 namespace redoubt::netstack::tcp {
 namespace {
 
@@ -111,8 +113,8 @@ Segment RandomSegment(std::mt19937& rng) {
 }
 
 TEST(Segment, WhatIsBuiltIsParsed) {
-  std::mt19937 rng(1);
-  for (int round = 0; round < 5000; round++) {
+  fuzz::Rounds(5000, [](uint64_t seed) {
+    std::mt19937 rng(static_cast<uint32_t>(seed));
     Segment s = RandomSegment(rng);
     size_t size = s.payload.size();
     Buffer b = BuildSegment(s, {1, 2}, 0);
@@ -134,13 +136,13 @@ TEST(Segment, WhatIsBuiltIsParsed) {
     ASSERT_EQ(t->options.sack_count, s.options.sack_count);
     for (size_t i = 0; i < s.options.sack_count; i++) EXPECT_EQ(t->options.sack[i], s.options.sack[i]);
     EXPECT_EQ(t->options.fast_open.has_value(), s.options.fast_open.has_value());
-  }
+  });
 }
 
 TEST(Segment, MutatedBytesNeverOverrun) {
   // Under address sanitizer: views end where the bytes do. Options stay within what they may say.
-  std::mt19937 rng(2);
-  for (int round = 0; round < 20'000; round++) {
+  fuzz::Rounds(20'000, [](uint64_t seed) {
+    std::mt19937 rng(static_cast<uint32_t>(seed));
     Segment s = RandomSegment(rng);
     Buffer b = BuildSegment(s, {1, 2}, 0);
     std::vector<std::byte> bytes(b.size());
@@ -156,14 +158,14 @@ TEST(Segment, MutatedBytesNeverOverrun) {
     }
     Ports ports;
     std::optional<Segment> t = ParseSegment(std::move(pieces), &ports);
-    if (!t) continue;
+    if (!t) return;
     EXPECT_LE(t->payload.size() + kHeaderSize, before);
     EXPECT_LE(t->options.sack_count, kMaxSackBlocks);
     EXPECT_LE(t->options.window_scale.value_or(0), 14);
     if (t->options.fast_open) {
       EXPECT_LE(t->options.fast_open->length, 16);
     }
-  }
+  });
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 // Transfers over bad networks, each from a seed: the stream arrives whole, windows are kept, and it always ends.
 #include "pkg/netstack/tcp/test_link.h"
+#include "test/fuzz/rounds.h"
 
 namespace redoubt::netstack::tcp {
 namespace {
@@ -101,12 +102,7 @@ void RunTransfer(uint64_t seed) {
   }
 }
 
-TEST(Simulation, EveryTransferEnds) {
-  for (uint64_t seed = 0; seed < 2000; seed++) {
-    RunTransfer(seed);
-    if (HasFailure()) return;
-  }
-}
+TEST(Simulation, EveryTransferEnds) { fuzz::Rounds(2000, RunTransfer); }
 
 }  // namespace
 }  // namespace redoubt::netstack::tcp

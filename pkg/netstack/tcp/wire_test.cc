@@ -5,6 +5,7 @@
 
 #include "pkg/netstack/checksum/checksum.h"
 #include "pkg/netstack/tcp/test_host.h"
+#include "test/fuzz/rounds.h"
 
 namespace redoubt::netstack::tcp {
 namespace {
@@ -201,9 +202,8 @@ TEST(Wire, AckFloodsDoNotForgeCookies) {
 // Frames of a real connection, changed at random and sealed again, so that they pass the checksums: nothing breaks,
 // and what is kept stays bounded.
 TEST(Wire, MutatedSegments) {
-  for (uint32_t seed = 0; seed < 40; seed++) {
-    SCOPED_TRACE(seed);
-    Wire w(seed);
+  fuzz::Rounds(40, [](uint64_t seed) {
+    Wire w(static_cast<uint32_t>(seed));
     RefPtr<Endpoint> listener = w.b.Listener(80, 4);
     auto [client, server] = w.Connect(listener);
     ASSERT_TRUE(server);
@@ -230,7 +230,7 @@ TEST(Wire, MutatedSegments) {
     }
     EXPECT_LE(w.b.tcp->Endpoints().size(), 20u);
     client->Close(true), server->Close(true), listener->Close();
-  }
+  });
 }
 
 // A stranger who does not see the sequence numbers, and the rule that saves the connection (RFC 5961, RFC 5927).

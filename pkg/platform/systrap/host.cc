@@ -190,7 +190,8 @@ Result<Host::Process> Host::MakeProcess() {
       close(ack[0]);
       control_->Free(area);
     }
-    return Err(made.error());
+    // One that ends before it answers was refused something by the host, as fork(2) would be.
+    return Err(made.error() == Errno(ESRCH) ? Errno(EAGAIN) : made.error());
   }
   return process;
 }

@@ -15,6 +15,7 @@
 #include "pkg/platform/registers_amd64.h"
 #include "pkg/platform/systrap/systrap.h"
 #include "pkg/platform/systrap/template_unsafe.h"
+#include "test/fuzz/rounds.h"
 
 namespace redoubt::platform::systrap {
 namespace {
@@ -349,8 +350,7 @@ TEST(SystrapRewriter, ChildInheritsTrampolinesAndRooms) {
 }
 
 TEST(SystrapRewriter, Fuzz) {
-  for (uint64_t seed = 0; seed < 20; seed++) {
-    SCOPED_TRACE(seed);
+  fuzz::Rounds(20, [](uint64_t seed) {
     std::mt19937_64 random(seed);
     SystrapRewriter r(kTarget, true);
     struct Live {
@@ -404,7 +404,7 @@ TEST(SystrapRewriter, Fuzz) {
         ASSERT_EQ(r.Landing(a.call + 2).has_value(), a.compare || r.InGuest(a.call + 2).has_value());
       }
     }
-  }
+  });
 }
 
 // ---------------------------------------------------------------- with real guests

@@ -36,7 +36,6 @@ RefPtr<Credentials> Credentials::Clone() const {
   c->ambient = ambient;
   c->bounding = bounding;
   c->securebits = securebits;
-  c->no_new_privs = no_new_privs;
   c->keep_caps = keep_caps;
   return c;
 }

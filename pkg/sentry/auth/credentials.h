@@ -23,7 +23,6 @@ class Credentials final : public RefCounted {
   std::vector<uint32_t> groups;  // supplementary
   CapabilitySet permitted = 0, effective = 0, inheritable = 0, ambient = 0, bounding = kAllCapabilities;
   uint32_t securebits = 0;
-  bool no_new_privs = false;
   bool keep_caps = false;  // PR_SET_KEEPCAPS
 
   // Root with every capability.

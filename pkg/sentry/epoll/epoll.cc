@@ -9,6 +9,7 @@
 #include <tuple>
 #include <vector>
 
+#include "pkg/sentry/limits/system.h"
 #include "pkg/sentry/vfs/anon_inode.h"
 
 namespace redoubt::epoll {
@@ -27,6 +28,11 @@ struct Registry {
 Registry& TheRegistry() {
   static auto* registry = new Registry();
   return *registry;
+}
+
+limits::UserCount& WatchesOfUsers() {
+  static auto* const count = new limits::UserCount();
+  return *count;
 }
 
 }  // namespace
@@ -61,8 +67,9 @@ struct Epoll::ReadyList {
       list;
 };
 
-Epoll::Epoll()
+Epoll::Epoll(uint32_t owner)
     : FileDescription(vfs::MakeAnonymousPath("anon_inode:[eventpoll]"), O_RDWR),
+      owner_(owner),
       ready_(std::make_unique<ReadyList>()) {}
 
 Epoll::~Epoll() {
@@ -75,6 +82,7 @@ Epoll::~Epoll() {
     sync::MutexLock ready_lock(ready_mu_);
     if (interest->ready) ready_->list.erase(ready_->list.iterator_to(*interest));
   }
+  WatchesOfUsers().Uncharge(owner_, interests_.size());
   interests_.clear();
 }
 
@@ -89,6 +97,7 @@ void Epoll::MarkReady(Interest& interest) {
 }
 
 void Epoll::DropInterestLocked(Interest& interest) {
+  WatchesOfUsers().Uncharge(owner_, 1);
   interest.file->UnregisterWaiter(interest);
   sync::MutexLock lock(ready_mu_);
   if (interest.ready) ready_->list.erase(ready_->list.iterator_to(interest));
@@ -137,6 +146,8 @@ Result<> Epoll::Add(int fd, RefPtr<vfs::FileDescription> file, const epoll_event
     }
     sync::MutexLock lock(mu_);
     if (interests_.contains(key)) return Err(EEXIST);
+    const int64_t most = limits::System::Get().epoll_max_user_watches.load(std::memory_order_relaxed);
+    if (!WatchesOfUsers().Charge(owner_, 1, static_cast<uint64_t>(most))) return Err(ENOSPC);
     auto interest = std::make_unique<Interest>(*this, key, file.get(), event);
     // A plain 0 would read as a spent one-shot; errors and hang-ups are reported all the same.
     if (event.events == 0) interest->events.store(waiter::kErr);
@@ -284,6 +295,6 @@ waiter::EventMask Epoll::Readiness(waiter::EventMask mask) {
   return 0;
 }
 
-RefPtr<vfs::FileDescription> Make() { return MakeRef<Epoll>(); }
+RefPtr<vfs::FileDescription> Make(uint32_t owner) { return MakeRef<Epoll>(owner); }
 
 }  // namespace redoubt::epoll

@@ -22,10 +22,11 @@ namespace redoubt::epoll {
 // holds no reference: it goes with the description (a hook in its destructor). Thread-safe.
 class Epoll final : public vfs::FileDescription {
  public:
-  Epoll();
+  // Its watches are charged to `owner` (epoll(7), max_user_watches).
+  explicit Epoll(uint32_t owner);
   ~Epoll() override;
 
-  // EEXIST; ELOOP for a circle of epolls or more than five in a row.
+  // EEXIST; ELOOP for a circle of epolls or more than five in a row; ENOSPC: the owner has too many watches.
   Result<> Add(int fd, RefPtr<vfs::FileDescription> file, const epoll_event& event);
   // ENOENT; EINVAL for what EPOLLEXCLUSIVE forbids.
   Result<> Modify(int fd, vfs::FileDescription& file, const epoll_event& event);
@@ -62,6 +63,7 @@ class Epoll final : public vfs::FileDescription {
   // The description dies.
   static void ForgetFile(vfs::FileDescription& file);
 
+  const uint32_t owner_;
   // The interest list; before ready_mu_.
   mutable sync::Mutex mu_{sync::Rank::kEpoll};
   std::map<Key, std::unique_ptr<Interest>> interests_ GUARDED_BY(mu_);
@@ -73,7 +75,7 @@ class Epoll final : public vfs::FileDescription {
   waiter::Queue queue_;
 };
 
-RefPtr<vfs::FileDescription> Make();
+RefPtr<vfs::FileDescription> Make(uint32_t owner);
 
 }  // namespace redoubt::epoll
 

@@ -15,7 +15,7 @@ namespace {
 
 constexpr uint64_t kSeeds = 2000;
 
-RefPtr<Epoll> MakeEpoll() { return RefPtr<Epoll>(static_cast<Epoll*>(Make().get())); }
+RefPtr<Epoll> MakeEpoll() { return RefPtr<Epoll>(static_cast<Epoll*>(Make(0).get())); }
 
 // Between copies of the counter another fiber may run.
 Result<uint64_t> Consume(vfs::FileDescription& file) {

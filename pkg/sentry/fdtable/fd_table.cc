@@ -131,6 +131,11 @@ void FdTable::DropUser() {
   CloseRange(0, ~uint32_t{0}, false);
 }
 
+size_t FdTable::Count() const {
+  sync::MutexLock lock(mu_);
+  return static_cast<size_t>(std::ranges::count_if(slots_, [](const Slot& s) { return s.file != nullptr; }));
+}
+
 std::vector<FdTable::Info> FdTable::List() const {
   std::vector<Info> list;
   sync::MutexLock lock(mu_);

@@ -46,6 +46,8 @@ class FdTable final : public RefCounted {
     bool cloexec;
   };
   std::vector<Info> List() const;
+  // Open descriptors.
+  size_t Count() const;
 
   // Called whenever a descriptor of any table is closed, with its table: releases POSIX record locks.
   using CloseHook = void (*)(FdTable& table, vfs::FileDescription& file);

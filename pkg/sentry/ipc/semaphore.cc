@@ -1,21 +1,29 @@
 #include "pkg/sentry/ipc/semaphore.h"
 
 #include <algorithm>
+#include <atomic>
 #include <utility>
 
+#include "pkg/sentry/limits/system.h"
 #include "pkg/sentry/time/clock.h"
 
 namespace redoubt::ipc {
 
 namespace {
 int64_t Now() { return clock::Realtime() / 1'000'000'000; }
+
+// Semaphores of all sets, the removed ones that are in use included.
+constinit std::atomic<int64_t> in_all{0};
 }  // namespace
 
 SemaphoreSet::SemaphoreSet(int id, size_t count, const Permissions& permissions)
     : id(id), size_(count), permissions_(permissions), semaphores_(count), change_time_(Now()) {
+  in_all.fetch_add(static_cast<int64_t>(count), std::memory_order_relaxed);
   sync::MutexLock lock(mu_);
   permissions_.id = id;
 }
+
+SemaphoreSet::~SemaphoreSet() { in_all.fetch_sub(static_cast<int64_t>(size_), std::memory_order_relaxed); }
 
 Result<> SemaphoreSet::CheckUse(const auth::Credentials& creds, int flags) {
   sync::MutexLock lock(mu_);
@@ -236,6 +244,8 @@ Result<RefPtr<SemaphoreSet>> Semaphores::Get(key_t key, int count, int flags, co
       key, flags, kMaxSets,
       [&](int id) -> Result<RefPtr<SemaphoreSet>> {
         if (count == 0) return Err(EINVAL);
+        const int64_t most = limits::System::Get().semmns.load(std::memory_order_relaxed);
+        if (in_all.load(std::memory_order_relaxed) + count > most) return Err(ENOSPC);
         return MakeRef<SemaphoreSet>(id, static_cast<size_t>(count),
                                      Permissions::Of(key, static_cast<uint32_t>(flags), creds));
       },

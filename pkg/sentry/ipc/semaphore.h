@@ -27,6 +27,7 @@ class SemaphoreSet final : public RefCounted {
   static constexpr int kMaxValue = 32767;  // SEMVMX
 
   SemaphoreSet(int id, size_t count, const Permissions& permissions);
+  ~SemaphoreSet() override;
 
   const int id;
   size_t size() const { return size_; }
@@ -126,7 +127,7 @@ class Semaphores final {
   static constexpr int kMaxPerSet = 32000;       // SEMMSL
   static constexpr size_t kMaxOperations = 500;  // SEMOPM
 
-  // semget(2): EACCES, EEXIST, EINVAL, ENOENT, ENOSPC.
+  // semget(2): EACCES, EEXIST, EINVAL, ENOENT, ENOSPC (also for more than SEMMNS semaphores in all).
   Result<RefPtr<SemaphoreSet>> Get(key_t key, int count, int flags, const auth::Credentials& creds);
   Table<SemaphoreSet>& table() { return table_; }
 

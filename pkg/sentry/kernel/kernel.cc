@@ -35,6 +35,7 @@ Result<RefPtr<ThreadGroup>> Kernel::CreateProcess(const ProcessArgs& args) {
   }
   task->context_ = TRY(platform().NewContext());
   task->creds_ = args.creds;
+  task->no_new_privs.store(args.no_new_privs);
   task->mount_ns_ = args.mounts;
   args.mounts->AddUser();
   vfs::Path root = args.root ? args.root : args.mounts->root();
@@ -65,6 +66,7 @@ Result<RefPtr<ThreadGroup>> Kernel::CreateProcess(const ProcessArgs& args) {
       JoinProcessGroupLocked(*group, MakeRef<ProcessGroup>(pid, session));
       AddTaskLocked(*task);
       if (!container->init) container->init = group;
+      if (args.seccomp) task->UseSeccompFiltersLocked(args.seccomp);
       task->RecomputeInterruptLocked();
     }
   }
@@ -128,6 +130,11 @@ void Kernel::AddTaskLocked(Task& task) {
   }
   task.group_->tasks.push_back(&task);
   forks.fetch_add(1, std::memory_order_relaxed);
+}
+
+uint64_t Kernel::CountTasksOfLocked(uint32_t uid) {
+  return static_cast<uint64_t>(std::ranges::count_if(
+      tasks_, [uid](const auto& t) { return t.second->creds_ && t.second->creds_->ruid == uid; }));
 }
 
 RefPtr<Task> Kernel::FindTask(int tid) {

@@ -24,6 +24,7 @@
 #include "pkg/sentry/kernel/task.h"
 #include "pkg/sentry/kernel/thread_group.h"
 #include "pkg/sentry/pgalloc/memory_file.h"
+#include "pkg/sentry/seccomp/seccomp_filter.h"
 #include "pkg/sentry/vfs/vfs.h"
 #include "pkg/sync/mutex.h"
 
@@ -71,6 +72,8 @@ class Kernel final {
     int oom_score_adj = 0;
     RefPtr<Container> container;  // none: one of its own
     bool held = false;            // it runs no instruction before Release
+    bool no_new_privs = false;
+    RefPtr<const SeccompFilter> seccomp;  // in force from its first instruction on
   };
   // Makes a process and starts it: the container's init if it is the first there. Errors are exec's (ENOENT, EACCES,
   // ENOEXEC...). ESRCH: the container has ended. From a fiber.
@@ -92,6 +95,15 @@ class Kernel final {
   Result<uint64_t> Dispatch(Task& task, uint64_t number, const SyscallArgs& args) {
     return options_.dispatcher(task, number, args);
   }
+
+  // --- memory (oom.cc)
+  // Bytes that guests use: their pages, and what the Sentry holds for them.
+  uint64_t MemoryUsed() EXCLUDES(mu);
+  // Once the Sentry's own memory has grown: OutOfMemory if all together is more than memory_size. Cheap otherwise.
+  void CheckMemory(Task& caller) EXCLUDES(mu);
+  // Kills the process that holds most, as its oom_score_adj has it (proc(5)), and waits until it has gone. Returns
+  // early if that is the caller. From its fiber.
+  void OutOfMemory(Task& caller) EXCLUDES(mu);
 
   // --- the tree
   sync::Mutex mu{sync::Rank::kTaskTree};
@@ -170,6 +182,8 @@ class Kernel final {
   friend class Task;
 
   void AddTaskLocked(Task& task) REQUIRES(mu);
+  // Tasks of the real user ID: RLIMIT_NPROC.
+  uint64_t CountTasksOfLocked(uint32_t uid) REQUIRES(mu);
   void JoinProcessGroupLocked(ThreadGroup& group, RefPtr<ProcessGroup> pg) REQUIRES(mu);
   void LeaveProcessGroupLocked(ThreadGroup& group) REQUIRES(mu);
   // The last task of the group has gone.
@@ -178,6 +192,8 @@ class Kernel final {
   void NotifyParentLocked(ThreadGroup& group, int code, int status) REQUIRES(mu);
   void ContinueLocked(ThreadGroup& group) REQUIRES(mu);
   static RefPtr<ProcessGroup> KeptByLocked(const ThreadGroup& child, const ThreadGroup* parent);
+  // Null: all are exempt.
+  RefPtr<ThreadGroup> ChooseVictim() EXCLUDES(mu);
   void HangUpOrphansLocked(const std::vector<RefPtr<ProcessGroup>>& groups) REQUIRES(mu);
 
   Result<> KillLocked(Task& caller, ThreadGroup& group, int sig) REQUIRES(mu);
@@ -188,6 +204,8 @@ class Kernel final {
   futex::Manager futexes_;
   std::map<int, RefPtr<Task>> tasks_ GUARDED_BY(mu);            // by TID; zombies' leaders included
   std::map<int, ProcessGroup*> process_groups_ GUARDED_BY(mu);  // with a member
+  RefPtr<ThreadGroup> oom_victim_ GUARDED_BY(mu);               // killed for memory, not yet gone
+  fiber::Time oom_deadline_ GUARDED_BY(mu) = 0;                 // when another may be
   waiter::Queue exits_;                                         // kIn: a group was reaped or became a zombie
   mutable sync::Mutex names_mu_{sync::Rank::kLeaf};
   std::string hostname_ GUARDED_BY(names_mu_);

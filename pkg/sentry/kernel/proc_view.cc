@@ -75,6 +75,8 @@ bool ProcView::GetInfo(RefCounted& handle, bool whole_process, proc::TaskInfo* i
     info->start_time = group.start_time;
     info->shared_pending = group.pending.set();
     info->pending = task.PendingLocked();
+    info->seccomp = task.seccomp_mode();
+    info->seccomp_filters = static_cast<int>(task.SeccompFilterCountLocked());
     info->queued_signals = group.pending.queued();
     for (int sig = 1; sig <= kMaxSignal; sig++) {
       const SignalAction& action = (*group.handlers)[sig];
@@ -102,6 +104,7 @@ bool ProcView::GetInfo(RefCounted& handle, bool whole_process, proc::TaskInfo* i
   info->minor_faults = usage.minor_faults;
   info->voluntary_switches = usage.voluntary_switches;
   info->blocked = task.signal_mask();
+  info->no_new_privs = task.no_new_privs.load();
   info->nice = task.nice.load();
   info->cpu_mask = task.cpu_mask.load();
   info->personality = task.personality;

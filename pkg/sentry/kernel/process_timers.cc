@@ -7,12 +7,11 @@
 #include <vector>
 
 #include "pkg/sentry/kernel/kernel.h"
+#include "pkg/sentry/limits/system.h"
 #include "pkg/sentry/time/clock.h"
 
 namespace redoubt::kernel {
 namespace {
-
-constexpr int kMaxPosixTimers = 4096;
 
 // CPU time of a process so far.
 CpuTimes ProcessCpu(ThreadGroup& group) {
@@ -32,14 +31,20 @@ CpuTimes ProcessCpu(ThreadGroup& group) {
 // One timer of either kind. Its own lock is innermost; the expiry sends the signal without it.
 class ProcessTimers::OneTimer {
  public:
-  OneTimer(ThreadGroup& group, clockid_t clock, bool user_time_only, siginfo_t info, RefPtr<Task> notify)
+  // `owner`: whom it has been charged to.
+  OneTimer(ThreadGroup& group, clockid_t clock, bool user_time_only, siginfo_t info, RefPtr<Task> notify,
+           std::optional<uint32_t> owner = std::nullopt)
       : group_(group),
         clock_(clock),
         user_time_only_(user_time_only),
         info_(info),
         notify_(std::move(notify)),
+        owner_(owner),
         timer_(group.kernel().executor(), [this] { Expired(); }) {}
-  ~OneTimer() { timer_.Disarm(); }
+  ~OneTimer() {
+    timer_.Disarm();
+    if (owner_) limits::PendingSignalsOfUsers().Uncharge(*owner_, 1);
+  }
 
   int64_t Now() const {
     switch (clock_) {
@@ -148,6 +153,7 @@ class ProcessTimers::OneTimer {
   const bool user_time_only_;
   siginfo_t info_;  // si_signo 0: SIGEV_NONE
   const RefPtr<Task> notify_;
+  const std::optional<uint32_t> owner_;
   sync::Mutex mu_{sync::Rank::kLeaf};
   int64_t expiry_ GUARDED_BY(mu_) = 0;  // of clock_; 0: disarmed
   int64_t interval_ GUARDED_BY(mu_) = 0;
@@ -212,14 +218,21 @@ Result<int> ProcessTimers::Create(clockid_t clock, const struct sigevent& event,
     default:
       return Err(EINVAL);
   }
+  // timer_create(2): a timer's signal has its place in the queue from the start.
+  std::optional<uint32_t> owner;
+  if (const Task* caller = Task::Current(); caller != nullptr) {
+    owner = caller->creds().ruid;
+    if (!limits::PendingSignalsOfUsers().Charge(*owner, 1, group_.limits.Get(RLIMIT_SIGPENDING).soft)) {
+      return Err(EAGAIN);
+    }
+  }
   sync::MutexLock lock(mu_);
-  if (posix_.size() >= kMaxPosixTimers) return Err(EAGAIN);
   while (posix_.contains(next_id_)) next_id_ = (next_id_ + 1) & INT32_MAX;
   int id = next_id_;
   next_id_ = (next_id_ + 1) & INT32_MAX;
   info.si_timerid = id;
   info.si_value = event.sigev_value;
-  posix_[id] = std::make_shared<OneTimer>(group_, clock, false, info, std::move(target));
+  posix_[id] = std::make_shared<OneTimer>(group_, clock, false, info, std::move(target), owner);
   return id;
 }
 

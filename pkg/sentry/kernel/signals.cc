@@ -4,6 +4,7 @@
 #include "pkg/log/log.h"
 #include "pkg/sentry/kernel/container.h"
 #include "pkg/sentry/kernel/kernel.h"
+#include "pkg/sentry/limits/system.h"
 
 namespace redoubt::kernel {
 
@@ -80,11 +81,20 @@ Result<> Kernel::SendLocked(ThreadGroup& group, Task* target, const siginfo_t& s
     if (!kept) return {};
   }
   PendingSignals& queue = target != nullptr ? target->pending_ : group.pending;
-  if (sig >= kFirstRealtimeSignal && info.si_code != SI_USER && info.si_code != SI_TKILL &&
-      queue.queued() >= group.limits.Get(RLIMIT_SIGPENDING).soft) {
-    return Err(EAGAIN);
+  std::optional<uint32_t> owner;
+  if (sig >= kFirstRealtimeSignal) {
+    // signal(7): kill and the kernel's own are sent whatever is queued, but then, as Linux does, once.
+    const Task* receiver = target != nullptr ? target : group.leader;
+    const uint32_t uid = receiver != nullptr && receiver->creds_ ? receiver->creds_->ruid : 0;
+    if (limits::PendingSignalsOfUsers().Charge(uid, 1, group.limits.Get(RLIMIT_SIGPENDING).soft)) {
+      owner = uid;
+    } else if (info.si_code != SI_USER && info.si_code != SI_TKILL) {
+      return Err(EAGAIN);
+    } else if ((queue.set() & bit) != 0) {
+      return {};
+    }
   }
-  (void)queue.Add(info);
+  (void)queue.Add(info, owner);
   group.signal_queue.Notify(waiter::kIn);
   if (sig == SIGKILL) {
     KillGroupLocked(group, SIGKILL);

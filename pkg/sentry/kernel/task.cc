@@ -6,6 +6,7 @@
 
 #include "pkg/log/log.h"
 #include "pkg/sentry/kernel/kernel.h"
+#include "pkg/sentry/limits/system.h"
 #include "pkg/sentry/time/clock.h"
 
 namespace redoubt::kernel {
@@ -147,6 +148,11 @@ Result<vfs::Path> Task::AtStart(const WalkState& walk, int dirfd, std::string_vi
 }
 
 Result<int> Task::InstallFd(FdTable::File file, bool cloexec, int from) {
+  // proc(5), file-max. The one that would be too many is among them already.
+  if (vfs::FileDescription::Count() > limits::System::Get().file_max.load(std::memory_order_relaxed) &&
+      !creds_->HasCapability(CAP_SYS_ADMIN)) {
+    return Err(ENFILE);
+  }
   return fds_->Install(std::move(file), cloexec, GetLimit(RLIMIT_NOFILE).soft, from);
 }
 

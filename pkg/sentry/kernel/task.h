@@ -21,6 +21,7 @@
 #include "pkg/sentry/kernel/fs_context.h"
 #include "pkg/sentry/kernel/thread_group.h"
 #include "pkg/sentry/mm/memory_manager.h"
+#include "pkg/sentry/seccomp/seccomp_filter.h"
 #include "pkg/sentry/signal/signal.h"
 #include "pkg/sentry/vfs/vfs.h"
 #include "pkg/sentry/wait/wait.h"
@@ -160,6 +161,22 @@ class Task final : public RefCounted, public wait::Sleeper, public futex::Target
   // rt_sigreturn(2): registers, mask and extended state from the frame at rsp.
   Result<> SigReturn();
 
+  // --- seccomp(2) (task_seccomp.cc)
+  // SECCOMP_MODE_*; never goes back. Other threads of the process may set it (SECCOMP_FILTER_FLAG_TSYNC).
+  int seccomp_mode() const { return seccomp_mode_.load(std::memory_order_acquire); }
+  size_t SeccompFilterCountLocked() const { return seccomp_filters_ ? seccomp_filters_->count() : 0; }
+  // In a mode but SECCOMP_MODE_DISABLED, before a call is made: what it returns without being made, or nothing if it is
+  // to be made. The task may be about to end or to take a signal.
+  std::optional<Result<uint64_t>> CheckSeccomp(uint64_t number, const SyscallArgs& args);
+  // EINVAL: it has filters.
+  Result<> EnterSeccompStrict();
+  // Puts the filter before those that are there; with `all_threads` for all threads of the process, together with
+  // no_new_privs, or for none: then returns the TID of one whose filters are others, else 0. EINVAL: it is strict;
+  // ENOMEM: too many.
+  Result<int> AddSeccompFilter(RefPtr<SeccompFilter> filter, bool all_threads);
+  // prctl(2), PR_SET_NO_NEW_PRIVS. Set by other threads too, as above.
+  std::atomic<bool> no_new_privs{false};
+
   // --- odds and ends that syscalls keep in the task
   Addr clear_child_tid = 0;
   Addr robust_list = 0;
@@ -230,6 +247,10 @@ class Task final : public RefCounted, public wait::Sleeper, public futex::Target
   // Parks the task while it is frozen.
   void ParkFrozenLocked();
 
+  // task_seccomp.cc; with Kernel::mu held.
+  void UseSeccompFiltersLocked(RefPtr<const SeccompFilter> filters);
+  void InheritSeccompLocked(const Task& parent);
+
   // task_exit.cc
   void FinishExit();
   void ReleaseMm();
@@ -272,6 +293,11 @@ class Task final : public RefCounted, public wait::Sleeper, public futex::Target
   bool exiting_ = false;
   bool exited_ = false;  // mu
   int exit_status_ = 0;
+
+  std::atomic<uint8_t> seccomp_mode_{0};         // written under mu
+  RefPtr<const SeccompFilter> seccomp_filters_;  // mu
+  // The same, for the task itself, which reads it without a lock: whatever takes its place refers to it.
+  std::atomic<const SeccompFilter*> seccomp_{nullptr};
 
   uint64_t syscall_number_ = ~uint64_t{0};
   bool regs_replaced_ = false;    // the syscall has set all registers itself (execve, rt_sigreturn)

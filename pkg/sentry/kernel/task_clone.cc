@@ -6,6 +6,7 @@
 #include "pkg/sentry/kernel/pidfd.h"
 #include "pkg/sentry/kernel/process_timers.h"
 #include "pkg/sentry/kernel/task.h"
+#include "pkg/sentry/limits/system.h"
 
 namespace redoubt::kernel {
 namespace {
@@ -53,7 +54,7 @@ Result<int> Task::Clone(const CloneArgs& args) {
   if ((flags & CLONE_NEWNS) != 0) {
     vfs::Path root = fs->root();
     vfs::Path cwd = fs->cwd();
-    mounts = mount_ns_->Copy({&root, &cwd});
+    mounts = TRY(mount_ns_->Copy({&root, &cwd}));
     fs->SetRoot(root);
     fs->SetCwd(cwd);
   }
@@ -67,9 +68,12 @@ Result<int> Task::Clone(const CloneArgs& args) {
     // clone(2): a sibling of the first process would have its parent outside.
     if ((flags & CLONE_PARENT) != 0 && group_->pid->ns().init == group_.get()) return Err(EINVAL);
     limits::Limit nproc = group_->limits.Get(RLIMIT_NPROC);
-    if (kernel_.tasks_.size() >= nproc.soft && creds_->ruid != 0 && !creds_->HasCapability(CAP_SYS_RESOURCE)) {
+    if (kernel_.tasks_.size() >= nproc.soft && creds_->ruid != 0 && !creds_->HasCapability(CAP_SYS_RESOURCE) &&
+        !creds_->HasCapability(CAP_SYS_ADMIN) && kernel_.CountTasksOfLocked(creds_->ruid) >= nproc.soft) {
       return Err(EAGAIN);
     }
+    // Of anybody: the host has no more for the Sentry either.
+    if (static_cast<int64_t>(kernel_.tasks_.size()) >= limits::System::Get().threads_max.load()) return Err(EAGAIN);
     RefPtr<ThreadGroup> group = thread ? group_ : MakeRef<ThreadGroup>(kernel_, pid);
     child = RefPtr<Task>(new Task(kernel_, group, pid));
     if (!thread) {
@@ -135,6 +139,7 @@ Result<int> Task::Clone(const CloneArgs& args) {
     } else if (ns->ended) {
       failed = Err(ENOMEM);  // pid_namespaces(7)
     } else {
+      child->InheritSeccompLocked(*this);
       kernel_.AddTaskLocked(*child);
       if (!thread) {
         ThreadGroup* parent = (flags & CLONE_PARENT) != 0 ? group_->parent : group_.get();

@@ -2,6 +2,7 @@
 #include <fcntl.h>
 #include <linux/capability.h>
 #include <sys/mount.h>
+#include <sys/personality.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 
@@ -29,7 +30,7 @@ Result<RefPtr<vfs::FileDescription>> OpenProgram(const vfs::Walker& walker, cons
 RefPtr<auth::Credentials> CredsAfterExec(const auth::Credentials& old, const vfs::Attributes& file, bool allow_set_ids,
                                          bool* secure) {
   RefPtr<auth::Credentials> c = old.Clone();
-  if (allow_set_ids && !old.no_new_privs) {
+  if (allow_set_ids) {
     if ((file.mode & S_ISUID) != 0) c->euid = file.uid;
     if ((file.mode & (S_ISGID | S_IXGRP)) == (S_ISGID | S_IXGRP)) c->egid = file.gid;
   }
@@ -101,6 +102,7 @@ Result<> Task::Exec(vfs::Path start, std::string filename, std::vector<std::stri
   args.argv = std::move(argv);
   args.envv = std::move(envv);
   args.random = [](std::span<std::byte> bytes) { CHECK(getrandom(bytes.data(), bytes.size(), 0) >= 0, "getrandom"); };
+  args.randomize = (personality & ADDR_NO_RANDOMIZE) == 0;
   args.stack_limit = GetLimit(RLIMIT_STACK).soft;
   args.vdso = kernel_.vdso();
   bool is_script = false;
@@ -115,7 +117,7 @@ Result<> Task::Exec(vfs::Path start, std::string filename, std::vector<std::stri
   // execve(2): set-ID bits of a nosuid mount count for nothing.
   if (vfs::MountFlags(args.file->path()) & MS_NOSUID) attributes.mode &= ~uint32_t{S_ISUID | S_ISGID};
   bool secure = false;
-  RefPtr<auth::Credentials> creds = CredsAfterExec(*creds_, attributes, !is_script, &secure);
+  RefPtr<auth::Credentials> creds = CredsAfterExec(*creds_, attributes, !is_script && !no_new_privs.load(), &secure);
   args.creds = creds.get();
   args.secure = secure;
 

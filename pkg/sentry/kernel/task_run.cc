@@ -89,6 +89,7 @@ void Task::HandleSyscall() {
   syscall_number_ = regs_.orig_rax;
   SyscallArgs args{{regs_.rdi, regs_.rsi, regs_.rdx, regs_.r10, regs_.r8, regs_.r9}};
   regs_replaced_ = false;
+  kernel_.CheckMemory(*this);
   Result<uint64_t> result = kernel_.Dispatch(*this, syscall_number_, args);
   if (regs_replaced_) return;  // execve, rt_sigreturn: the registers are already what the guest is to see
   if (result) {
@@ -124,12 +125,9 @@ void Task::HandleFault(const platform::TrapInfo& trap) {
       case EACCES:
         info = MakeSigInfo(SIGSEGV, SEGV_ACCERR);
         break;
-      case ENOMEM: {
-        LOG_WARNING("task {} ({}): out of memory; killing the process", tid(), name_);
-        sync::MutexLock lock(kernel_.mu);
-        kernel_.KillGroupLocked(*group_, SIGKILL);
-        return;
-      }
+      case ENOMEM:
+        kernel_.OutOfMemory(*this);
+        return;  // to fault again
       default:
         info = MakeSigInfo(SIGBUS, BUS_ADRERR);
         break;

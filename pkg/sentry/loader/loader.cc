@@ -27,8 +27,9 @@ constexpr int kMaxScripts = 5;
 // Where position-independent programs go: two thirds up, as on Linux, and up to 2^28 pages further.
 constexpr Addr kProgramBase = 0x555555554000;
 constexpr uint64_t kProgramRandomPages = uint64_t{1} << 28;
-// Few enough for mm's gap above the mapping area, which is at least 128 MiB.
-constexpr uint64_t kStackRandomPages = 1 << 12;
+// Linux's vm.mmap_rnd_bits.
+constexpr uint64_t kMappingRandomPages = uint64_t{1} << 28;
+constexpr uint64_t kStackRandomPages = mm::MemoryManager::kMostStackRandom / kPageSize;
 constexpr uint64_t kBrkRandomPages = 1 << 13;
 constexpr uint64_t kStackSlack = 128 << 10;  // beyond the arguments, at start
 constexpr uint64_t kVectorRandomBytes = 8192;
@@ -47,7 +48,7 @@ class MmProgramMemory final : public ProgramMemory {
 // Below `bound`, which is a power of two.
 uint64_t Random(const Args& args, uint64_t bound) {
   uint64_t value = 0;
-  if (args.random) args.random(std::as_writable_bytes(std::span(&value, 1)));
+  if (args.random && args.randomize) args.random(std::as_writable_bytes(std::span(&value, 1)));
   return value & (bound - 1);
 }
 
@@ -146,6 +147,7 @@ Result<Image> Load(const Args& args, mm::MemoryManager& mm) {
     interpreter = TRY(ReadInterpreterElf(*interpreter_file));
   }
 
+  mm.LowerMappings(Random(args, kMappingRandomPages) * kPageSize);
   // An interpreter that is run as a program, and a static PIE, go where mappings go: the base is for what has a heap
   // above it.
   Addr base = interpreter ? kProgramBase + Random(args, kProgramRandomPages) * kPageSize : 0;

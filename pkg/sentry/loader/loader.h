@@ -29,6 +29,7 @@ struct Args {
   const auth::Credentials* creds = nullptr;  // after set-user-ID: AT_UID..AT_EGID
   bool secure = false;                       // AT_SECURE
   std::function<void(std::span<std::byte>)> random;
+  bool randomize = true;           // where things lie; not with personality(2)'s ADDR_NO_RANDOMIZE
   uint64_t stack_limit = 8 << 20;  // RLIMIT_STACK
   Vdso* vdso = nullptr;            // mapped if not null (vdso/vdso.h); borrowed
 };

@@ -4,6 +4,8 @@
 
 #include <random>
 
+#include "test/fuzz/rounds.h"
+
 namespace redoubt::loader {
 namespace {
 
@@ -52,9 +54,9 @@ TEST(Script, LongLinesAreCutButNotTheName) {
 }
 
 TEST(Script, AnyBytesAreSafe) {
-  std::mt19937 random(3);
   const char alphabet[] = {'#', '!', ' ', '\t', '\n', '\0', 'a', '/'};
-  for (int i = 0; i < 20000; i++) {
+  fuzz::Rounds(20'000, [&](uint64_t seed) {
+    std::mt19937 random(static_cast<uint32_t>(seed));
     std::string s = "#!";
     size_t n = random() % 300;
     for (size_t j = 0; j < n; j++) s += alphabet[random() % sizeof(alphabet)];
@@ -63,7 +65,7 @@ TEST(Script, AnyBytesAreSafe) {
       EXPECT_FALSE((*r)->interpreter.empty());
       EXPECT_EQ((*r)->interpreter.find_first_of(std::string_view(" \t\n\0", 4)), std::string::npos);
     }
-  }
+  });
 }
 
 }  // namespace

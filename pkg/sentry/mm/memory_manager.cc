@@ -17,7 +17,8 @@ constexpr uint64_t kMinStackRoom = uint64_t{128} << 20;
 
 Addr MmapTop(const platform::Platform& platform, const Limits& limits) {
   uint64_t max_room = PageRoundDown(platform.max_user_address() / 6 * 5);
-  uint64_t room = std::clamp(limits.stack, kMinStackRoom, max_room);
+  uint64_t room = std::max(limits.stack, kMinStackRoom);
+  room = room > max_room ? max_room : std::min(room + MemoryManager::kMostStackRandom, max_room);
   return platform.max_user_address() - MustPageRoundUp(room);
 }
 
@@ -84,6 +85,14 @@ void MemoryManager::SetLimits(const Limits& limits) {
   // As on Linux, the layout is decided once.
   if (!vmas_.empty()) return;
   mmap_top_ = MmapTop(platform_, limits_);
+  gap_top_ = 0;
+}
+
+void MemoryManager::LowerMappings(uint64_t bytes) {
+  fiber::MutexLock lock(mapping_mu_);
+  CHECK(vmas_.empty(), "the layout of an address space in use");
+  // Not where there is hardly any room.
+  if (bytes < mmap_top_ / 4) mmap_top_ -= bytes;
   gap_top_ = 0;
 }
 

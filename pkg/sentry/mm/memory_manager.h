@@ -77,6 +77,10 @@ class MemoryManager final : public memmap::MappingSpace, public MemoryIo, public
 
   // Set by the kernel whenever limits change (setrlimit) and at exec.
   void SetLimits(const Limits& limits);
+  // Above the mapping area there is room for a stack of RLIMIT_STACK that lies so many bytes lower than it could.
+  static constexpr uint64_t kMostStackRandom = uint64_t{16} << 30;
+  // Mappings begin `bytes` lower than they could. For an address space that has none.
+  void LowerMappings(uint64_t bytes);
 
   // mmap(2), munmap(2), ...: errors as there. Lengths and addresses come straight from the guest. A stack (grows_down)
   // without an address goes to the top of the address space, everything else below the room that RLIMIT_STACK leaves

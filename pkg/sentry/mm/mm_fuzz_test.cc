@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "pkg/sentry/mm/mm_test_util.h"
+#include "test/fuzz/rounds.h"
 
 namespace redoubt::mm {
 namespace {
@@ -313,14 +314,13 @@ class Fuzzer {
 };
 
 TEST(MmFuzz, RandomOperationsAgreeWithTheModel) {
-  for (uint32_t seed = 0; seed < 100; seed++) {
-    SCOPED_TRACE(seed);
-    Fuzzer fuzzer(seed);
+  fuzz::Rounds(100, [](uint64_t seed) {
+    Fuzzer fuzzer(static_cast<uint32_t>(seed));
     for (int step = 0; step < 250; step++) {
       fuzzer.Step();
       if (testing::Test::HasFailure()) return;
     }
-  }
+  });
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "pkg/log/log.h"
+#include "pkg/sentry/limits/system.h"
 #include "pkg/sentry/mm/memory_manager.h"
 #include "pkg/sentry/mm/pages.h"
 #include "pkg/sentry/mm/shared_anonymous.h"
@@ -14,8 +15,9 @@ using internal::VmaMap;
 
 namespace {
 
-// vm.max_map_count.
-constexpr size_t kMaxVmas = 65530;
+// proc(5), max_map_count.
+size_t MaxVmas() { return static_cast<size_t>(limits::System::Get().max_map_count.load(std::memory_order_relaxed)); }
+
 // Kept free below a stack so that it can grow (Linux's stack_guard_gap).
 constexpr uint64_t kStackGuard = 256 * kPageSize;
 // Where MAP_32BIT puts things: mmap(2).
@@ -168,7 +170,7 @@ Result<Addr> MemoryManager::MMapLocked(MMapOptions& options) {
   if (options.offset + length < options.offset) return Err(EOVERFLOW);
   if (!options.max_access.Allows(options.access)) return Err(EACCES);
   // Two more than needed: what the new one splits.
-  if (VisibleVmas() + 2 > kMaxVmas) return Err(ENOMEM);
+  if (VisibleVmas() + 2 > MaxVmas()) return Err(ENOMEM);
 
   Addr addr = TRY(ChooseAddress(options, length));
   AddrRange range{addr, addr + length};
@@ -201,7 +203,7 @@ Result<Addr> MemoryManager::MMapLocked(MMapOptions& options) {
 Result<> MemoryManager::UnmapLocked(AddrRange range) {
   while (hidden_ranges_ > 0) {
     auto it = vmas_.FirstEndingAfter(range.start);
-    while (it != vmas_.end() && it->second.value.hidden == 0) ++it;
+    while (it != vmas_.end() && VmaMap::Start(it) < range.end && it->second.value.hidden == 0) ++it;
     if (it == vmas_.end() || VmaMap::Start(it) >= range.end) break;
     AddrRange hidden{VmaMap::Start(it), VmaMap::End(it)};
     if (hidden.start > range.start) TRY(UnmapVisible({range.start, hidden.start}));
@@ -214,7 +216,7 @@ Result<> MemoryManager::UnmapLocked(AddrRange range) {
 Result<> MemoryManager::UnmapVisible(AddrRange range) {
   auto first = vmas_.FirstEndingAfter(range.start);
   if (first == vmas_.end() || VmaMap::Start(first) >= range.end) return {};
-  if (VisibleVmas() + 1 > kMaxVmas && VmaMap::Start(first) < range.start && VmaMap::End(first) > range.end)
+  if (VisibleVmas() + 1 > MaxVmas() && VmaMap::Start(first) < range.start && VmaMap::End(first) > range.end)
     return Err(ENOMEM);
   const Vma& vma = first->second.value;
   if (range.length() <= FirstTouch::kMaxLength && vma.mappable == nullptr && vma.access.write && !vma.no_reserve) {

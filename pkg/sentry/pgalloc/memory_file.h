@@ -1,5 +1,6 @@
 // The sandbox's memory: one sparse memfd, mapped whole once into the Sentry, so that guest page to Sentry pointer is an
-// addition. All guest pages and page caches live here.
+// addition. All guest pages and page caches live here. And the same on a file of the host's, for what is to be on a
+// disk: platforms cannot map that.
 #ifndef REDOUBT_PKG_SENTRY_PGALLOC_MEMORY_FILE_H_
 #define REDOUBT_PKG_SENTRY_PGALLOC_MEMORY_FILE_H_
 
@@ -21,10 +22,13 @@ class MemoryFile {
     uint64_t limit = uint64_t{1} << 40;  // bytes of pages in use before Allocate returns ENOMEM
   };
   static Result<std::unique_ptr<MemoryFile>> Create(const Options& options);
+  // On `file`, which is empty and nobody else's, and is owned from now on. Allocate takes room on its disk for every
+  // page, so that no access finds it full: ENOSPC and other errors of fallocate(2). Recycle has nothing.
+  static Result<std::unique_ptr<MemoryFile>> CreateOnFile(int file);
   virtual ~MemoryFile() = default;
 
   // `length` bytes (a multiple of the page size), contiguous, zero-filled, each page with one reference. ENOMEM at the
-  // limit.
+  // limit, from which goes what the process' own objects take (heap::Used).
   virtual Result<memmap::FileRange> Allocate(uint64_t length) = 0;
   // As Allocate, but of memory that was freed lately, with its old contents and probably still committed by the host
   // (some ten times cheaper to fill than fresh memory). For callers that overwrite all of it before a guest sees it.

@@ -1,5 +1,6 @@
 #include "pkg/sentry/pgalloc/memory_file.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 
@@ -24,6 +25,28 @@ uint64_t Committed(MemoryFile& file) {
   struct stat st;
   EXPECT_EQ(fstat(file.fd(), &st), 0);
   return static_cast<uint64_t>(st.st_blocks) * 512;
+}
+
+std::unique_ptr<MemoryFile> MakeOnDisk() {
+  const int fd = open("/tmp", O_TMPFILE | O_RDWR, 0600);
+  EXPECT_GE(fd, 0);
+  auto file = MemoryFile::CreateOnFile(fd);
+  EXPECT_TRUE(file);
+  return std::move(*file);
+}
+
+TEST(MemoryFileOnDisk, RoomIsTakenBeforeItIsUsedAndGivenBack) {
+  auto file = MakeOnDisk();
+  FileRange a = *file->Allocate(uint64_t{16} << 20);
+  EXPECT_GE(Committed(*file), a.length());
+  memset(file->At(a.start), 0xaa, a.length());
+  file->DecRef(a);
+  EXPECT_LT(Committed(*file), uint64_t{8} << 20);
+  FileRange b = *file->Allocate(uint64_t{1} << 20);
+  for (uint64_t i = 0; i < b.length(); i += 512) ASSERT_EQ(*file->At(b.start + i), std::byte{0});
+  EXPECT_EQ(file->usage(), b.length());
+  EXPECT_FALSE(file->Recycle(kPageSize));
+  file->DecRef(b);
 }
 
 TEST(MemoryFile, PagesAreZeroAndTheirOwn) {

@@ -12,6 +12,7 @@
 #include <atomic>
 #include <vector>
 
+#include "pkg/heap/heap.h"
 #include "pkg/log/log.h"
 #include "pkg/safecopy/safecopy_unsafe.h"
 #include "pkg/sentry/pgalloc/free_ranges.h"
@@ -36,15 +37,27 @@ constexpr uint64_t kFaultAround = uint64_t{64} << 10;
 
 class MemoryFileImpl final : public MemoryFile {
  public:
-  MemoryFileImpl(int fd, std::byte* base, uint64_t reserve, uint64_t limit)
-      : fd_(fd), base_(base), reserve_(reserve), limit_(limit), mu_(sync::Rank::kMemoryFile) {}
+  enum class Medium { kMemory, kDisk };
+  MemoryFileImpl(int fd, Medium medium, std::byte* base, uint64_t reserve, uint64_t limit)
+      : fd_(fd), medium_(medium), base_(base), reserve_(reserve), limit_(limit), mu_(sync::Rank::kMemoryFile) {}
   ~MemoryFileImpl() override {
     munmap(base_, reserve_);
     close(fd_);
   }
 
-  Result<FileRange> Allocate(uint64_t length) override EXCLUDES(mu_);
-  std::optional<FileRange> Recycle(uint64_t length) override EXCLUDES(mu_);
+  Result<FileRange> Allocate(uint64_t length) override EXCLUDES(mu_) {
+    FileRange range = TRY(AllocateZeroed(length));
+    if (medium_ == Medium::kMemory) return range;
+    if (fallocate(fd_, FALLOC_FL_KEEP_SIZE, static_cast<off_t>(range.start), static_cast<off_t>(length)) == 0) {
+      return range;
+    }
+    const int error = errno;
+    DecRef(range);
+    return Err(error);
+  }
+  std::optional<FileRange> Recycle(uint64_t length) override EXCLUDES(mu_) {
+    return medium_ == Medium::kMemory ? TakeDirty(length) : std::nullopt;
+  }
   void IncRef(FileRange range) override EXCLUDES(mu_);
   void DecRef(FileRange range) override EXCLUDES(mu_);
   uint32_t RefCount(uint64_t offset) override EXCLUDES(mu_) {
@@ -76,9 +89,13 @@ class MemoryFileImpl final : public MemoryFile {
     }
   }
   bool WithinLimit(uint64_t length) const {
-    const uint64_t used = usage_.load(std::memory_order_relaxed);
+    uint64_t used = usage_.load(std::memory_order_relaxed);
+    // Of a sum, and so only looked at where it may matter.
+    if (used > limit_ / 4 || length > limit_ / 4) used += heap::Used();
     return length <= limit_ && used <= limit_ - length;
   }
+  Result<FileRange> AllocateZeroed(uint64_t length) EXCLUDES(mu_);
+  std::optional<FileRange> TakeDirty(uint64_t length) EXCLUDES(mu_);
   // The range gets its first references.
   FileRange Take(FileRange range) REQUIRES(mu_);
   // Adds chunks until `length` bytes are free at the end.
@@ -92,6 +109,7 @@ class MemoryFileImpl final : public MemoryFile {
   bool Punch(FileRange range);
 
   const int fd_;
+  const Medium medium_;
   std::byte* const base_;
   const uint64_t reserve_;
   const uint64_t limit_;
@@ -121,7 +139,7 @@ FileRange MemoryFileImpl::Take(FileRange range) {
   return range;
 }
 
-std::optional<FileRange> MemoryFileImpl::Recycle(uint64_t length) {
+std::optional<FileRange> MemoryFileImpl::TakeDirty(uint64_t length) {
   if (length == 0 || !IsPageAligned(length)) return std::nullopt;
   sync::MutexLock lock(mu_);
   if (!WithinLimit(length)) return std::nullopt;
@@ -130,9 +148,9 @@ std::optional<FileRange> MemoryFileImpl::Recycle(uint64_t length) {
   return range;
 }
 
-Result<FileRange> MemoryFileImpl::Allocate(uint64_t length) {
+Result<FileRange> MemoryFileImpl::AllocateZeroed(uint64_t length) {
   if (length == 0 || !IsPageAligned(length)) return Err(EINVAL);
-  if (std::optional<FileRange> range = Recycle(length)) {
+  if (std::optional<FileRange> range = TakeDirty(length)) {
     Zero(*range);
     return *range;
   }
@@ -245,22 +263,31 @@ bool MemoryFileImpl::ZeroCommitted(FileRange range) {
   return true;
 }
 
-}  // namespace
-
-Result<std::unique_ptr<MemoryFile>> MemoryFile::Create(const Options& options) {
+// Owns `fd` from now on.
+Result<std::unique_ptr<MemoryFile>> Map(int fd, MemoryFileImpl::Medium medium, uint64_t limit) {
   safecopy::InstallFaultHandler();
-  int fd = memfd_create("redoubt-memory", MFD_CLOEXEC);
-  if (fd < 0) return ErrFromHost();
   // SAFETY: a mapping past the end of the file is legal; touching it is SIGBUS, and Grow comes before every use.
   for (uint64_t reserve = kMaxReserve; reserve >= kMinReserve; reserve /= 2) {
     void* base = mmap(nullptr, reserve, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
     if (base == MAP_FAILED) continue;
-    // What a core dump of the Sentry would otherwise hold.
-    madvise(base, reserve, MADV_DONTDUMP);
-    return std::make_unique<MemoryFileImpl>(fd, static_cast<std::byte*>(base), reserve, options.limit);
+    // What a core dump of the Sentry would otherwise hold; its filter has no such call for what is made later.
+    if (medium == MemoryFileImpl::Medium::kMemory) madvise(base, reserve, MADV_DONTDUMP);
+    return std::make_unique<MemoryFileImpl>(fd, medium, static_cast<std::byte*>(base), reserve, limit);
   }
   close(fd);
   return Err(ENOMEM);
+}
+
+}  // namespace
+
+Result<std::unique_ptr<MemoryFile>> MemoryFile::Create(const Options& options) {
+  int fd = memfd_create("redoubt-memory", MFD_CLOEXEC);
+  if (fd < 0) return ErrFromHost();
+  return Map(fd, MemoryFileImpl::Medium::kMemory, options.limit);
+}
+
+Result<std::unique_ptr<MemoryFile>> MemoryFile::CreateOnFile(int file) {
+  return Map(file, MemoryFileImpl::Medium::kDisk, kMaxReserve);
 }
 
 }  // namespace redoubt::pgalloc

@@ -7,10 +7,54 @@
 #include <bit>
 #include <cstring>
 
+#include "pkg/sentry/limits/system.h"
 #include "pkg/sentry/vfs/anon_inode.h"
+#include "pkg/sentry/vfs/special_nodes.h"
 #include "pkg/sentry/wait/wait.h"
 
 namespace redoubt::pipe {
+
+namespace {
+
+limits::UserCount& PagesOfUsers() {
+  static auto* const count = new limits::UserCount();
+  return *count;
+}
+
+// Whoever calls; the kernel itself is root.
+RefPtr<const auth::Credentials> Caller() {
+  const auth::Credentials* creds = vfs::CurrentCredentials();
+  return creds != nullptr ? RefPtr<const auth::Credentials>(creds) : auth::Credentials::Root();
+}
+
+bool IsPrivileged(const auth::Credentials& creds) {
+  return creds.HasCapability(CAP_SYS_RESOURCE) || creds.HasCapability(CAP_SYS_ADMIN);
+}
+
+// What `pages` says, or no limit.
+uint64_t LimitFor(const std::atomic<int64_t>& pages, bool privileged) {
+  const int64_t limit = pages.load(std::memory_order_relaxed);
+  return limit <= 0 || privileged ? UINT64_MAX : static_cast<uint64_t>(limit);
+}
+
+}  // namespace
+
+Result<RefPtr<Pipe>> Pipe::Make(const auth::Credentials& creds) {
+  const limits::System& system = limits::System::Get();
+  const bool privileged = IsPrivileged(creds);
+  const uint64_t soft = LimitFor(system.pipe_user_pages_soft, privileged);
+  const uint64_t hard = LimitFor(system.pipe_user_pages_hard, privileged);
+  for (size_t size : {kDefaultSize, kSmallSize}) {
+    const uint64_t limit = size == kDefaultSize ? std::min(soft, hard) : hard;
+    if (PagesOfUsers().Charge(creds.ruid, size / kPageSize, limit)) return RefPtr<Pipe>(new Pipe(creds.ruid, size));
+  }
+  return Err(ENFILE);
+}
+
+Pipe::~Pipe() {
+  sync::MutexLock lock(mu_);
+  PagesOfUsers().Uncharge(owner_, size_ / kPageSize);
+}
 
 void Pipe::GrowLocked(size_t wanted) {
   if (wanted <= capacity_) return;
@@ -129,12 +173,23 @@ size_t Pipe::size() const {
   return size_;
 }
 
-Result<size_t> Pipe::Resize(size_t size) {
+Result<size_t> Pipe::Resize(size_t size, const auth::Credentials& creds) {
   if (size > kMaxSize) return Err(EPERM);
   size = std::max<size_t>(std::bit_ceil(std::max<size_t>(size, 1)), kPageSize);
   fiber::MutexLock io_lock(io_mu_);
   sync::MutexLock lock(mu_);
-  if (size < used_) return Err(EBUSY);
+  if (size > size_) {
+    const limits::System& system = limits::System::Get();
+    const bool privileged = IsPrivileged(creds);
+    const auto largest = static_cast<uint64_t>(system.pipe_max_size.load(std::memory_order_relaxed));
+    if (size > largest && !creds.HasCapability(CAP_SYS_RESOURCE)) return Err(EPERM);
+    const uint64_t limit =
+        std::min(LimitFor(system.pipe_user_pages_soft, privileged), LimitFor(system.pipe_user_pages_hard, privileged));
+    if (!PagesOfUsers().Charge(owner_, (size - size_) / kPageSize, limit)) return Err(EPERM);
+  } else {
+    if (size < used_) return Err(EBUSY);
+    PagesOfUsers().Uncharge(owner_, (size_ - size) / kPageSize);
+  }
   size_ = size;
   return size;
 }
@@ -219,7 +274,7 @@ Result<uint64_t> PipeEnd::Fcntl(int command, uint64_t arg) {
       return pipe_->size();
     case F_SETPIPE_SZ:
       if (arg > INT32_MAX) return Err(EINVAL);
-      return TRY(pipe_->Resize(arg));
+      return TRY(pipe_->Resize(arg, *Caller()));
     default:
       return Err(EINVAL);
   }
@@ -263,13 +318,12 @@ class PipeInode final : public vfs::Inode {
 
 }  // namespace
 
-std::pair<RefPtr<vfs::FileDescription>, RefPtr<vfs::FileDescription>> MakePipe(int flags,
-                                                                               const auth::Credentials& creds) {
-  RefPtr<Pipe> pipe = MakeRef<Pipe>();
+Result<Ends> MakePipe(int flags, const auth::Credentials& creds) {
+  RefPtr<Pipe> pipe = TRY(Pipe::Make(creds));
   uint64_t ino = vfs::NextAnonymousIno();
   vfs::Path path = vfs::MakeAnonymousPath(MakeRef<PipeInode>(pipe, ino, creds.fsuid, creds.fsgid),
                                           "pipe:[" + std::to_string(ino) + "]");
-  return {MakeRef<PipeEnd>(path, O_RDONLY | flags, pipe), MakeRef<PipeEnd>(path, O_WRONLY | flags, pipe)};
+  return Ends{MakeRef<PipeEnd>(path, O_RDONLY | flags, pipe), MakeRef<PipeEnd>(path, O_WRONLY | flags, pipe)};
 }
 
 Result<RefPtr<vfs::FileDescription>> OpenFifo(vfs::Inode& inode, const vfs::Path& path, int flags) {
@@ -279,7 +333,7 @@ Result<RefPtr<vfs::FileDescription>> OpenFifo(vfs::Inode& inode, const vfs::Path
     sync::MutexLock lock(slots_mu);
     RefPtr<RefCounted>* slot = inode.fifo_slot();
     if (slot == nullptr) return Err(ENXIO);
-    if (!*slot) *slot = MakeRef<Pipe>();
+    if (!*slot) *slot = TRY(Pipe::Make(*Caller()));
     pipe = RefCast<Pipe>(*slot);
   }
   const int mode = flags & O_ACCMODE;

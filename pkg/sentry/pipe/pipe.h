@@ -18,11 +18,20 @@ namespace redoubt::pipe {
 
 // The buffer between writers and readers: a ring of bytes, allocated as far as it is used. Thread-safe; guest memory is
 // copied with the fiber lock held, which serializes reads and writes of one pipe, as Linux's pipe mutex does.
+//
+// Its size is charged to who made it, in pages (pipe(7), pipe-user-pages-soft and -hard): past the soft limit pipes of
+// the unprivileged are as small as they can be.
 class Pipe final : public RefCounted {
  public:
   static constexpr size_t kAtomicWrite = 4096;  // PIPE_BUF
   static constexpr size_t kDefaultSize = 65536;
-  static constexpr size_t kMaxSize = 1 << 20;  // /proc/sys/fs/pipe-max-size
+  static constexpr size_t kMaxSize = 1 << 20;  // for anybody: each is one piece of memory
+  // Past the soft limit.
+  static constexpr size_t kSmallSize = 2 * kPageSize;
+
+  // ENFILE past the hard limit.
+  static Result<RefPtr<Pipe>> Make(const auth::Credentials& creds);
+  ~Pipe() override;
 
   // EAGAIN if empty with writers; 0 at end of file.
   Result<size_t> Read(IoSequence& dst);
@@ -33,7 +42,9 @@ class Pipe final : public RefCounted {
   waiter::Queue& queue() { return queue_; }
   size_t Buffered() const;
   size_t size() const;
-  Result<size_t> Resize(size_t size);  // F_SETPIPE_SZ: EBUSY if the content does not fit
+  // F_SETPIPE_SZ: EBUSY if the content does not fit; EPERM for more than pipe-max-size, or past the limits of pages, of
+  // the unprivileged.
+  Result<size_t> Resize(size_t size, const auth::Credentials& creds);
 
   void AddReader();
   void DropReader();
@@ -46,11 +57,14 @@ class Pipe final : public RefCounted {
   uint64_t writer_opens() const;
 
  private:
+  Pipe(uint32_t owner, size_t size) : owner_(owner), size_(size) {}
+
+  const uint32_t owner_;
   mutable fiber::Mutex io_mu_;  // one read or write at a time; taken before mu_
   mutable sync::Mutex mu_{sync::Rank::kPipe};
   std::unique_ptr<std::byte[]> ring_ GUARDED_BY(mu_);
   size_t capacity_ GUARDED_BY(mu_) = 0;  // bytes allocated
-  size_t size_ GUARDED_BY(mu_) = kDefaultSize;
+  size_t size_ GUARDED_BY(mu_);
   size_t head_ GUARDED_BY(mu_) = 0;  // of the first byte
   size_t used_ GUARDED_BY(mu_) = 0;
   int readers_ GUARDED_BY(mu_) = 0;
@@ -82,9 +96,9 @@ class PipeEnd final : public vfs::FileDescription {
   const RefPtr<Pipe> pipe_;
 };
 
-// pipe2(2): read end and write end. `flags`: O_NONBLOCK, O_DIRECT.
-std::pair<RefPtr<vfs::FileDescription>, RefPtr<vfs::FileDescription>> MakePipe(int flags,
-                                                                               const auth::Credentials& creds);
+// pipe2(2): read end and write end. `flags`: O_NONBLOCK, O_DIRECT. ENFILE: the user has too many.
+using Ends = std::pair<RefPtr<vfs::FileDescription>, RefPtr<vfs::FileDescription>>;
+Result<Ends> MakePipe(int flags, const auth::Credentials& creds);
 
 // open(2) of a FIFO node, for vfs::SpecialNodeHooks: waits interruptibly for the other side; ENXIO for O_WRONLY |
 // O_NONBLOCK without a reader.

@@ -61,7 +61,7 @@ struct Ends {
 };
 
 Ends MakeEnds(size_t size = 4096, int flags = 0) {
-  auto [r, w] = MakePipe(flags, *auth::Credentials::Root());
+  auto [r, w] = *MakePipe(flags, *auth::Credentials::Root());
   EXPECT_TRUE(r->Fcntl(F_SETPIPE_SZ, size));
   return {std::move(r), std::move(w)};
 }

@@ -2,6 +2,8 @@
 
 #include <cstring>
 
+#include "pkg/sentry/limits/system.h"
+
 namespace redoubt {
 
 DefaultAction DefaultActionOf(int sig) {
@@ -33,11 +35,15 @@ DefaultAction DefaultActionOf(int sig) {
   }
 }
 
-bool PendingSignals::Add(const siginfo_t& info) {
+void PendingSignals::Uncharge(const Entry& entry) {
+  if (entry.owner) limits::PendingSignalsOfUsers().Uncharge(*entry.owner, 1);
+}
+
+bool PendingSignals::Add(const siginfo_t& info, std::optional<uint32_t> owner) {
   int sig = info.si_signo;
   if (sig < kFirstRealtimeSignal && (set_ & SignalBit(sig)) != 0) return false;
   set_ |= SignalBit(sig);
-  queue_.push_back(info);
+  queue_.push_back({info, owner});
   return true;
 }
 
@@ -49,10 +55,11 @@ std::optional<siginfo_t> PendingSignals::Take(SignalSet allowed) {
   std::optional<siginfo_t> taken;
   bool more = false;
   for (auto it = queue_.begin(); it != queue_.end();) {
-    if (it->si_signo != sig) {
+    if (it->info.si_signo != sig) {
       ++it;
     } else if (!taken) {
-      taken = *it;
+      taken = it->info;
+      Uncharge(*it);
       it = queue_.erase(it);
     } else {
       more = true;
@@ -65,11 +72,12 @@ std::optional<siginfo_t> PendingSignals::Take(SignalSet allowed) {
 
 std::optional<siginfo_t> PendingSignals::TakeTimer(int sig, int timer_id) {
   for (auto it = queue_.begin(); it != queue_.end(); ++it) {
-    if (it->si_signo != sig || it->si_code != SI_TIMER || it->si_timerid != timer_id) continue;
-    siginfo_t info = *it;
+    if (it->info.si_signo != sig || it->info.si_code != SI_TIMER || it->info.si_timerid != timer_id) continue;
+    siginfo_t info = it->info;
+    Uncharge(*it);
     queue_.erase(it);
     bool more = false;
-    for (const siginfo_t& other : queue_) more = more || other.si_signo == sig;
+    for (const Entry& other : queue_) more = more || other.info.si_signo == sig;
     if (!more) set_ &= ~SignalBit(sig);
     return info;
   }
@@ -79,7 +87,11 @@ std::optional<siginfo_t> PendingSignals::TakeTimer(int sig, int timer_id) {
 void PendingSignals::Discard(SignalSet signals) {
   if ((set_ & signals) == 0) return;
   set_ &= ~signals;
-  std::erase_if(queue_, [&](const siginfo_t& info) { return (SignalBit(info.si_signo) & signals) != 0; });
+  std::erase_if(queue_, [&](const Entry& entry) {
+    const bool gone = (SignalBit(entry.info.si_signo) & signals) != 0;
+    if (gone) Uncharge(entry);
+    return gone;
+  });
 }
 
 siginfo_t MakeSigInfo(int sig, int code) {

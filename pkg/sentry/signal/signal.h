@@ -60,12 +60,21 @@ struct SignalStack {
 static_assert(sizeof(SignalStack) == 24);
 
 // Signals sent and not yet taken. Standard signals are held once, real-time ones queue.
+//
+// Real-time signals that may fail are charged to a user (RLIMIT_SIGPENDING) as long as they are here.
 class PendingSignals final {
  public:
+  PendingSignals() = default;
+  ~PendingSignals() { Discard(~SignalSet{0}); }
+  PendingSignals(const PendingSignals&) = delete;
+  PendingSignals& operator=(const PendingSignals&) = delete;
+
   SignalSet set() const { return set_; }
   size_t queued() const { return queue_.size(); }
   // False: a standard signal that was pending already (dropped).
-  bool Add(const siginfo_t& info);
+  bool Add(const siginfo_t& info) { return Add(info, std::nullopt); }
+  // One that has been charged to `owner` (limits::PendingSignalsOfUsers).
+  bool Add(const siginfo_t& info, std::optional<uint32_t> owner);
   // The next in delivery order among `allowed` (synchronous first, then lowest number), removed.
   std::optional<siginfo_t> Take(SignalSet allowed);
   std::optional<siginfo_t> TakeTimer(int sig, int timer_id);
@@ -73,7 +82,13 @@ class PendingSignals final {
 
  private:
   SignalSet set_ = 0;
-  std::deque<siginfo_t> queue_;
+  struct Entry {
+    siginfo_t info;
+    std::optional<uint32_t> owner;
+  };
+  static void Uncharge(const Entry& entry);
+
+  std::deque<Entry> queue_;
 };
 
 // siginfo of kill(2)-like origins.

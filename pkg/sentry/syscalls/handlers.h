@@ -208,6 +208,9 @@ HANDLER(PidfdSendSignal);
 HANDLER(Getrusage);
 HANDLER(Times);
 
+// sys_seccomp.cc
+HANDLER(Seccomp);
+
 // sys_signal.cc
 HANDLER(RtSigaction);
 HANDLER(RtSigprocmask);

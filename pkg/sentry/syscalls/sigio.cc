@@ -83,7 +83,7 @@ void SendAll(kernel::Kernel& kernel, epoll::Epoll& epoll, uint64_t except) {
 // One for the process, never destroyed; with a fiber that sends what it finds.
 epoll::Epoll& Watcher(kernel::Kernel& kernel) {
   static epoll::Epoll* watcher = [&kernel] {
-    auto* made = new RefPtr<epoll::Epoll>(MakeRef<epoll::Epoll>());
+    auto* made = new RefPtr<epoll::Epoll>(MakeRef<epoll::Epoll>(0));
     kernel.executor().Spawn([&kernel, e = made->get()] {
       while (true) {
         (void)wait::Retry(*e, waiter::kIn, fiber::kForever, [&]() -> Result<> {

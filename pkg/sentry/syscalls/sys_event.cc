@@ -20,7 +20,7 @@ namespace {
 
 Result<uint64_t> DoPipe(Task& task, Addr out, int flags) {
   if ((flags & ~(O_CLOEXEC | O_NONBLOCK | O_DIRECT)) != 0) return Err(EINVAL);
-  auto [reader, writer] = pipe::MakePipe(flags & (O_NONBLOCK | O_DIRECT), task.creds());
+  auto [reader, writer] = TRY(pipe::MakePipe(flags & (O_NONBLOCK | O_DIRECT), task.creds()));
   bool cloexec = (flags & O_CLOEXEC) != 0;
   std::array<int32_t, 2> fds{};
   fds[0] = TRY(task.InstallFd(std::move(reader), cloexec));
@@ -118,12 +118,12 @@ Result<uint64_t> Signalfd4(Task& task, const SyscallArgs& a) {
 
 Result<uint64_t> EpollCreate(Task& task, const SyscallArgs& a) {
   if (a.I32(0) <= 0) return Err(EINVAL);
-  return TRY(task.InstallFd(epoll::Make(), false));
+  return TRY(task.InstallFd(epoll::Make(task.creds().ruid), false));
 }
 
 Result<uint64_t> EpollCreate1(Task& task, const SyscallArgs& a) {
   if ((a.I32(0) & ~EPOLL_CLOEXEC) != 0) return Err(EINVAL);
-  return TRY(task.InstallFd(epoll::Make(), (a.I32(0) & EPOLL_CLOEXEC) != 0));
+  return TRY(task.InstallFd(epoll::Make(task.creds().ruid), (a.I32(0) & EPOLL_CLOEXEC) != 0));
 }
 
 Result<uint64_t> EpollCtl(Task& task, const SyscallArgs& a) {

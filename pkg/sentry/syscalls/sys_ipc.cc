@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "pkg/sentry/ipc/ipc.h"
+#include "pkg/sentry/limits/system.h"
 #include "pkg/sentry/syscalls/common.h"
 #include "pkg/sentry/syscalls/handlers.h"
 
@@ -200,7 +201,7 @@ Result<uint64_t> Semctl(Task& task, const SyscallArgs& a) {
       seminfo info = {};
       info.semmni = ipc::Semaphores::kMaxSets;
       info.semmsl = ipc::Semaphores::kMaxPerSet;
-      info.semmns = info.semmni * info.semmsl;
+      info.semmns = static_cast<int>(limits::System::Get().semmns.load());
       info.semopm = ipc::Semaphores::kMaxOperations;
       info.semvmx = info.semaem = ipc::SemaphoreSet::kMaxValue;
       if (command == SEM_INFO) {

@@ -2,6 +2,7 @@
 // prctl(2), arch_prctl(2), unshare(2), setns(2), pidfds.
 #include <asm/prctl.h>
 #include <linux/sched.h>
+#include <linux/seccomp.h>
 #include <linux/securebits.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
@@ -343,11 +344,11 @@ Result<uint64_t> Prctl(Task& task, const SyscallArgs& a) {
       return task.creds().keep_caps ? 1 : 0;
     case PR_SET_NO_NEW_PRIVS:
       if (a.U64(1) != 1 || a.U64(2) != 0 || a.U64(3) != 0 || a.U64(4) != 0) return Err(EINVAL);
-      change([](auth::Credentials& c) { c.no_new_privs = true; });
+      task.no_new_privs.store(true);
       return 0;
     case PR_GET_NO_NEW_PRIVS:
       if (a.U64(1) != 0 || a.U64(2) != 0 || a.U64(3) != 0 || a.U64(4) != 0) return Err(EINVAL);
-      return task.creds().no_new_privs ? 1 : 0;
+      return task.no_new_privs.load() ? 1 : 0;
     case PR_CAPBSET_READ:
       if (a.U64(1) > CAP_LAST_CAP) return Err(EINVAL);
       return (task.creds().bounding & auth::CapabilityBit(a.I32(1))) != 0 ? 1 : 0;
@@ -419,7 +420,16 @@ Result<uint64_t> Prctl(Task& task, const SyscallArgs& a) {
       if (a.U64(1) != 0 || a.U64(2) != 0 || a.U64(3) != 0 || a.U64(4) != 0) return Err(EINVAL);
       return task.group().no_huge_pages.load() ? 1 : 0;
     case PR_GET_SECCOMP:
-      return 0;
+      return task.seccomp_mode();
+    case PR_SET_SECCOMP:
+      switch (a.U64(1)) {
+        case SECCOMP_MODE_STRICT:
+          return Seccomp(task, {{SECCOMP_SET_MODE_STRICT}});
+        case SECCOMP_MODE_FILTER:
+          return Seccomp(task, {{SECCOMP_SET_MODE_FILTER, 0, a.U64(2)}});
+        default:
+          return Err(EINVAL);
+      }
     default:
       return Err(EINVAL);
   }
@@ -436,7 +446,7 @@ Result<uint64_t> Unshare(Task& task, const SyscallArgs& a) {
   if ((flags & CLONE_NEWNS) != 0) {
     vfs::Path root = task.fs().root();
     vfs::Path cwd = task.fs().cwd();
-    RefPtr<vfs::MountNamespace> copy = task.GetMountNamespace()->Copy({&root, &cwd});
+    RefPtr<vfs::MountNamespace> copy = TRY(task.GetMountNamespace()->Copy({&root, &cwd}));
     task.fs().SetRoot(root);
     task.fs().SetCwd(cwd);
     task.SetMountNamespace(std::move(copy));

@@ -338,7 +338,7 @@ constexpr Row kRows[] = {
     {314, {"sched_setattr", "xxxxxx", nullptr}},
     {315, {"sched_getattr", "xxxxxx", nullptr}},
     {316, {"renameat2", "asasx", Renameat2}},
-    {317, {"seccomp", "uxp", nullptr}},
+    {317, {"seccomp", "uxp", Seccomp}},
     {318, {"getrandom", "pux", Getrandom}},
     {319, {"memfd_create", "sx", MemfdCreate}},
     {320, {"kexec_file_load", "xxxxxx", nullptr}},
@@ -437,6 +437,12 @@ Result<uint64_t> Dispatch(kernel::Task& task, uint64_t number, const kernel::Sys
   const Entry& entry = Lookup(number);
   if (number < kTableSize) CountCall(number);
   Tracer trace = tracer.load(std::memory_order_relaxed);
+  if (task.seccomp_mode() != 0) [[unlikely]] {
+    if (std::optional<Result<uint64_t>> instead = task.CheckSeccomp(number, args)) {
+      if (trace != nullptr) trace(task, number, entry, args, &*instead);
+      return *instead;
+    }
+  }
   if (entry.handler == nullptr) [[unlikely]] {
     CountMissing(task, number, entry);
     Result<uint64_t> result = Err(ENOSYS);

@@ -18,6 +18,8 @@ namespace {
 constexpr int kChangeable = O_APPEND | O_ASYNC | O_DIRECT | O_NOATIME | O_NONBLOCK;
 // open(2)'s flags that do not stay with the description.
 constexpr int kOpenOnly = O_CREAT | O_EXCL | O_NOCTTY | O_TRUNC | O_CLOEXEC;
+constinit std::atomic<int64_t> count{0};
+
 constexpr uint64_t kMaxOffset = std::numeric_limits<int64_t>::max();
 
 }  // namespace
@@ -28,14 +30,18 @@ FileDescription::FileDescription(Path path, int flags)
       writable_((flags & O_PATH) == 0 && (((flags & O_ACCMODE) + 1) & 2) != 0),
       flags_(flags & ~kOpenOnly),
       counted_writer_(writable_ && path_ && path_.inode().IsRegular()) {
+  count.fetch_add(1, std::memory_order_relaxed);
   if (counted_writer_) path_.mount->AddWriter();
 }
 
 FileDescription::~FileDescription() {
+  count.fetch_sub(1, std::memory_order_relaxed);
   if (!path_) return;
   if (counted_writer_) path_.mount->DropWriter();
   if (FileLocks* locks = path_.inode().locks_if_any()) locks->ReleaseDescription(this);
 }
+
+int64_t FileDescription::Count() { return count.load(std::memory_order_relaxed); }
 
 bool FileDescription::nonblocking() const { return (flags() & O_NONBLOCK) != 0; }
 

@@ -41,6 +41,9 @@ class FileDescription : public memmap::MappingIdentity {
   FileDescription(Path path, int flags);
   ~FileDescription() override;
 
+  // How many there are of all.
+  static int64_t Count();
+
   const Path& path() const { return path_; }
   Inode& inode() const { return path_.inode(); }
   bool readable() const { return readable_; }

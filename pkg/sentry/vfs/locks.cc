@@ -98,7 +98,7 @@ const RecordLock* FileLocks::ConflictLocked(const RecordLock& lock) const {
   return nullptr;
 }
 
-void FileLocks::ApplyLocked(const RecordLock& lock) {
+Result<> FileLocks::ApplyLocked(const RecordLock& lock) {
   std::vector<RecordLock> result;
   result.reserve(records_.size() + 2);
   RecordLock merged = lock;
@@ -128,7 +128,10 @@ void FileLocks::ApplyLocked(const RecordLock& lock) {
     }
   }
   if (lock.type != LockType::kUnlock) result.push_back(merged);
+  // Unlocking a part of one makes two of it.
+  if (result.size() > kMaxRecords && result.size() > records_.size()) return Err(ENOLCK);
   records_ = std::move(result);
+  return {};
 }
 
 Result<> FileLocks::SetRecord(const RecordLock& lock, LockWait wait) {
@@ -151,7 +154,7 @@ Result<> FileLocks::SetRecord(const RecordLock& lock, LockWait wait) {
         return Err(EAGAIN);
       }
     }
-    ApplyLocked(lock);
+    TRY(ApplyLocked(lock));
     // Also a read lock in the place of a write lock lets others in.
     WakeLocked();
     return {};

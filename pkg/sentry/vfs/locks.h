@@ -34,6 +34,9 @@ struct RecordLock {
 // Thread-safe.
 class FileLocks final {
  public:
+  // Record locks of a file: each call looks at all of them.
+  static constexpr size_t kMaxRecords = 8192;
+
   FileLocks() = default;
   ~FileLocks();
   FileLocks(const FileLocks&) = delete;
@@ -42,7 +45,7 @@ class FileLocks final {
   // flock(2): `owner` is the description. EAGAIN if another's lock is in the way and `wait` is kNo; as in Linux, a
   // conversion that fails has lost the old lock.
   Result<> Flock(const void* owner, LockType type, LockWait wait) EXCLUDES(mu_);
-  // F_SETLK, F_SETLKW and their OFD kin. EAGAIN, EDEADLK.
+  // F_SETLK, F_SETLKW and their OFD kin. EAGAIN, EDEADLK, ENOLCK: the file has too many.
   Result<> SetRecord(const RecordLock& lock, LockWait wait) EXCLUDES(mu_);
   // F_GETLK: a lock that stands in the way of `lock`, if there is one.
   std::optional<RecordLock> TestRecord(const RecordLock& lock) EXCLUDES(mu_);
@@ -63,7 +66,7 @@ class FileLocks final {
   };
 
   const RecordLock* ConflictLocked(const RecordLock& lock) const REQUIRES(mu_);
-  void ApplyLocked(const RecordLock& lock) REQUIRES(mu_);
+  Result<> ApplyLocked(const RecordLock& lock) REQUIRES(mu_);
   // Something was released: waiters look again, and until then block on nobody.
   void WakeLocked() REQUIRES(mu_);
   template <typename Attempt>

@@ -50,6 +50,20 @@ TEST(RecordLocks, UnlockingTheMiddleLeavesBothEnds) {
   EXPECT_FALSE(locks.TestRecord(Lock(A, LockType::kWrite, 0, 10)));
 }
 
+TEST(RecordLocks, AreBounded) {
+  FileLocks locks;
+  uint64_t at = 0;
+  while (Set(locks, Lock(A, LockType::kRead, at, at + 1)) == 0) at += 2;
+  EXPECT_EQ(at / 2, FileLocks::kMaxRecords);
+  EXPECT_EQ(Set(locks, Lock(A, LockType::kRead, at, at + 1)), ENOLCK);
+  // Nothing that makes them more, and all that makes them fewer.
+  EXPECT_EQ(Set(locks, Lock(A, LockType::kRead, 1, 10)), 0);
+  EXPECT_EQ(Set(locks, Lock(A, LockType::kRead, at, at + 1)), 0);
+  EXPECT_EQ(Set(locks, Lock(A, LockType::kUnlock, 4, 5)), 0);
+  EXPECT_EQ(Set(locks, Lock(A, LockType::kUnlock, 0, RecordLock::kEndOfFile)), 0);
+  EXPECT_EQ(Set(locks, Lock(B, LockType::kWrite, 0, RecordLock::kEndOfFile)), 0);
+}
+
 // Random operations against one array cell per byte.
 TEST(RecordLocks, MatchesAModel) {
   constexpr int kBytes = 24;

@@ -3,11 +3,14 @@
 #include <algorithm>
 #include <utility>
 
+#include "pkg/sentry/limits/system.h"
+
 namespace redoubt::vfs {
 
 namespace {
 constinit sync::Mutex tree{sync::Rank::kMountNamespace};
 constinit std::atomic<uint64_t> next_id{1};
+constinit std::atomic<int64_t> count{0};
 }  // namespace
 
 sync::Mutex& Mount::Tree() { return tree; }
@@ -18,11 +21,13 @@ Mount::Mount(RefPtr<Filesystem> fs, RefPtr<Dentry> root, uint64_t ms_flags, std:
       root_(std::move(root)),
       source_(std::move(source)),
       flags_(ms_flags) {
+  count.fetch_add(1, std::memory_order_relaxed);
   sync::MutexLock lock(tree);
   if (fs_->mounts_++ == 0 && !fs_->root_dentry_ && root_->kind() == DentryKind::kRoot) fs_->root_dentry_ = root_;
 }
 
 Mount::~Mount() {
+  count.fetch_sub(1, std::memory_order_relaxed);
   RefPtr<Dentry> root;
   bool last = false;
   {
@@ -33,6 +38,12 @@ Mount::~Mount() {
   if (!last) return;
   DentryCache::Get().Purge(*fs_);
   fs_->Unmounted();
+}
+
+Result<> Mount::CheckRoom(size_t more) {
+  const int64_t most = limits::System::Get().mount_max.load(std::memory_order_relaxed);
+  if (count.load(std::memory_order_relaxed) + static_cast<int64_t>(more) > most) return Err(ENOSPC);
+  return {};
 }
 
 RefPtr<Mount> Mount::Create(RefPtr<Filesystem> fs, uint64_t ms_flags, std::string source) {

@@ -41,6 +41,9 @@ class Mount final : public RefCounted {
   void DropWriter() { writers_.fetch_sub(1, std::memory_order_relaxed); }
   bool HasWriters() const { return writers_.load(std::memory_order_relaxed) > 0; }
 
+  // ENOSPC if `more` of them would be too many (proc(5), mount-max); here of all namespaces together.
+  static Result<> CheckRoom(size_t more);
+
   static sync::Mutex& Tree();
   RefPtr<Mount> parent() const EXCLUDES(Tree());
   // Where it is attached: false if nowhere.

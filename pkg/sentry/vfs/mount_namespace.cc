@@ -59,7 +59,7 @@ RefPtr<MountNamespace> MountNamespace::Create(RefPtr<Filesystem> root, uint64_t 
       new MountNamespace(Mount::Create(std::move(root), ms_flags & kPerMountFlags, std::move(source))));
 }
 
-RefPtr<MountNamespace> MountNamespace::Copy(std::vector<Path*> translate) {
+Result<RefPtr<MountNamespace>> MountNamespace::Copy(std::vector<Path*> translate) {
   // Mounts are made without the lock, so what is mounted meanwhile is not copied, as if it had come later.
   std::vector<RefPtr<Mount>> all;
   {
@@ -70,6 +70,7 @@ RefPtr<MountNamespace> MountNamespace::Copy(std::vector<Path*> translate) {
     }
   }
   CHECK(!all.empty(), "a copy of a mount namespace that has ended");
+  TRY(Mount::CheckRoom(all.size()));
   std::map<const Mount*, RefPtr<Mount>> copies;
   for (const RefPtr<Mount>& m : all) copies[m.get()] = m->Clone(m->root());
   RefPtr<Mount> root = copies[all[0].get()];
@@ -134,6 +135,7 @@ Result<> MountNamespace::Attach(RefPtr<Mount> mount, Path at) {
 Result<> MountNamespace::MountAt(const Walker& walker, const At& target, RefPtr<Filesystem> fs, uint64_t ms_flags,
                                  std::string source) {
   Path at = TRY(LookupMountPoint(walker, target));
+  TRY(Mount::CheckRoom(1));
   return Attach(Mount::Create(std::move(fs), ms_flags & kPerMountFlags, std::move(source)), std::move(at));
 }
 
@@ -141,6 +143,7 @@ Result<> MountNamespace::BindAt(const Walker& walker, const At& source, const At
   Path to = TRY(LookupMountPoint(walker, target));
   Path from = TRY(Lookup(walker, source));
   if (from.dentry->kind() == DentryKind::kAnonymous || from.dentry->deleted()) return Err(EINVAL);
+  TRY(Mount::CheckRoom(1));
   RefPtr<Mount> top = from.mount->Clone(from.dentry);
   std::map<const Mount*, RefPtr<Mount>> copies;
   if (recursive) {
@@ -155,6 +158,7 @@ Result<> MountNamespace::BindAt(const Walker& walker, const At& source, const At
         }
       }
     }
+    TRY(Mount::CheckRoom(all.size() - 1));
     for (size_t i = 1; i < all.size(); i++) copies[all[i].get()] = all[i]->Clone(all[i]->root());
     sync::MutexLock lock(Mount::Tree());
     CopyChildrenLocked(*all[0], *top, copies);

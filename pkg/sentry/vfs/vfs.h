@@ -49,7 +49,8 @@ class MountNamespace final : public RefCounted {
   // A tree of one file system.
   static RefPtr<MountNamespace> Create(RefPtr<Filesystem> root, uint64_t ms_flags, std::string source);
   // A copy of all mounts (CLONE_NEWNS); `translate` gets the copy's place for a place in this one.
-  RefPtr<MountNamespace> Copy(std::vector<Path*> translate);
+  // ENOSPC: too many mounts.
+  Result<RefPtr<MountNamespace>> Copy(std::vector<Path*> translate);
   Path root();
   // Counted by tasks; the last to leave unmounts everything.
   void AddUser();

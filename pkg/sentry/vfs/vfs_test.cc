@@ -466,7 +466,7 @@ TEST_F(VfsTest, ACopiedNamespaceIsApart) {
     ASSERT_TRUE(w.ns->MountAt(w.walker(), w.at("/d"), tmpfs::Create(*w.memory, {}), 0, "t"));
     ASSERT_EQ(w.WriteFile("/d/x", "x"), 0);
     Path root = w.root_path, cwd = *w.Lookup("/d");
-    RefPtr<MountNamespace> copy = w.ns->Copy({&root, &cwd});
+    RefPtr<MountNamespace> copy = *w.ns->Copy({&root, &cwd});
     copy->AddUser();
     EXPECT_EQ(root, copy->root());
     EXPECT_NE(root.mount, w.root_path.mount);

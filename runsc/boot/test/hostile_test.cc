@@ -13,6 +13,7 @@
 #include "runsc/boot/test/fake_cli.h"
 #include "runsc/sandbox/layout.h"
 #include "runsc/specutils/codec.h"
+#include "test/fuzz/rounds.h"
 
 namespace redoubt::boot {
 namespace {
@@ -53,20 +54,20 @@ TEST_F(Hostile, GarbageClosesTheConnection) {
 }
 
 TEST_F(Hostile, MutatedRequestsGetAnErrorOrAClosedConnection) {
-  std::mt19937 random(7);
   const std::string seeds[] = {
       control::Serialize(Request{.method = Method::kExec, .container = kId, .body = specutils::SerializeProcess({})}),
       control::Serialize(Request{.method = Method::kProcesses, .container = kId}),
       control::Serialize(Request{.method = Method::kCreate, .container = "x", .body = specutils::SerializeSpec({})}),
       control::Serialize(Request{.method = Method::kStacks, .container = kId})};
-  for (int i = 0; i < 400; i++) {
-    std::string bytes = seeds[i % 4];
+  fuzz::Rounds(400, [&](uint64_t seed) {
+    std::mt19937 random(static_cast<uint32_t>(seed));
+    std::string bytes = seeds[seed % 4];
     for (uint32_t n = random() % 4; n > 0; n--) bytes[random() % bytes.size()] = static_cast<char>(random());
     Client client = cli_.Connect();
     SendRaw(client, "i" + bytes);
     Reply reply = client.Receive();
-    if (reply.error == "no answer") ADD_FAILURE() << i;
-  }
+    if (reply.error == "no answer") ADD_FAILURE();
+  });
 }
 
 TEST_F(Hostile, WrongDescriptorsAreAnError) {

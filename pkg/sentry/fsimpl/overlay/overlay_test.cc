@@ -13,6 +13,7 @@
 
 #include "pkg/sentry/fsimpl/testing/world.h"
 #include "pkg/sentry/vfs/dentry.h"
+#include "test/fuzz/rounds.h"
 
 namespace redoubt::overlay {
 namespace {
@@ -349,7 +350,7 @@ class Operation {
 };
 
 TEST(Overlay, DoesWhatATmpfsDoes) {
-  for (uint64_t seed = 1; seed <= 400; ++seed) {
+  fuzz::Rounds(400, [](uint64_t seed) {
     InFiber([seed] {
       std::mt19937_64 random(seed);
       Layers l;
@@ -367,8 +368,7 @@ TEST(Overlay, DoesWhatATmpfsDoes) {
       ASSERT_EQ(Tree(*l.w), Tree(model)) << "seed " << seed;
       ASSERT_EQ(Tree(l.lower, Detail::kInodes), before) << "seed " << seed;
     });
-    if (testing::Test::HasFailure()) return;
-  }
+  });
 }
 
 }  // namespace

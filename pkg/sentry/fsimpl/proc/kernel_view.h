@@ -43,6 +43,7 @@ struct TaskInfo {
   RefPtr<const auth::Credentials> creds;  // never null
   uint32_t umask = 022;
   bool dumpable = true;
+  bool no_new_privs = false;
   int seccomp = 0;  // 0, 1 (strict), 2 (filter)
   int seccomp_filters = 0;
 

@@ -9,6 +9,8 @@
 #include <utility>
 
 #include "pkg/sentry/fsimpl/proc/filesystem.h"
+#include "pkg/sentry/limits/system.h"
+#include "pkg/sentry/vfs/file_description.h"
 #include "pkg/sentry/vfs/special_nodes.h"
 
 namespace redoubt::proc {
@@ -28,20 +30,18 @@ class Builder {
     return d;
   }
   void Text(Directory& d, const char* name, std::string text) { synthetic::AddText(d, name, text + "\n"); }
+  // A limit that is obeyed.
+  void Limit(Directory& d, const char* name, std::atomic<int64_t>& limit, int64_t min, int64_t max) {
+    d.Add(name, MakeRef<FunctionFile>(
+                    fs_, 0644, [&limit]() -> Result<std::string> { return fmt::format("{}\n", limit.load()); },
+                    [&limit, min, max](std::string_view text) { return Store(text, min, max, limit); }));
+  }
   // Read back as written; nothing here obeys it.
   void Number(Directory& d, const char* name, int64_t value, int64_t min = 0, int64_t max = INT64_MAX) {
     auto stored = std::make_shared<std::atomic<int64_t>>(value);
     d.Add(name, MakeRef<FunctionFile>(
                     fs_, 0644, [stored]() -> Result<std::string> { return fmt::format("{}\n", stored->load()); },
-                    [stored, min, max](std::string_view text) -> Result<> {
-                      while (!text.empty() && text.back() == '\n') text.remove_suffix(1);
-                      int64_t v = 0;
-                      auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), v);
-                      if (error != std::errc() || end != text.data() + text.size() || v < min || v > max)
-                        return Err(EINVAL);
-                      stored->store(v);
-                      return {};
-                    }));
+                    [stored, min, max](std::string_view text) { return Store(text, min, max, *stored); }));
   }
   void Function(Directory& d, const char* name, uint32_t permissions, FunctionFile::Generator g,
                 FunctionFile::Storer s = nullptr) {
@@ -49,6 +49,15 @@ class Builder {
   }
 
  private:
+  static Result<> Store(std::string_view text, int64_t min, int64_t max, std::atomic<int64_t>& to) {
+    while (!text.empty() && text.back() == '\n') text.remove_suffix(1);
+    int64_t v = 0;
+    auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), v);
+    if (error != std::errc() || end != text.data() + text.size() || v < min || v > max) return Err(EINVAL);
+    to.store(v);
+    return {};
+  }
+
   ProcFilesystem& fs_;
 };
 
@@ -56,6 +65,7 @@ std::string FirstLine(std::string_view text) { return std::string(text.substr(0,
 
 void AddKernel(ProcFilesystem& fs, Builder& b, Directory& sys) {
   KernelView* view = &fs.view();
+  limits::System& system = limits::System::Get();
   RefPtr<Directory> kernel = b.Dir(&sys, "kernel");
   b.Text(*kernel, "ostype", "Linux");
   b.Text(*kernel, "osrelease", view->Release());
@@ -70,7 +80,7 @@ void AddKernel(ProcFilesystem& fs, Builder& b, Directory& sys) {
              [view]() -> Result<std::string> { return fmt::format("{}\n", view->GetSystemInfo().pid_max); });
   b.Text(*kernel, "cap_last_cap", std::to_string(CAP_LAST_CAP));
   b.Text(*kernel, "ngroups_max", "65536");
-  b.Number(*kernel, "threads-max", 1 << 16);
+  b.Limit(*kernel, "threads-max", system.threads_max, 1, limits::System::kMostThreads);
   b.Number(*kernel, "overflowuid", 65534, 0, 65535);
   b.Number(*kernel, "overflowgid", 65534, 0, 65535);
   b.Number(*kernel, "shmmax", INT64_MAX);
@@ -79,7 +89,9 @@ void AddKernel(ProcFilesystem& fs, Builder& b, Directory& sys) {
   b.Number(*kernel, "msgmax", 8192);
   b.Number(*kernel, "msgmnb", 16384);
   b.Number(*kernel, "msgmni", 32000);
-  b.Text(*kernel, "sem", "32000\t1024000000\t500\t32000");
+  b.Function(*kernel, "sem", 0444, [&system]() -> Result<std::string> {
+    return fmt::format("32000\t{}\t500\t32000\n", system.semmns.load());
+  });
   b.Text(*kernel, "core_pattern", "core");
   b.Number(*kernel, "core_uses_pid", 0, 0, 1);
   b.Number(*kernel, "randomize_va_space", 2, 0, 2);
@@ -107,7 +119,7 @@ void AddVm(Builder& b, Directory& sys) {
   RefPtr<Directory> vm = b.Dir(&sys, "vm");
   b.Number(*vm, "overcommit_memory", 0, 0, 2);
   b.Number(*vm, "overcommit_ratio", 50);
-  b.Number(*vm, "max_map_count", 65530);
+  b.Limit(*vm, "max_map_count", limits::System::Get().max_map_count, 0, INT32_MAX);
   b.Number(*vm, "mmap_min_addr", 65536);
   b.Number(*vm, "swappiness", 60, 0, 200);
   b.Number(*vm, "min_free_kbytes", 4096);
@@ -121,29 +133,32 @@ void AddVm(Builder& b, Directory& sys) {
 }
 
 void AddFs(Builder& b, Directory& sys) {
+  limits::System& system = limits::System::Get();
   RefPtr<Directory> fs = b.Dir(&sys, "fs");
-  b.Number(*fs, "file-max", INT64_MAX);
-  b.Text(*fs, "file-nr", "0\t0\t9223372036854775807");
+  b.Limit(*fs, "file-max", system.file_max, 0, INT64_MAX);
+  b.Function(*fs, "file-nr", 0444, [&system]() -> Result<std::string> {
+    return fmt::format("{}\t0\t{}\n", vfs::FileDescription::Count(), system.file_max.load());
+  });
   b.Number(*fs, "nr_open", 1 << 20);
   b.Text(*fs, "inode-nr", "0\t0");
   b.Number(*fs, "aio-max-nr", 65536);
   b.Number(*fs, "aio-nr", 0, 0, 0);
-  b.Number(*fs, "pipe-max-size", 1 << 20);
-  b.Number(*fs, "pipe-user-pages-soft", 16384);
-  b.Number(*fs, "pipe-user-pages-hard", 0);
+  b.Limit(*fs, "pipe-max-size", system.pipe_max_size, 4096, 1 << 20);
+  b.Limit(*fs, "pipe-user-pages-soft", system.pipe_user_pages_soft, 0, INT64_MAX);
+  b.Limit(*fs, "pipe-user-pages-hard", system.pipe_user_pages_hard, 0, INT64_MAX);
   b.Number(*fs, "protected_hardlinks", 0, 0, 1);
   b.Number(*fs, "protected_symlinks", 0, 0, 1);
   b.Number(*fs, "protected_fifos", 0, 0, 2);
   b.Number(*fs, "protected_regular", 0, 0, 2);
   b.Number(*fs, "suid_dumpable", 0, 0, 2);
   b.Number(*fs, "lease-break-time", 45);
-  b.Number(*fs, "mount-max", 100000, 1);
+  b.Limit(*fs, "mount-max", system.mount_max, 1, INT32_MAX);
   RefPtr<Directory> inotify = b.Dir(fs.get(), "inotify");
   b.Number(*inotify, "max_queued_events", 16384);
   b.Number(*inotify, "max_user_instances", 128);
   b.Number(*inotify, "max_user_watches", 65536);
   RefPtr<Directory> epoll = b.Dir(fs.get(), "epoll");
-  b.Number(*epoll, "max_user_watches", 1 << 20);
+  b.Limit(*epoll, "max_user_watches", system.epoll_max_user_watches, 0, INT64_MAX);
 }
 
 void AddNet(Builder& b, Directory& sys) {

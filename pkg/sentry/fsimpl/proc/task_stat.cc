@@ -175,7 +175,7 @@ Result<std::string> TaskStatus(const TaskRef& task) {
                    t.pending, t.shared_pending, t.blocked, t.ignored, t.caught);
   s += fmt::format("CapInh:\t{:016x}\nCapPrm:\t{:016x}\nCapEff:\t{:016x}\nCapBnd:\t{:016x}\nCapAmb:\t{:016x}\n",
                    c.inheritable, c.permitted, c.effective, c.bounding, c.ambient);
-  s += fmt::format("NoNewPrivs:\t{}\nSeccomp:\t{}\nSeccomp_filters:\t{}\n", c.no_new_privs ? 1 : 0, t.seccomp,
+  s += fmt::format("NoNewPrivs:\t{}\nSeccomp:\t{}\nSeccomp_filters:\t{}\n", t.no_new_privs ? 1 : 0, t.seccomp,
                    t.seccomp_filters);
   s += "Speculation_Store_Bypass:\tnot vulnerable\nSpeculationIndirectBranch:\tunknown\n";
   s += fmt::format("Cpus_allowed:\t{}\nCpus_allowed_list:\t{}\nMems_allowed:\t1\nMems_allowed_list:\t0\n",

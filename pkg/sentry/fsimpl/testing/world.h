@@ -65,18 +65,22 @@ class World {
   explicit World(const tmpfs::Options& options = {}) : World(nullptr, options) {}
   World(RefPtr<vfs::Filesystem> root, const tmpfs::Options& options = {}) {
     memory = *pgalloc::MemoryFile::Create({});
-    fs = root ? root : tmpfs::Create(*memory, options);
-    ns = vfs::MountNamespace::Create(fs, 0, "root");
-    ns->AddUser();
-    root_path = ns->root();
     creds = auth::Credentials::Root();
+    UseRoot(root ? root : tmpfs::Create(*memory, options));
   }
-  ~World() {
+  ~World() { UseRoot(nullptr); }
+
+  // Instead of the one that there is.
+  void UseRoot(RefPtr<vfs::Filesystem> root) {
     cwd = vfs::Path();
     root_path = vfs::Path();
     if (ns) ns->DropUser();
     ns.reset();
-    fs.reset();
+    fs = std::move(root);
+    if (!fs) return;
+    ns = vfs::MountNamespace::Create(fs, 0, "root");
+    ns->AddUser();
+    root_path = ns->root();
   }
 
   vfs::Walker walker() const { return {*creds, root_path, umask}; }

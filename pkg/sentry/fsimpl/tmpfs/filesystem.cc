@@ -17,8 +17,9 @@
 
 namespace redoubt::tmpfs {
 
-TmpfsFilesystem::TmpfsFilesystem(pgalloc::MemoryFile& memory_file, const Options& options)
-    : memory_file_(memory_file), options_(options) {}
+TmpfsFilesystem::TmpfsFilesystem(pgalloc::MemoryFile& memory_file, const Options& options,
+                                 std::unique_ptr<pgalloc::MemoryFile> disk)
+    : memory_file_(memory_file), options_(options), disk_(std::move(disk)) {}
 
 TmpfsFilesystem::~TmpfsFilesystem() = default;
 
@@ -41,6 +42,16 @@ Result<> TmpfsFilesystem::ChargeInode() {
   return {};
 }
 
+Result<> TmpfsFilesystem::ChargeXattrs(uint64_t bytes) {
+  constexpr uint64_t kPerInode = 1024;
+  if (xattrs_.fetch_add(bytes, std::memory_order_relaxed) + bytes > options_.inode_limit * kPerInode &&
+      options_.inode_limit != 0) {
+    UnchargeXattrs(bytes);
+    return Err(ENOSPC);
+  }
+  return {};
+}
+
 Result<> TmpfsFilesystem::ChargePages(uint64_t pages) {
   uint64_t used = pages_.fetch_add(pages, std::memory_order_relaxed);
   if (options_.size_limit != 0 && used + pages > options_.size_limit / kPageSize) {
@@ -50,7 +61,16 @@ Result<> TmpfsFilesystem::ChargePages(uint64_t pages) {
   return {};
 }
 
+Result<memmap::FileRange> TmpfsFilesystem::Allocate(Medium medium, uint64_t length) {
+  if (medium == Medium::kMemory) return memory_file_.Allocate(length);
+  Result<memmap::FileRange> r = disk_->Allocate(length);
+  if (!r) return r;
+  return memmap::FileRange{r->start | kOnDisk, r->end | kOnDisk};
+}
+
 uint64_t TmpfsFilesystem::FreePages() const {
+  // How full the disk is only an attempt tells.
+  if (disk_ && options_.size_limit == 0) return disk_->limit() / kPageSize;
   const uint64_t limit = (options_.size_limit != 0 ? options_.size_limit : memory_file_.limit()) / kPageSize;
   const uint64_t used =
       options_.size_limit != 0 ? pages_.load(std::memory_order_relaxed) : memory_file_.usage() / kPageSize;
@@ -129,6 +149,7 @@ Result<Options> ParseOptions(std::string_view data, uint64_t memory) {
   Options options;
   // Linux's default.
   options.size_limit = PageRoundDown(memory / 2);
+  options.inode_limit = DefaultInodes(memory);
   while (!data.empty()) {
     std::string_view option = data.substr(0, data.find(','));
     data.remove_prefix(std::min(data.size(), option.size() + 1));
@@ -155,14 +176,15 @@ Result<Options> ParseOptions(std::string_view data, uint64_t memory) {
   return options;
 }
 
-RefPtr<vfs::Filesystem> Create(pgalloc::MemoryFile& memory_file, const Options& options) {
-  return MakeRef<TmpfsFilesystem>(memory_file, options);
+RefPtr<vfs::Filesystem> Create(pgalloc::MemoryFile& memory_file, const Options& options,
+                               std::unique_ptr<pgalloc::MemoryFile> disk) {
+  return MakeRef<TmpfsFilesystem>(memory_file, options, std::move(disk));
 }
 
 Result<RefPtr<vfs::FileDescription>> CreateMemfd(pgalloc::MemoryFile& memory_file, std::string_view name,
                                                  Sealing sealing, uint32_t uid, uint32_t gid) {
   // One internal mount, as Linux's shm_mnt; never destroyed. A process has one memory file.
-  static TmpfsFilesystem* const fs = MakeRef<TmpfsFilesystem>(memory_file, Options{}).Release();
+  static TmpfsFilesystem* const fs = MakeRef<TmpfsFilesystem>(memory_file, Options{}, nullptr).Release();
   static vfs::Mount* const mount = vfs::Mount::Create(RefPtr<vfs::Filesystem>(fs), 0, "tmpfs").Release();
   TRY(fs->ChargeInode());
   RefPtr<RegularFile> file =

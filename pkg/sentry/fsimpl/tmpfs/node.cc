@@ -25,7 +25,17 @@ Node::Node(TmpfsFilesystem& fs, const vfs::NewInode& n, uint32_t nlink)
       ctime_(atime_),
       btime_(atime_) {}
 
-Node::~Node() { fs_.UnchargeInode(); }
+Node::~Node() {
+  fs_.UnchargeInode();
+  sync::MutexLock lock(mu_);
+  if (xattrs_) fs_.UnchargeXattrs(XattrBytesLocked());
+}
+
+size_t Node::XattrBytesLocked() const {
+  size_t total = 0;
+  for (const auto& [name, value] : *xattrs_) total += name.size() + value.size();
+  return total;
+}
 
 Result<vfs::Attributes> Node::GetAttributes() {
   const Size size = GetSize();
@@ -133,11 +143,11 @@ Result<> Node::SetXattr(std::string_view name, std::string_view value, int flags
   auto it = xattrs_->find(name);
   if (it != xattrs_->end() && (flags & XATTR_CREATE)) return Err(EEXIST);
   if (it == xattrs_->end() && (flags & XATTR_REPLACE)) return Err(ENODATA);
-  size_t total = name.size() + value.size();
-  for (const auto& [n, v] : *xattrs_) {
-    if (n != name) total += n.size() + v.size();
-  }
-  if (total > kMaxXattrBytes) return Err(ENOSPC);
+  const size_t before = it != xattrs_->end() ? name.size() + it->second.size() : 0;
+  const size_t after = name.size() + value.size();
+  if (XattrBytesLocked() - before + after > kMaxXattrBytes) return Err(ENOSPC);
+  TRY(fs_.ChargeXattrs(after));
+  fs_.UnchargeXattrs(before);
   if (it != xattrs_->end()) {
     it->second = value;
   } else {
@@ -154,6 +164,7 @@ Result<> Node::RemoveXattr(std::string_view name) {
   if (!xattrs_) return Err(ENODATA);
   auto it = xattrs_->find(name);
   if (it == xattrs_->end()) return Err(ENODATA);
+  fs_.UnchargeXattrs(name.size() + it->second.size());
   xattrs_->erase(it);
   ctime_ = now;
   return {};

@@ -72,6 +72,8 @@ class Node : public vfs::Inode {
   clock::Nanoseconds mtime_ GUARDED_BY(mu_);
   clock::Nanoseconds ctime_ GUARDED_BY(mu_);
   const clock::Nanoseconds btime_;
+  size_t XattrBytesLocked() const REQUIRES(mu_);
+
   std::unique_ptr<Xattrs> xattrs_ GUARDED_BY(mu_);
 };
 

@@ -78,7 +78,7 @@ class RegularDescription final : public vfs::FileDescription {
 RegularFile::~RegularFile() {
   sync::MutexLock lock(data_mu_);
   fs().UnchargePages(pages_.pages());
-  for (memmap::FileRange r : pages_.Remove(0, UINT64_MAX)) fs().memory_file().DecRef(r);
+  for (memmap::FileRange r : pages_.Remove(0, UINT64_MAX)) fs().DropPages(r);
 }
 
 Result<RefPtr<vfs::FileDescription>> RegularFile::Open(const vfs::Path& path, int flags) {
@@ -112,7 +112,6 @@ Result<> RegularFile::SetAttributes(const vfs::AttributeChange& change) {
 }
 
 Result<size_t> RegularFile::ReadAt(IoSequence& dst, uint64_t offset) {
-  pgalloc::MemoryFile& memory = fs().memory_file();
   size_t done = 0;
   while (!dst.empty()) {
     PageMap::Run run;
@@ -126,12 +125,12 @@ Result<size_t> RegularFile::ReadAt(IoSequence& dst, uint64_t offset) {
       if (run.present) {
         // Held so that the pages outlive a concurrent truncation.
         run.end = MustPageRoundUp(offset + length);
-        memory.IncRef(run.file_range());
+        fs().HoldPages(run.file_range());
       }
     }
     Result<size_t> n =
-        run.present ? dst.CopyOut({memory.At(run.memory) + (offset - run.start), length}) : dst.ZeroOut(length);
-    if (run.present) memory.DecRef(run.file_range());
+        run.present ? dst.CopyOut({fs().At(run.memory) + (offset - run.start), length}) : dst.ZeroOut(length);
+    if (run.present) fs().DropPages(run.file_range());
     if (!n) {
       if (done > 0) break;
       return n;
@@ -155,14 +154,20 @@ Result<vfs::FileDescription::Appended> RegularFile::Append(IoSequence& src) {
   return vfs::FileDescription::Appended{n, at + n};
 }
 
-Result<PageMap::Run> RegularFile::FillLocked(uint64_t offset, uint64_t limit, uint64_t max_length) {
+Result<PageMap::Run> RegularFile::FillLocked(uint64_t offset, uint64_t limit, uint64_t max_length,
+                                             TmpfsFilesystem::Medium medium) {
   PageMap::Run run = pages_.Find(offset, limit);
   if (run.present) return run;
   uint64_t length = std::min(MustPageRoundUp(run.end) - run.start, max_length);
   // Near a limit, whatever still fits, but a page at least.
   length = std::clamp(fs().FreePages() * kPageSize, kPageSize, length);
   TRY(fs().ChargePages(length / kPageSize));
-  Result<memmap::FileRange> fresh = fs().memory_file().Allocate(length);
+  Result<memmap::FileRange> fresh = fs().Allocate(medium, length);
+  if (!fresh && medium == TmpfsFilesystem::Medium::kDisk && length > kPageSize) {
+    fs().UnchargePages(length / kPageSize - 1);
+    length = kPageSize;
+    fresh = fs().Allocate(medium, length);
+  }
   if (!fresh) {
     fs().UnchargePages(length / kPageSize);
     return Err(fresh.error());
@@ -174,7 +179,6 @@ Result<PageMap::Run> RegularFile::FillLocked(uint64_t offset, uint64_t limit, ui
 Result<size_t> RegularFile::WriteLocked(IoSequence& src, uint64_t offset) {
   if (src.empty()) return size_t{0};
   if (offset >= kMaxSize) return Err(EFBIG);
-  pgalloc::MemoryFile& memory = fs().memory_file();
   src.TakeFirst(kMaxSize - offset);
   size_t done = 0;
   Result<> failure;
@@ -196,7 +200,7 @@ Result<size_t> RegularFile::WriteLocked(IoSequence& src, uint64_t offset) {
           break;
         }
       }
-      Result<PageMap::Run> filled = FillLocked(offset, MustPageRoundUp(end), kWriteBatch);
+      Result<PageMap::Run> filled = FillLocked(offset, MustPageRoundUp(end), kWriteBatch, fs().default_medium());
       if (!filled) {
         failure = Err(filled.error());
         break;
@@ -204,10 +208,12 @@ Result<size_t> RegularFile::WriteLocked(IoSequence& src, uint64_t offset) {
       run = *filled;
       length = std::min(run.end, end) - offset;
       run.end = MustPageRoundUp(offset + length);
-      memory.IncRef(run.file_range());
+      fs().HoldPages(run.file_range());
     }
-    Result<size_t> n = src.CopyIn({memory.At(run.memory) + (offset - run.start), length});
-    memory.DecRef(run.file_range());
+    Result<size_t> n = src.CopyIn({fs().At(run.memory) + (offset - run.start), length});
+    if (TmpfsFilesystem::MediumOf(run.memory) == TmpfsFilesystem::Medium::kDisk)
+      FollowMoved(run, offset, n.value_or(0));
+    fs().DropPages(run.file_range());
     if (!n) {
       failure = Err(n.error());
       break;
@@ -228,6 +234,28 @@ Result<size_t> RegularFile::WriteLocked(IoSequence& src, uint64_t offset) {
   return done;
 }
 
+void RegularFile::FollowMoved(const PageMap::Run& run, uint64_t offset, uint64_t length) {
+  sync::MutexLock lock(data_mu_);
+  const std::byte* written = fs().At(run.memory);
+  for (const uint64_t end = offset + length; offset < end;) {
+    const PageMap::Run now = pages_.Find(offset, end);
+    if (now.present && now.memory != run.memory + (now.start - run.start)) {
+      std::memcpy(fs().At(now.memory) + (offset - now.start), written + (offset - run.start), now.end - offset);
+    }
+    offset = now.end;
+  }
+}
+
+Result<PageMap::Run> RegularFile::MoveToMemoryLocked(PageMap::Run run) {
+  run.end = std::min(run.end, run.start + kFaultBatch);
+  memmap::FileRange fresh = TRY(fs().Allocate(TmpfsFilesystem::Medium::kMemory, run.end - run.start));
+  std::memcpy(fs().At(fresh.start), fs().At(run.memory), fresh.length());
+  for (memmap::FileRange r : pages_.Remove(run.start, run.end)) fs().DropPages(r);
+  pages_.Insert(run.start, fresh);
+  run.memory = fresh.start;
+  return run;
+}
+
 void RegularFile::InvalidateLocked(uint64_t start, uint64_t end, bool invalidate_private) {
   for (auto& [space, mappings] : mappings_) {
     for (const Mapping& m : mappings) {
@@ -240,11 +268,10 @@ void RegularFile::InvalidateLocked(uint64_t start, uint64_t end, bool invalidate
 }
 
 void RegularFile::PunchLocked(uint64_t start, uint64_t end, bool invalidate_private) {
-  pgalloc::MemoryFile& memory = fs().memory_file();
   auto zero = [&](uint64_t from, uint64_t to) {
     if (from >= to) return;
     PageMap::Run run = pages_.Find(from, to);
-    if (run.present) std::memset(memory.At(run.memory) + (from - run.start), 0, to - from);
+    if (run.present) std::memset(fs().At(run.memory) + (from - run.start), 0, to - from);
   };
   const uint64_t first_whole = start > UINT64_MAX - kPageSize ? PageRoundDown(UINT64_MAX) : MustPageRoundUp(start);
   const uint64_t last_whole = PageRoundDown(end);
@@ -260,7 +287,7 @@ void RegularFile::PunchLocked(uint64_t start, uint64_t end, bool invalidate_priv
   const uint64_t before = pages_.pages();
   std::vector<memmap::FileRange> removed = pages_.Remove(first_whole, last_whole);
   fs().UnchargePages(before - pages_.pages());
-  for (memmap::FileRange r : removed) memory.DecRef(r);
+  for (memmap::FileRange r : removed) fs().DropPages(r);
 }
 
 Result<> RegularFile::TruncateLocked(uint64_t size) {
@@ -309,7 +336,7 @@ Result<> RegularFile::Allocate(int mode, uint64_t offset, uint64_t length) {
     // In pieces, to let readers and faults in between.
     sync::MutexLock data(data_mu_);
     const bool was_hole = !pages_.Find(at, pages_end).present;
-    Result<PageMap::Run> run = FillLocked(at, pages_end, 1024 * kPageSize);
+    Result<PageMap::Run> run = FillLocked(at, pages_end, 1024 * kPageSize, fs().default_medium());
     if (!run) {
       for (auto [from, to] : added) PunchLocked(from, to, false);
       return Err(run.error());
@@ -399,8 +426,10 @@ Result<memmap::FileRange> RegularFile::Translate(uint64_t offset, uint64_t lengt
   sync::MutexLock lock(data_mu_);
   const uint64_t end = MustPageRoundUp(size_);
   if (offset >= end) return Err(EIO);
-  PageMap::Run run = TRY(FillLocked(offset, std::min(end, offset + length), kFaultBatch));
-  fs().memory_file().IncRef(run.file_range());
+  constexpr auto kMemory = TmpfsFilesystem::Medium::kMemory;
+  PageMap::Run run = TRY(FillLocked(offset, std::min(end, offset + length), kFaultBatch, kMemory));
+  if (TmpfsFilesystem::MediumOf(run.memory) != kMemory) run = TRY(MoveToMemoryLocked(run));
+  fs().HoldPages(run.file_range());
   return run.file_range();
 }
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "pkg/fiber/fiber.h"
+#include "pkg/sentry/fsimpl/tmpfs/filesystem.h"
 #include "pkg/sentry/fsimpl/tmpfs/node.h"
 #include "pkg/sentry/fsimpl/tmpfs/page_map.h"
 #include "pkg/sentry/memmap/memmap.h"
@@ -56,7 +57,13 @@ class RegularFile final : public Node, public memmap::Mappable {
   Result<size_t> WriteLocked(IoSequence& src, uint64_t offset) REQUIRES(write_lock_);
   Result<> TruncateLocked(uint64_t size) REQUIRES(write_lock_);
   // The run at `offset`, holes filled by at most `max_length` fresh bytes. ENOSPC, ENOMEM.
-  Result<PageMap::Run> FillLocked(uint64_t offset, uint64_t limit, uint64_t max_length) REQUIRES(data_mu_);
+  Result<PageMap::Run> FillLocked(uint64_t offset, uint64_t limit, uint64_t max_length, TmpfsFilesystem::Medium medium)
+      REQUIRES(data_mu_);
+  // The run, or the first part of it, which is on the disk, is in memory then. ENOMEM.
+  Result<PageMap::Run> MoveToMemoryLocked(PageMap::Run run) REQUIRES(data_mu_);
+  // What was written to pages of `run` also is where they have been moved meanwhile: a write that copies and a fault do
+  // not wait for each other.
+  void FollowMoved(const PageMap::Run& run, uint64_t offset, uint64_t length) REQUIRES(write_lock_) EXCLUDES(data_mu_);
   // Zeroes [start, end) and gives back its whole pages.
   void PunchLocked(uint64_t start, uint64_t end, bool invalidate_private) REQUIRES(data_mu_);
   void InvalidateLocked(uint64_t start, uint64_t end, bool invalidate_private) REQUIRES(data_mu_);

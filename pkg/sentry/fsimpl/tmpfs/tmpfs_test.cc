@@ -10,6 +10,7 @@
 
 #include "pkg/sentry/fsimpl/testing/world.h"
 #include "pkg/sentry/memmap/mmap_options.h"
+#include "test/fuzz/rounds.h"
 
 namespace redoubt::tmpfs {
 namespace {
@@ -32,6 +33,92 @@ class Space final : public memmap::MappingSpace {
   void Invalidate(AddrRange range, bool invalidate_private) override { told.emplace_back(range, invalidate_private); }
   std::vector<std::pair<AddrRange, bool>> told;
 };
+
+// Contents of files are in a file of /tmp.
+struct DiskWorld {
+  DiskWorld() {
+    const int fd = open("/tmp", O_TMPFILE | O_RDWR, 0600);
+    EXPECT_GE(fd, 0);
+    auto file = *pgalloc::MemoryFile::CreateOnFile(fd);
+    disk = file.get();
+    world = std::make_unique<World>(nullptr);
+    world->UseRoot(Create(*world->memory, {}, std::move(file)));
+  }
+  pgalloc::MemoryFile* disk;
+  std::unique_ptr<World> world;
+};
+
+TEST(TmpfsDisk, ContentsAreNotInMemoryUntilTheyAreMapped) {
+  InFiber([] {
+    DiskWorld d;
+    World& w = *d.world;
+    const std::string data(1 << 20, 'x');
+    ASSERT_EQ(w.WriteFile("/f", data), 0);
+    EXPECT_EQ(w.memory->usage(), 0u);
+    EXPECT_EQ(d.disk->usage(), data.size());
+    auto f = *w.Open("/f", O_RDWR);
+    EXPECT_EQ(World::PRead(*f, 0, data.size()), data);
+    mm::MMapOptions options{.shared = true};
+    ASSERT_TRUE(f->ConfigureMMap(options));
+    memmap::FileRange page = *options.mappable->Translate(5 * kPageSize, kPageSize, kReadWrite);
+    EXPECT_EQ(w.memory->usage(), kPageSize);
+    EXPECT_EQ(d.disk->usage(), data.size() - kPageSize);
+    EXPECT_EQ(w.memory->At(page.start)[3], std::byte{'x'});
+    w.memory->At(page.start)[3] = std::byte{'!'};
+    EXPECT_EQ(World::PRead(*f, 5 * kPageSize + 2, 3), "x!x");
+    EXPECT_EQ(World::PWrite(*f, 5 * kPageSize + 2, "abc"), 3);
+    EXPECT_EQ(w.memory->At(page.start)[3], std::byte{'b'});
+    w.memory->DecRef(page);
+    options = {};
+    f.reset();
+    ASSERT_EQ(w.Unlink("/f"), 0);
+    EXPECT_EQ(w.memory->usage(), 0u);
+    EXPECT_EQ(d.disk->usage(), 0u);
+  });
+}
+
+// Memory that somebody maps the file from while a write copies from it.
+class MappingIo final : public MemoryIo {
+ public:
+  MappingIo(std::span<std::byte> data, std::function<void()> while_copying)
+      : data_(data), while_copying_(std::move(while_copying)) {}
+  Result<size_t> CopyIn(Addr addr, std::span<std::byte> dst) override {
+    while_copying_();
+    return data_.CopyIn(addr, dst);
+  }
+  Result<size_t> CopyOut(Addr, std::span<const std::byte>) override { return Err(EFAULT); }
+  Result<size_t> ZeroOut(Addr, uint64_t) override { return Err(EFAULT); }
+  Result<uint32_t> LoadU32(Addr) override { return Err(EFAULT); }
+  Result<uint32_t> SwapU32(Addr, uint32_t) override { return Err(EFAULT); }
+  Result<uint32_t> CompareAndSwapU32(Addr, uint32_t, uint32_t) override { return Err(EFAULT); }
+
+ private:
+  BufferIo data_;
+  std::function<void()> while_copying_;
+};
+
+TEST(TmpfsDisk, WhatIsWrittenWhilePagesMoveFollowsThem) {
+  InFiber([] {
+    DiskWorld d;
+    World& w = *d.world;
+    ASSERT_EQ(w.WriteFile("/f", std::string(8 * kPageSize, 'o')), 0);
+    auto f = *w.Open("/f", O_RDWR);
+    mm::MMapOptions options{.shared = true};
+    ASSERT_TRUE(f->ConfigureMMap(options));
+    std::string data(5 * kPageSize, 'n');
+    std::vector<memmap::FileRange> mapped;
+    MappingIo io(std::as_writable_bytes(std::span(data)), [&] {
+      for (uint64_t page : {1, 3}) mapped.push_back(*options.mappable->Translate(page * kPageSize, kPageSize, kRead));
+    });
+    IoSequence src(io, 0, data.size());
+    ASSERT_EQ(*f->PWrite(src, kPageSize + 10, {}), data.size());
+    EXPECT_EQ(World::PRead(*f, 0, 8 * kPageSize),
+              std::string(kPageSize + 10, 'o') + data + std::string(2 * kPageSize - 10, 'o'));
+    EXPECT_EQ(w.memory->At(mapped[0].start)[9], std::byte{'o'});
+    EXPECT_EQ(w.memory->At(mapped[0].start)[10], std::byte{'n'});
+    for (memmap::FileRange r : mapped) w.memory->DecRef(r);
+  });
+}
 
 TEST(Tmpfs, SparseFilesReadAsZeros) {
   InWorld([](World& w) {
@@ -270,55 +357,76 @@ TEST(Tmpfs, MountData) {
   }
 }
 
-// One file against a byte string, by random reads, writes, truncations and holes.
-TEST(TmpfsFuzz, AFileIsAByteString) {
-  InWorld([](World& w) {
-    for (uint32_t seed = 1; seed <= 40; seed++) {
-      auto f = *w.Open("/f", O_CREAT | O_RDWR | O_TRUNC);
-      std::string model;
-      uint32_t x = seed * 2654435761u;
-      auto next = [&x](uint32_t n) {
-        x ^= x << 13, x ^= x >> 17, x ^= x << 5;
-        return x % n;
-      };
-      auto overlay = [&](size_t at, const std::string& data) {
-        if (model.size() < at + data.size()) model.resize(at + data.size());
-        model.replace(at, data.size(), data);
-      };
-      for (int step = 0; step < 150; step++) {
-        const uint32_t at = next(60000), length = next(20000);
-        switch (next(6)) {
-          case 0:
-          case 1: {
-            std::string data(length, static_cast<char>('a' + next(26)));
-            ASSERT_EQ(World::PWrite(*f, at, data), static_cast<int64_t>(length));
-            if (length > 0) overlay(at, data);
-            break;
+// One file against a byte string, by random reads, writes, truncations, holes, and bytes seen and written by a mapping.
+void ByteStringFuzz(World& w) {
+  fuzz::Rounds(40, [&w](uint64_t seed) {
+    auto f = *w.Open("/f", O_CREAT | O_RDWR | O_TRUNC);
+    std::string model;
+    uint32_t x = static_cast<uint32_t>(seed) * 2654435761u;
+    auto next = [&x](uint32_t n) {
+      x ^= x << 13, x ^= x >> 17, x ^= x << 5;
+      return x % n;
+    };
+    auto overlay = [&](size_t at, const std::string& data) {
+      if (model.size() < at + data.size()) model.resize(at + data.size());
+      model.replace(at, data.size(), data);
+    };
+    for (int step = 0; step < 150; step++) {
+      const uint32_t at = next(60000), length = next(20000);
+      switch (next(7)) {
+        case 6: {
+          if (at >= model.size()) break;
+          mm::MMapOptions options{.shared = true};
+          ASSERT_TRUE(f->ConfigureMMap(options));
+          const uint64_t start = PageRoundDown(at);
+          memmap::FileRange pages = *options.mappable->Translate(start, (1 + next(6)) * kPageSize, kReadWrite);
+          std::byte* bytes = w.memory->At(pages.start);
+          for (uint64_t i = 0; i < pages.length() && start + i < model.size(); i++) {
+            ASSERT_EQ(static_cast<char>(bytes[i]), model[start + i]) << start + i;
           }
-          case 2:
-            ASSERT_TRUE(vfs::FTruncate(*w.creds, *f, at));
-            model.resize(at);
-            break;
-          case 3:
-            if (length == 0) break;
-            ASSERT_TRUE(f->Allocate(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at, length));
-            for (size_t i = at; i < std::min<size_t>(at + length, model.size()); i++) model[i] = 0;
-            break;
-          case 4:
-            if (length == 0) break;
-            ASSERT_TRUE(f->Allocate(0, at, length));
-            if (model.size() < at + length) model.resize(at + length);
-            break;
-          case 5:
-            ASSERT_EQ(World::PRead(*f, at, length), at < model.size() ? model.substr(at, length) : "");
-            break;
+          bytes[at - start] = std::byte{'!'};
+          model[at] = '!';
+          w.memory->DecRef(pages);
+          break;
         }
-        ASSERT_EQ(f->GetAttributes()->size, model.size());
+        case 0:
+        case 1: {
+          std::string data(length, static_cast<char>('a' + next(26)));
+          ASSERT_EQ(World::PWrite(*f, at, data), static_cast<int64_t>(length));
+          if (length > 0) overlay(at, data);
+          break;
+        }
+        case 2:
+          ASSERT_TRUE(vfs::FTruncate(*w.creds, *f, at));
+          model.resize(at);
+          break;
+        case 3:
+          if (length == 0) break;
+          ASSERT_TRUE(f->Allocate(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at, length));
+          for (size_t i = at; i < std::min<size_t>(at + length, model.size()); i++) model[i] = 0;
+          break;
+        case 4:
+          if (length == 0) break;
+          ASSERT_TRUE(f->Allocate(0, at, length));
+          if (model.size() < at + length) model.resize(at + length);
+          break;
+        case 5:
+          ASSERT_EQ(World::PRead(*f, at, length), at < model.size() ? model.substr(at, length) : "");
+          break;
       }
-      ASSERT_EQ(World::PRead(*f, 0, 100000), model);
+      ASSERT_EQ(f->GetAttributes()->size, model.size());
     }
-    ASSERT_EQ(w.Unlink("/f"), 0);
-    EXPECT_EQ(w.memory->usage(), 0u);
+    ASSERT_EQ(World::PRead(*f, 0, 100000), model);
+  });
+  ASSERT_EQ(w.Unlink("/f"), 0);
+  EXPECT_EQ(w.memory->usage(), 0u);
+}
+TEST(TmpfsFuzz, AFileIsAByteString) { InWorld(ByteStringFuzz); }
+TEST(TmpfsFuzz, AFileOnADiskIsAByteString) {
+  InFiber([] {
+    DiskWorld d;
+    ByteStringFuzz(*d.world);
+    EXPECT_EQ(d.disk->usage(), 0u);
   });
 }
 
@@ -421,10 +529,10 @@ struct ModelTree {
 };
 
 TEST(TmpfsFuzz, TheTreeIsAMap) {
-  for (uint32_t seed = 1; seed <= 60; seed++) {
+  fuzz::Rounds(60, [](uint64_t seed) {
     InWorld([seed](World& w) {
       ModelTree model;
-      uint32_t x = seed * 2654435761u;
+      uint32_t x = static_cast<uint32_t>(seed) * 2654435761u;
       auto next = [&x](uint32_t n) {
         x ^= x << 13, x ^= x >> 17, x ^= x << 5;
         return x % n;
@@ -492,7 +600,7 @@ TEST(TmpfsFuzz, TheTreeIsAMap) {
         }
       }
     });
-  }
+  });
 }
 
 // One worker's random operations on a few names.
@@ -549,7 +657,7 @@ void MakeStart(World& w) {
 
 // Many fibers at work on the same names: nothing is lost, nothing hangs, and the tree is sound afterwards.
 TEST(TmpfsFuzz, ConcurrentOperations) {
-  for (uint64_t seed = 0; seed < 60; seed++) {
+  fuzz::Rounds(60, [](uint64_t seed) {
     auto executor = fiber::MakeDeterministicExecutor(seed);
     std::unique_ptr<World> w;
     executor->Spawn([&] {
@@ -565,7 +673,7 @@ TEST(TmpfsFuzz, ConcurrentOperations) {
       CheckTree(*w, seed);
       w.reset();
     });
-  }
+  });
 }
 
 // The same on several threads at once.

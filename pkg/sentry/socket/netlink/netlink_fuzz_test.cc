@@ -14,6 +14,7 @@
 #include "pkg/sentry/socket/netlink/message.h"
 #include "pkg/sentry/socket/netlink/netlink.h"
 #include "pkg/sentry/socket/socket.h"
+#include "test/fuzz/rounds.h"
 
 namespace redoubt::netlink {
 namespace {
@@ -144,24 +145,24 @@ inetsock::Network& NextNetwork() {
 }
 
 TEST(NetlinkFuzz, AnswersAreWellFormedWhateverIsAsked) {
-  for (uint32_t seed = 1; seed <= 40; seed++) {
+  fuzz::Rounds(40, [](uint64_t seed) {
     World w;
     inetsock::Network& network = NextNetwork();
     ASSERT_TRUE(network.AddLoopback());
     {
-      Fuzzer fuzzer(w, seed);
+      Fuzzer fuzzer(w, static_cast<uint32_t>(seed));
       for (int i = 0; i < 1500; i++) fuzzer.Step();
     }
     EXPECT_EQ(network.stack().Interfaces().size(), 1u);
     EXPECT_LE(network.stack().routes().Entries().size(), netstack::RoutingTable::kMaxRoutes);
-  }
+  });
   (void)NextNetwork();
 }
 
 // The parser alone, on bytes of no meaning.
 TEST(NetlinkFuzz, TheParserStaysWithinItsBytes) {
-  std::mt19937 random(1);
-  for (int i = 0; i < 200'000; i++) {
+  fuzz::Rounds(200'000, [](uint64_t seed) {
+    std::mt19937 random(static_cast<uint32_t>(seed));
     std::vector<std::byte> bytes(random() % 64);
     for (std::byte& b : bytes) b = static_cast<std::byte>(random() % 5 == 0 ? random() : random() % 24);
     const size_t size = bytes.size();
@@ -181,7 +182,7 @@ TEST(NetlinkFuzz, TheParserStaysWithinItsBytes) {
         (void)a->ValueOr<uint32_t>(type, 0);
       }
     }
-  }
+  });
 }
 
 TEST(NetlinkWriter, SplitsAtMessages) {

@@ -42,7 +42,7 @@ class InFlight final {
   bool ShouldCollect() EXCLUDES(mu_) {
     if (sockets() < kManySockets) return false;
     sync::MutexLock lock(mu_);
-    if (sends_ < sockets_.size()) return false;
+    if (2 * sends_ < sockets_.size()) return false;
     sends_ = 0;
     return true;
   }

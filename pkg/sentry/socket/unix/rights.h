@@ -20,7 +20,7 @@ using File = RefPtr<vfs::FileDescription>;
 // A socket whose only references are in flight, in queues that only such sockets have, can never be received:
 // CollectGarbage finds those (the algorithm of Linux's net/unix/garbage.c before 6.10) and empties their queues. It
 // looks at all that are in flight, so it runs when an eighth as many sockets have ended since the last time or, if many
-// are in flight, when as many more have been sent.
+// are in flight, when half as many messages have been sent.
 class Rights final {
  public:
   static constexpr size_t kMaxFiles = 253;           // SCM_MAX_FD

@@ -442,7 +442,7 @@ TEST(Unix, DescriptorsTravel) {
   for (int type : {SOCK_STREAM, SOCK_DGRAM, SOCK_SEQPACKET}) {
     WithProcess([type](Process& p) {
       auto [a, b] = p.Pair(type);
-      auto [reader, writer] = pipe::MakePipe(0, *p.w.creds);
+      auto [reader, writer] = *pipe::MakePipe(0, *p.w.creds);
       EXPECT_EQ(p.Send(a, "before"), 6);
       EXPECT_EQ(p.Send(a, "fd", 0, kNoWait, {writer}), 2);
       EXPECT_EQ(p.Send(a, "after"), 5);
@@ -465,7 +465,7 @@ TEST(Unix, DescriptorsTravel) {
       peeked.files.clear();
       EXPECT_EQ(World::Read(*reader), "");
       // read(2) closes them, and so does the end of a socket with messages in it.
-      auto [reader2, writer2] = pipe::MakePipe(0, *p.w.creds);
+      auto [reader2, writer2] = *pipe::MakePipe(0, *p.w.creds);
       p.Send(a, "x", 0, kNoWait, {writer2});
       p.Send(a, "y", 0, kNoWait, {writer2});
       writer2.reset();
@@ -495,7 +495,7 @@ TEST(Unix, DescriptorLimits) {
 
 TEST(Unix, UnreachableSocketsAreCollected) {
   WithProcess([](Process& p) {
-    auto [reader, writer] = pipe::MakePipe(0, *p.w.creds);
+    auto [reader, writer] = *pipe::MakePipe(0, *p.w.creds);
     {
       // Each in the other's queue, and a listener with an unaccepted connection that holds itself.
       auto [a, b] = p.Pair(SOCK_STREAM);

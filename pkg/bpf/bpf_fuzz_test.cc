@@ -1,0 +1,102 @@
+// Programs of strangers: random ones, and saved ones (corpus.txt) that are mutated. Whatever is accepted must end, stay
+// within its record, and agree with what was foretold from a prefix.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <memory>
+#include <string>
+
+#include "pkg/bpf/bpf.h"
+#include "pkg/bpf/random_program.h"
+
+namespace redoubt::bpf {
+namespace {
+
+constexpr size_t kWords = 16;  // of struct seccomp_data
+
+uint64_t FromEnvironment(const char* name, uint64_t otherwise) {
+  const char* text = getenv(name);
+  return text != nullptr ? std::strtoull(text, nullptr, 10) : otherwise;
+}
+
+// A line a program, its instructions in hexadecimal with a space between; "#" comments.
+std::vector<Code> Corpus() {
+  std::ifstream in("pkg/bpf/corpus.txt");
+  std::vector<Code> corpus;
+  for (std::string line; std::getline(in, line);) {
+    if (line.starts_with('#')) continue;
+    Code code;
+    for (const char* p = line.c_str(); *p != '\0';) {
+      char* end = nullptr;
+      const uint64_t bits = std::strtoull(p, &end, 16);
+      if (end == p) break;
+      sock_filter f;
+      std::memcpy(&f, &bits, sizeof(f));
+      code.push_back(f);
+      p = end;
+    }
+    corpus.push_back(std::move(code));
+  }
+  return corpus;
+}
+
+// Returns whether the program was accepted.
+bool Check(const Code& code, RandomProgram& random) {
+  // Of exact sizes, so that a sanitizer sees a word too many.
+  const std::unique_ptr<sock_filter[]> exact(new sock_filter[code.size()]);
+  std::copy(code.begin(), code.end(), exact.get());
+  Result<Program> program = Program::Create({exact.get(), code.size()}, kWords);
+  if (!program) {
+    EXPECT_EQ(program.error(), Errno(EINVAL));
+    return false;
+  }
+  EXPECT_EQ(program->size(), code.size());
+  const std::unique_ptr<uint32_t[]> record(new uint32_t[kWords]);
+  for (size_t i = 0; i < kWords; i++) record[i] = random.Number();
+  const size_t known = random() % (kWords + 1);
+  const std::unique_ptr<uint32_t[]> prefix(new uint32_t[known]);
+  std::copy_n(record.get(), known, prefix.get());
+  const std::optional<uint32_t> foretold = program->RunPrefix({prefix.get(), known});
+  EXPECT_TRUE(foretold || known < kWords);
+  for (int i = 0; i < 4; i++) {
+    const uint32_t result = program->Run(record.get());
+    EXPECT_EQ(result, foretold.value_or(result));
+    // A word that it does not load makes no difference.
+    const size_t word = random() % kWords;
+    record[word] ^= static_cast<uint32_t>(random()) | 1;
+    if (!program->Loads(word)) {
+      EXPECT_EQ(program->Run(record.get()), result);
+    }
+    record[word] = word < known ? prefix[word] : random.Number();
+  }
+  return true;
+}
+
+TEST(BpfFuzz, TheCorpusIsRead) { EXPECT_GE(Corpus().size(), 5u); }
+
+TEST(BpfFuzz, WhatIsAcceptedKeepsItsPromises) {
+  const std::vector<Code> corpus = Corpus();
+  const uint64_t seconds = FromEnvironment("FUZZ_SECONDS", 0);
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(seconds);
+  uint64_t seed = FromEnvironment("FUZZ_SEED", 1);
+  const uint64_t enough = seed + 20'000;
+  uint64_t accepted = 0, refused = 0;
+  for (; seconds > 0 ? std::chrono::steady_clock::now() < end : seed < enough; seed++) {
+    SCOPED_TRACE(seed);
+    RandomProgram random(seed, kWords);
+    Code code = random() % 3 == 0 ? corpus[random() % corpus.size()] : random.Make(1 + random() % 60);
+    if (random() % 3 != 0) random.Mutate(&code);
+    (Check(code, random) ? accepted : refused)++;
+    if (::testing::Test::HasFailure()) return;
+  }
+  // Neither kind is a rarity, or the test would say little.
+  EXPECT_GT(accepted, (accepted + refused) / 10);
+  EXPECT_GT(refused, (accepted + refused) / 10);
+}
+
+}  // namespace
+}  // namespace redoubt::bpf

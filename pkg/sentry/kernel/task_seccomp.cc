@@ -1,0 +1,127 @@
+// seccomp(2): what becomes of a system call that a filter is asked about, and who has which filters.
+#include <linux/audit.h>
+#include <linux/seccomp.h>
+#include <sys/syscall.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "pkg/log/log.h"
+#include "pkg/sentry/kernel/kernel.h"
+#include "pkg/sentry/kernel/task.h"
+
+namespace redoubt::kernel {
+namespace {
+
+// Of SIGSYS; glibc's headers lack it.
+constexpr int kSysSeccomp = 1;
+// MAX_ERRNO: what a filter gives beyond counts as that.
+constexpr uint16_t kMaxErrno = 4095;
+
+bool StrictAllows(uint64_t number) {
+  return number == SYS_read || number == SYS_write || number == SYS_exit || number == SYS_rt_sigreturn;
+}
+
+}  // namespace
+
+std::optional<Result<uint64_t>> Task::CheckSeccomp(uint64_t number, const SyscallArgs& args) {
+  // Of a task that is about to end, or that sees registers of before the call.
+  constexpr auto kNoAnswer = Err(ENOSYS);
+  if (seccomp_mode() == SECCOMP_MODE_STRICT) {
+    if (StrictAllows(number)) return std::nullopt;
+    LOG_INFO("task {} ({}): killed for system call {} in strict mode", tid(), name_, number);
+    Exit(SIGKILL);
+    return kNoAnswer;
+  }
+  const SeccompFilter* filters = seccomp_.load(std::memory_order_acquire);
+  const auto nr = static_cast<uint32_t>(number);
+  if (filters->AlwaysAllows(nr)) return std::nullopt;
+  seccomp_data data{.nr = static_cast<int>(nr), .arch = AUDIT_ARCH_X86_64, .instruction_pointer = 0, .args = {}};
+  std::memcpy(data.args, args.v, sizeof(data.args));
+  if (filters->LoadsInstructionPointer()) data.instruction_pointer = regs().rip;
+  const SeccompFilter::Verdict verdict = filters->Run(data);
+  if (verdict.log || verdict.action == SECCOMP_RET_LOG) {
+    LOG_DEBUG("task {} ({}): seccomp: system call {}: action {:#x}", tid(), name_, data.nr, verdict.action);
+  }
+  switch (verdict.action) {
+    case SECCOMP_RET_ALLOW:
+    case SECCOMP_RET_LOG:
+      return std::nullopt;
+    case SECCOMP_RET_ERRNO: {
+      const Errno error(std::min(verdict.data, kMaxErrno));
+      // Success, or a number that would be taken for a restart code, whose like no call returns.
+      if (error.value() == 0 || error.value() >= kErestartsys.value()) return Result<uint64_t>(error.AsReturnValue());
+      return Err(error);
+    }
+    case SECCOMP_RET_TRACE:       // there is no tracer
+    case SECCOMP_RET_USER_NOTIF:  // nor a listener
+      return Err(ENOSYS);
+    case SECCOMP_RET_TRAP: {
+      // As if the call had not been made, but behind its instruction.
+      regs().rax = number;
+      regs_replaced_ = true;
+      siginfo_t info = MakeSigInfo(SIGSYS, kSysSeccomp);
+      info.si_errno = verdict.data;
+      info.si_call_addr = reinterpret_cast<void*>(regs().rip);
+      info.si_syscall = data.nr;
+      info.si_arch = data.arch;
+      ForceSignal(info);
+      return kNoAnswer;
+    }
+    default: {
+      LOG_INFO("task {} ({}): killed for system call {} by its seccomp filter", tid(), name_, data.nr);
+      bool alone = false;
+      {
+        sync::MutexLock lock(kernel_.mu);
+        alone = group_->tasks.size() == 1;
+      }
+      if (verdict.action == SECCOMP_RET_KILL_THREAD && !alone) {
+        Exit(SIGSYS);
+      } else {
+        ExitGroup(SIGSYS);
+      }
+      return kNoAnswer;
+    }
+  }
+}
+
+Result<> Task::EnterSeccompStrict() {
+  sync::MutexLock lock(kernel_.mu);
+  if (seccomp_filters_) return Err(EINVAL);
+  seccomp_mode_.store(SECCOMP_MODE_STRICT, std::memory_order_release);
+  return {};
+}
+
+Result<int> Task::AddSeccompFilter(RefPtr<SeccompFilter> filter, bool all_threads) {
+  sync::MutexLock lock(kernel_.mu);
+  if (seccomp_mode() == SECCOMP_MODE_STRICT) return Err(EINVAL);
+  const SeccompFilter* own = seccomp_filters_.get();
+  TRY(filter->Attach(seccomp_filters_));
+  if (!all_threads) {
+    UseSeccompFiltersLocked(std::move(filter));
+    return 0;
+  }
+  for (const Task* t : group_->tasks) {
+    if (t->seccomp_mode() == SECCOMP_MODE_STRICT) return t->tid();
+    if (t->seccomp_filters_ && !t->seccomp_filters_->IsPartOf(own)) return t->tid();
+  }
+  for (Task* t : group_->tasks) {
+    if (no_new_privs.load()) t->no_new_privs.store(true);
+    t->UseSeccompFiltersLocked(filter);
+  }
+  return 0;
+}
+
+void Task::UseSeccompFiltersLocked(RefPtr<const SeccompFilter> filters) {
+  seccomp_.store(filters.get(), std::memory_order_release);
+  seccomp_filters_ = std::move(filters);
+  seccomp_mode_.store(SECCOMP_MODE_FILTER, std::memory_order_release);
+}
+
+void Task::InheritSeccompLocked(const Task& parent) {
+  no_new_privs.store(parent.no_new_privs.load());
+  if (parent.seccomp_filters_) UseSeccompFiltersLocked(parent.seccomp_filters_);
+  seccomp_mode_.store(static_cast<uint8_t>(parent.seccomp_mode()), std::memory_order_release);
+}
+
+}  // namespace redoubt::kernel
