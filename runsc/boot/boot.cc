@@ -153,11 +153,13 @@ int BootMain() {
   umask(0);
   if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return Refuse(connection, "PR_SET_NO_NEW_PRIVS failed");
 
-  Result<std::unique_ptr<pgalloc::MemoryFile>> memory_file = pgalloc::MemoryFile::Create({.limit = options->memory});
+  if (options->memory_reserve > options->memory) return Refuse(connection, "more memory is reserved than there is");
+  const uint64_t memory_limit = options->memory - options->memory_reserve;
+  Result<std::unique_ptr<pgalloc::MemoryFile>> memory_file = pgalloc::MemoryFile::Create({.limit = memory_limit});
   if (!memory_file) {
     return Refuse(connection, fmt::format("cannot make the memory file: {}", memory_file.error().name()));
   }
-  limits::System::Get().ScaleTo(options->memory);
+  limits::System::Get().ScaleTo(memory_limit);
   platform::Registry platforms;
   platforms.Add("systrap", platform::systrap::Create);
   platforms.Add("ptrace", platform::ptrace::Create);
@@ -198,7 +200,8 @@ int BootMain() {
                                      .dispatcher = syscalls::Dispatch,
                                      .vdso = vdso->get(),
                                      .cpus = options->cpus,
-                                     .memory_size = options->memory});
+                                     .memory_size = options->memory,
+                                     .memory_limit = memory_limit});
   auto* job_control = new kernel::KernelJobControl(*kernel);
   tty::SetJobControl(job_control);
   vfs::SetSpecialNodeHooks({.open_fifo = pipe::OpenFifo, .current_credentials = CurrentCredentials});

@@ -244,15 +244,19 @@ constexpr ssize_t kStatusLength = 11;
 // What the processes of a sandbox take besides what the Sentry counts: programs, page tables, the host's own objects
 // for them. Where the limit is met by those, the host kills the Sentry, and not the Sentry one of its guest's
 // processes.
-uint64_t WithoutOverhead(uint64_t limit) {
+uint64_t Overhead(uint64_t limit) {
   constexpr uint64_t kFixed = 12 << 20;
-  return limit - std::min(limit / 2, kFixed + limit / 16);
+  return std::min(limit / 2, kFixed + limit / 16);
 }
 
 // The guest's machine is as large as its control groups let it be.
 specutils::SandboxOptions WithinLimits(specutils::SandboxOptions options, const specutils::Resources& r) {
   if (r.memory_limit && *r.memory_limit > 0) {
-    options.memory = std::min(options.memory, WithoutOverhead(static_cast<uint64_t>(*r.memory_limit)));
+    const auto limit = static_cast<uint64_t>(*r.memory_limit);
+    // Of two limits the smaller counts, however the guest's machine looks.
+    const uint64_t within = std::min(options.memory, limit - Overhead(limit));
+    options.memory = std::min(options.memory, limit);
+    options.memory_reserve = options.memory - within;
   }
   if (r.cpu_quota && *r.cpu_quota > 0) {
     uint64_t period = r.cpu_period.value_or(100'000);

@@ -161,6 +161,7 @@ std::string SerializeOptions(const SandboxOptions& o) {
                {"log_level", o.log_level},
                {"cpus", o.cpus},
                {"memory", o.memory},
+               {"memory_reserve", o.memory_reserve},
                {"rewrite", o.rewrite},
                {"io_uring", o.io_uring},
                {"network", static_cast<uint8_t>(o.network)},
@@ -178,6 +179,7 @@ Expected<SandboxOptions> ParseOptions(const std::string& bytes) {
     o.log_level = j.at("log_level");
     o.cpus = j.at("cpus");
     o.memory = j.at("memory");
+    o.memory_reserve = j.at("memory_reserve");
     o.report_missing = j.at("report_missing");
     o.allow_weak_box = j.at("allow_weak_box");
     o.kvm_device = j.at("kvm_device");

@@ -158,7 +158,8 @@ struct SandboxOptions {
   std::vector<std::string> strace_only;  // names of calls; none: all
   int log_level = 2;                     // log::Level
   int cpus = 1;
-  uint64_t memory = 0;  // bytes the guest may use
+  uint64_t memory = 0;          // bytes, as the guest sees its machine
+  uint64_t memory_reserve = 0;  // of which its processes and what the Sentry holds for them may not use so many
   NetworkMode network = NetworkMode::kNone;
   bool report_missing = false;
   bool summary = false;         // that, and what was used
