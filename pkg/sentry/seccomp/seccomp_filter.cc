@@ -27,7 +27,9 @@ SeccompFilter::SeccompFilter(bpf::Program program, bool log)
 }
 
 Result<RefPtr<SeccompFilter>> SeccompFilter::Create(std::span<const sock_filter> code, bool log) {
-  return RefPtr<SeccompFilter>(new SeccompFilter(TRY(bpf::Program::Create(code, kWords)), log));
+  // Before `new`, whose memory would be lost.
+  bpf::Program program = TRY(bpf::Program::Create(code, kWords));
+  return RefPtr<SeccompFilter>(new SeccompFilter(std::move(program), log));
 }
 
 Result<> SeccompFilter::Attach(RefPtr<const SeccompFilter> older) {
