@@ -200,8 +200,7 @@ int BootMain() {
                                      .dispatcher = syscalls::Dispatch,
                                      .vdso = vdso->get(),
                                      .cpus = options->cpus,
-                                     .memory_size = options->memory,
-                                     .memory_limit = memory_limit});
+                                     .memory_size = options->memory});
   auto* job_control = new kernel::KernelJobControl(*kernel);
   tty::SetJobControl(job_control);
   vfs::SetSpecialNodeHooks({.open_fifo = pipe::OpenFifo, .current_credentials = CurrentCredentials});

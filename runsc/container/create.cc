@@ -70,11 +70,18 @@ Expected<void> CheckPaths(const specutils::Spec& spec, const std::string& bundle
   return {};
 }
 
-// Engines name an existing namespace by a process, /proc/PID/ns/KIND. If that stands for a container of ours outside,
+// The PID in /proc/PID/ns/KIND; 0: the path is another.
+pid_t ProcessNamedBy(const std::string& path, const std::string& kind) {
+  pid_t pid = 0;
+  if (std::sscanf(path.c_str(), "/proc/%d/", &pid) != 1 || path != fmt::format("/proc/{}/ns/{}", pid, kind)) return 0;
+  return pid;
+}
+
+// Engines name an existing namespace by a process. If that stands for a container of ours outside,
 // the container is what they mean: inside there are other namespaces than the process is in.
 std::optional<State> ContainerNamedBy(const Store& store, const std::string& path, const std::string& kind) {
-  pid_t pid = 0;
-  if (std::sscanf(path.c_str(), "/proc/%d/", &pid) != 1 || path != fmt::format("/proc/{}/ns/{}", pid, kind)) return {};
+  const pid_t pid = ProcessNamedBy(path, kind);
+  if (pid == 0) return {};
   for (State& state : store.List()) {
     std::vector<HostProcess> standing = store.Execs(state.id);
     standing.push_back(state.process);
@@ -121,8 +128,7 @@ Expected<specutils::PidNamespace> FindPidNamespace(const Store& store, const Sta
         ns->path, other->id));
   }
   // A process that has ended and was not yet waited for still has a namespace to show.
-  pid_t pid = 0;
-  if (std::sscanf(ns->path.c_str(), "/proc/%d/", &pid) == 1 && !HostProcess::Of(pid).Alive()) {
+  if (const pid_t pid = ProcessNamedBy(ns->path, "pid"); pid != 0 && !HostProcess::Of(pid).Alive()) {
     return std::unexpected(fmt::format("linux.namespaces: pid: {}: the process has ended", ns->path));
   }
   struct stat asked{}, own{};

@@ -1,8 +1,7 @@
 """Syscall tests: one static binary, run natively and then inside a sandbox on each platform."""
 
 load("//:copts.bzl", "redoubt_binary")
-
-PLATFORMS = ["ptrace", "systrap", "kvm"]
+load("//test:platforms.bzl", "PLATFORMS")
 
 def syscall_test(name, srcs, deps = [], copts = [], timeout = "short", tags = []):
     """Makes <name>_native and one <name>_<platform> for each platform, all running one binary.

@@ -340,12 +340,10 @@ Result<TrapInfo> SystrapContext::Switch(AddressSpace& as, Registers& regs) {
       running_.store(nullptr, std::memory_order_relaxed);
       return TrapInfo{};
     }
-    process.NoteServed(nullptr);
     Enter(regs);
     bool came = AwaitEvent(slot);
     running_.store(nullptr, std::memory_order_relaxed);
     if (!came) return Err(ESRCH);
-    process.NoteServed(&slot);
     Taken taken = TakeEvent(slot, static_cast<SystrapAddressSpace&>(as).rewrites(), regs, *info);
     if (taken == Taken::kTrap) return info;
     if (taken == Taken::kBroken) {

@@ -38,15 +38,26 @@ Result<RefPtr<StubProcess>> StubProcess::Create(std::shared_ptr<Host> host) {
 
 StubProcess::~StubProcess() { Kill(); }
 
+Slot* StubProcess::FindWaiting() {
+  // Who has the lock may have it for long: while a thread is made, or another context's state comes home.
+  if (!slots_mu_.TryLock()) return nullptr;
+  Slot* found = nullptr;
+  for (auto& s : slots_) {
+    if (found == nullptr && s->lease.load(std::memory_order_relaxed) == Slot::kHeld && s->Waits()) found = s.get();
+  }
+  slots_mu_.Unlock();
+  return found;
+}
+
 Result<> StubProcess::Map(std::span<const CommandPage::Op> ops) {
   CHECK(ops.size() <= COMMAND_MAX_OPS, "too many for one command");
+  Slot* slot = FindWaiting();
   sync::MutexLock lock(mu_);
   if (killed() || dead()) return Err(ESRCH);
   std::copy(ops.begin(), ops.end(), command_.ops);
   command_.count = static_cast<uint32_t>(ops.size());
   command_.ring = 0;
-  Slot* slot = served_.load(std::memory_order_relaxed);
-  if (slot == nullptr || !slot->Waits() || !SendManagerAway(process_.pid, process_.place)) {
+  if (slot == nullptr || !SendManagerAway(process_.pid, process_.place)) {
     BringManager(process_.pid, process_.place);
     PostCommand(command_, OP_MAP);
     return ReadAck(process_.ack);

@@ -85,7 +85,7 @@ class StubProcess final : public RefCounted {
   ~StubProcess() override;
 
   // Maps or, where the access is none, unmaps; in order, up to the first error. ESRCH after death.
-  Result<> Map(std::span<const CommandPage::Op> ops) EXCLUDES(mu_);
+  Result<> Map(std::span<const CommandPage::Op> ops) EXCLUDES(slots_mu_, mu_);
 
   // A slot for `context`, which has none here: one that rests or a new thread; null if there are as many as may be.
   // The slot's lease is held, its owner is set, and what it had of another context's state is saved.
@@ -105,10 +105,6 @@ class StubProcess final : public RefCounted {
   // Waits out a TakeSlot that takes from the caller.
   void Settle() EXCLUDES(slots_mu_) { sync::MutexLock lock(slots_mu_); }
 
-  // The Sentry is about something for the guest of this slot, whose thread waits: it may make room for the manager.
-  // Null: it goes on. Only a hint.
-  void NoteServed(Slot* slot) { served_.store(slot, std::memory_order_relaxed); }
-
   // Makes the thread leave the guest, or not enter it.
   void InterruptThread(Slot& slot);
 
@@ -125,13 +121,15 @@ class StubProcess final : public RefCounted {
  private:
   StubProcess(std::shared_ptr<Host> host, Host::Process process);
   Result<Slot*> NewSlot() REQUIRES(slots_mu_) EXCLUDES(mu_);
+  // One whose thread spins while the Sentry is about something for its guest, and may make room for the manager. Null:
+  // there is none, or it cannot be told now. Only a guess.
+  Slot* FindWaiting() EXCLUDES(slots_mu_);
 
   const std::shared_ptr<Host> host_;
   Host::Process process_;  // its place is guarded by mu_
   CommandPage& command_;
   std::atomic<bool> killed_{false};
   std::atomic<bool> dead_{false};
-  std::atomic<Slot*> served_{nullptr};
 
   // Held while the manager works.
   sync::Mutex mu_{sync::Rank::kAddressSpace};

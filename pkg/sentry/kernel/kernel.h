@@ -52,7 +52,6 @@ class Kernel final {
     std::string hostname = "redoubt";
     int cpus = 1;                              // what the guest sees
     uint64_t memory_size = uint64_t{4} << 30;  // bytes, as above
-    uint64_t memory_limit = UINT64_MAX;        // bytes that MemoryUsed may reach
   };
   explicit Kernel(Options options);
   ~Kernel();
@@ -100,7 +99,8 @@ class Kernel final {
   // --- memory (oom.cc)
   // Bytes that guests use: their pages, and what the Sentry holds for them.
   uint64_t MemoryUsed() EXCLUDES(mu);
-  // Once the Sentry's own memory has grown: OutOfMemory if all together is more than the limit. Cheap otherwise.
+  // Once the Sentry's own memory has grown: OutOfMemory if all together is more than the memory file's limit. Cheap
+  // otherwise.
   void CheckMemory(Task& caller) EXCLUDES(mu);
   // Kills the process that holds most, as its oom_score_adj has it (proc(5)), and waits until it has gone. Returns
   // early if that is the caller. From its fiber.

@@ -21,7 +21,7 @@ constexpr fiber::Time kLook = 1'000'000;
 uint64_t Kernel::MemoryUsed() { return memory_file().usage() + heap::Used() + TaskCount() * kTaskBytes; }
 
 void Kernel::CheckMemory(Task& caller) {
-  if (!heap::HasGrown() || MemoryUsed() <= options_.memory_limit) return;
+  if (!heap::HasGrown() || MemoryUsed() <= memory_file().limit()) return;
   OutOfMemory(caller);
 }
 
@@ -65,7 +65,7 @@ void Kernel::OutOfMemory(Task& caller) {
     if (!victim) victim = RefPtr<ThreadGroup>(&caller.group());
     RefPtr<Task> task = FindTask(victim->id);
     const std::string name = task ? task->GetName() : "";
-    LOG_WARNING("out of memory ({} of {} bytes): killing process {} ({})", MemoryUsed(), options_.memory_limit,
+    LOG_WARNING("out of memory ({} of {} bytes): killing process {} ({})", MemoryUsed(), memory_file().limit(),
                 victim->id, name);
     sync::MutexLock lock(mu);
     oom_victim_ = victim;

@@ -42,7 +42,7 @@ PidNamespace::PidNamespace(RefPtr<PidNamespace> parent)
     : parent_(std::move(parent)),
       level_(parent_ ? parent_->level() + 1 : 0),
       inode_(parent_ ? NextInode() : kRootInode) {
-  CHECK(level_ <= kMaxLevel, "PID namespaces nested too deep");
+  CHECK(level_ <= kMaxPidNamespaceLevel, "PID namespaces nested too deep");
 }
 
 bool PidNamespace::IsWithin(const PidNamespace& ancestor) const {

@@ -16,6 +16,8 @@ namespace redoubt::kernel {
 class PidNamespace;
 class ThreadGroup;
 
+inline constexpr int kMaxPidNamespaceLevel = 32;  // pid_namespaces(7): how deep they nest
+
 // What a thread, a process, a process group or a session is called: Linux's struct pid. It has a number in its
 // namespace and one in each namespace above. They stay taken for as long as anybody holds it, the process' life or
 // longer, so a number means the same to all who remember it. Does not change once Allocate has returned it.
@@ -38,15 +40,13 @@ class Pid final : public RefCounted {
   ~Pid() override;
 
   const RefPtr<PidNamespace> ns_;
-  std::array<int, 33> numbers_{};  // by level
+  std::array<int, kMaxPidNamespaceLevel + 1> numbers_{};  // by level
 };
 
 // Held by the numbers in it, the namespaces below and whoever is to make processes in it. Thread-safe.
 class PidNamespace final : public RefCounted {
  public:
-  static constexpr int kMaxLevel = 32;  // pid_namespaces(7): how deep they nest
-
-  // Within `parent`, whose level is below kMaxLevel; null: outermost.
+  // Within `parent`, whose level is below kMaxPidNamespaceLevel; null: outermost.
   explicit PidNamespace(RefPtr<PidNamespace> parent);
 
   PidNamespace* parent() const { return parent_.get(); }

@@ -134,7 +134,7 @@ TEST(PidNamespace, FindNeverSeesHalfAPid) {
 
 TEST(PidNamespace, NestsThirtyTwoDeep) {
   RefPtr<PidNamespace> ns = MakeRef<PidNamespace>(nullptr);
-  while (ns->level() < PidNamespace::kMaxLevel) ns = MakeRef<PidNamespace>(ns);
+  while (ns->level() < kMaxPidNamespaceLevel) ns = MakeRef<PidNamespace>(ns);
   EXPECT_EQ((*ns->Allocate())->NumbersFrom(*ns), Numbers({1}));
 }
 

@@ -175,7 +175,7 @@ Result<int> Task::Clone(const CloneArgs& args) {
 }
 
 Result<RefPtr<PidNamespace>> NewPidNamespace(RefPtr<PidNamespace> parent) {
-  if (parent->level() >= PidNamespace::kMaxLevel) return Err(ENOSPC);
+  if (parent->level() >= kMaxPidNamespaceLevel) return Err(ENOSPC);
   return MakeRef<PidNamespace>(std::move(parent));
 }
 
