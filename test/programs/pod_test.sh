@@ -44,6 +44,15 @@ create() { runsc create --bundle "$SCRATCH/$1" --pid-file "$SCRATCH/$1.pid" "$1"
 # The names of a container's processes on the host.
 names() { cat /proc/"$(pid "$1")"/task/*/children | tr ' ' '\n' | while read -r p; do cat "/proc/$p/comm"; done | sort | tr '\n' ' '; }
 
+# agree ID: whether ps in a container sees each process that runsc lists.
+agree() {
+  runsc exec "$1" ps >"$SCRATCH/ps" || fail "ps in $1"
+  awk 'NR > 1 { print $1 }' "$SCRATCH/ps" | sort -n >"$SCRATCH/seen"
+  runsc ps "$1" | awk 'NR > 1 { print $2 }' | sort -n >"$SCRATCH/own"
+  comm -23 <(sort "$SCRATCH/own") <(sort "$SCRATCH/seen") >"$SCRATCH/unseen"
+  [ ! -s "$SCRATCH/unseen" ]
+}
+
 bundle pod sandbox 'echo pod > /v/pod; sleep 1000'
 bundle b container 'echo b > /v/b; trap "exit 5" TERM; while :; do sleep 0.1; done'
 bundle c container 'echo c > /v/c; sleep 1000 & sleep 1000'
@@ -80,12 +89,9 @@ runsc ps b | grep -q 'sleep 1000' && fail "ps b shows c's: $(runsc ps b)"
 for id in pod b c; do
   same "whose root process 1 of $id has" $id "$(runsc exec $id cat /proc/1/root/etc/name)"
   same "the parent of what exec puts into $id" 0 "$(runsc exec $id sh -c 'echo $PPID')"
-  runsc exec $id ps >"$SCRATCH/ps" || fail "ps in $id"
-  awk 'NR > 1 { print $1 }' "$SCRATCH/ps" | sort -n >"$SCRATCH/seen"
+  # All that is listed is the container's own, and ps from outside lists the same numbers: not at once for b, whose children come and go.
+  await agree $id || fail "of what runsc lists in $id, ps there does not see: $(cat "$SCRATCH/unseen")"
   same "ps in $id starts with" 1 "$(head -n 1 "$SCRATCH/seen")"
-  # All that is listed is the container's own, and ps from outside lists the same numbers.
-  runsc ps $id | awk 'NR > 1 { print $2 }' | sort -n >"$SCRATCH/own"
-  same "of what runsc lists in $id, ps there does not see" "" "$(comm -23 <(sort "$SCRATCH/own") <(sort "$SCRATCH/seen"))"
 done
 same "c's processes as ps there sees them" 2 "$(runsc exec c ps | grep -c 'sleep 1000')"
 runsc exec b ps | grep -q 'sleep 1000' && fail "c's processes are seen in b: $(runsc exec b ps)"
