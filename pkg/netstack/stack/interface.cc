@@ -411,7 +411,15 @@ void Interface::WriteFrames(PacketList frames, size_t count) {
 }
 
 void Interface::DeliverFrames(PacketList frames) {
+  PacketPtr first = frames.PopFront();
+  if (first == nullptr) return;
+  if (frames.empty()) {
+    // One alone has nothing to be put off for.
+    DeliverFrame(std::move(first));
+    return;
+  }
   FrameBatch batch;
+  DeliverFrame(std::move(first));
   while (PacketPtr p = frames.PopFront()) DeliverFrame(std::move(p));
 }
 

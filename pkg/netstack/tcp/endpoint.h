@@ -126,6 +126,7 @@ class Endpoint final : public RefCounted, private SegmentSink, private DeferredS
 
  private:
   friend class TcpProtocol;
+  friend class Coalescer;
   template <typename T, typename... Args>
   friend RefPtr<T> redoubt::MakeRef(Args&&... args);
 
