@@ -81,14 +81,6 @@ void Interface::SetUp(bool up) {
   stack_.Changed(Stack::Change::kLinkChanged, *this);
 }
 
-void Interface::SetPromiscuous(bool on) {
-  if (on) {
-    flags_.fetch_or(IFF_PROMISC);
-  } else {
-    flags_.fetch_and(~static_cast<uint32_t>(IFF_PROMISC));
-  }
-}
-
 // Sets the state a new address, or an address on an interface that comes up, starts in.
 void Interface::StartDetectionLocked(InterfaceAddress& a, Time now) {
   if (a.state == AddressState::kDuplicate) return;
@@ -346,7 +338,7 @@ Result<> Interface::Send(const Address& next_hop, PacketPtr packet) {
   return {};
 }
 
-Result<> Interface::SendTo(const LinkAddress& to, PacketPtr packet) {
+Result<> Interface::SendTo(const LinkAddress& to, PacketPtr packet, const PacketTap* sender) {
   size_t size = link_->header_size();
   if (size != 0) {
     header::Ethernet ethernet{.destination = to, .source = link_address(), .ethertype = packet->ethertype};
@@ -354,10 +346,10 @@ Result<> Interface::SendTo(const LinkAddress& to, PacketPtr packet) {
     packet->link_destination = to;
     packet->link_source = ethernet.source;
   }
-  return Emit(std::move(packet), size);
+  return Emit(std::move(packet), size, sender);
 }
 
-Result<> Interface::SendFrame(PacketPtr frame) {
+Result<> Interface::SendFrame(PacketPtr frame, const PacketTap* sender) {
   if (link_->header_size() != 0) {
     std::span<const std::byte> front = frame->data.PullUp(header::Ethernet::kSize);
     std::optional<header::Ethernet> ethernet = header::Ethernet::Parse(front);
@@ -366,10 +358,10 @@ Result<> Interface::SendFrame(PacketPtr frame) {
     frame->link_destination = ethernet->destination;
     frame->link_source = ethernet->source;
   }
-  return Emit(std::move(frame), link_->header_size());
+  return Emit(std::move(frame), link_->header_size(), sender);
 }
 
-Result<> Interface::Emit(PacketPtr frame, size_t link_header_size) {
+Result<> Interface::Emit(PacketPtr frame, size_t link_header_size, const PacketTap* sender) {
   if (!up()) return Err(ENETDOWN);
   Offload& offload = frame->offload;
   if (offload.gso != GsoKind::kNone && (link_->caps() & kCapTcpGso) == 0) {
@@ -388,9 +380,11 @@ Result<> Interface::Emit(PacketPtr frame, size_t link_header_size) {
   const size_t bytes = frame->data.size();
   if (stack_.has_frame_taps()) {
     PacketType type = std::exchange(frame->type, PacketType::kOutgoing);
+    Interface* from = std::exchange(frame->interface, this);
     frame->interface_index = index_;
-    stack_.TapFrame(*frame);
+    stack_.TapFrame(*frame, sender);
     frame->type = type;
+    frame->interface = from;
   }
   Count(stats_.tx_bytes, bytes);
   if (!is_loopback() && FrameBatch::Take(*this, frame)) return {};
@@ -450,10 +444,10 @@ void Interface::DeliverFrame(PacketPtr frame) {
       Count(stats_.rx_multicast);
     } else if (ethernet->destination != link_address()) {
       frame->type = PacketType::kOtherHost;
-      if ((flags() & IFF_PROMISC) == 0) return;
+      if (promiscuity() == 0) return;
     }
   }
-  if (stack_.has_frame_taps()) stack_.TapFrame(*frame);
+  if (stack_.has_frame_taps()) stack_.TapFrame(*frame, nullptr);
   if (frame->type == PacketType::kOtherHost) return;
   frame->data.TrimFront(link_header);
   stack_.DeliverFrame(*this, std::move(frame));

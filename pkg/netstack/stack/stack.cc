@@ -366,11 +366,12 @@ void Stack::RemoveFrameTap(const PacketTap& tap) {
   frame_tap_count_.store(static_cast<uint32_t>(frame_taps_.size()), std::memory_order_release);
 }
 
-void Stack::TapFrame(const Packet& packet) {
+void Stack::TapFrame(const Packet& packet, const PacketTap* except) {
   std::vector<RefPtr<PacketTap>> taps;
   {
     sync::MutexLock lock(taps_mu_);
     for (const FrameTap& t : frame_taps_) {
+      if (t.tap.get() == except) continue;
       bool all = t.ethertype == header::kEtherTypeAll;
       // Taps for one EtherType do not see what this host sends (packet(7), as Linux delivers them).
       if ((all || (t.ethertype == packet.ethertype && packet.type != PacketType::kOutgoing)) &&
