@@ -34,6 +34,7 @@
 #include "pkg/sentry/socket/inet/link_events.h"
 #include "pkg/sentry/socket/inet/network.h"
 #include "pkg/sentry/socket/netlink/netlink.h"
+#include "pkg/sentry/socket/packet/packet.h"
 #include "pkg/sentry/socket/socket.h"
 #include "pkg/sentry/socket/unix/unix.h"
 #include "pkg/sentry/strace/strace.h"
@@ -216,6 +217,7 @@ int BootMain() {
   }
   inetsock::RegisterFamilies(*network);
   netlink::RegisterFamily(*network);
+  packetsock::RegisterFamily(*network, kernel->memory_file());
   RegisterFilesystems(*kernel, *network);
   if (options->strace) {
     if (!strace::Only(options->strace_only)) return Refuse(connection, "internal error: no such system call to trace");

@@ -124,6 +124,8 @@ void Task::FinishExit() {
     fs = std::move(fs_);
     mounts = std::move(mount_ns_);
   }
+  // What a close may wait for (SO_LINGER), one of an ending process does not.
+  interrupt_.fetch_or(kAttention, std::memory_order_seq_cst);
   fds->DropUser();
   fs.reset();
   mounts->DropUser();
