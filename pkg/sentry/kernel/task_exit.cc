@@ -102,7 +102,7 @@ void Task::FinishExit() {
   RefPtr<RefCounted> sem_undo;
   {
     sync::MutexLock lock(kernel_.mu);
-    last = group_->tasks.size() == 1;
+    last = --group_->running == 0;
     if (last) sem_undo = std::move(group_->sem_undo);
   }
   if (last) group_->timers->StopAll();
