@@ -24,7 +24,9 @@ Interface::Interface(Stack& stack, uint32_t index, InterfaceConfig config)
       autoconfigure_(config.autoconfigure),
       duplicate_probes_(config.duplicate_probes),
       mtu_(config.mtu != 0 ? std::min(config.mtu, link_->mtu()) : link_->mtu()),
-      flags_((link_->caps() & kCapLoopback) != 0 ? IFF_LOOPBACK : IFF_BROADCAST | IFF_MULTICAST),
+      flags_(config.flags != 0                     ? config.flags & ~static_cast<uint32_t>(IFF_UP | IFF_RUNNING)
+             : (link_->caps() & kCapLoopback) != 0 ? IFF_LOOPBACK
+                                                   : IFF_BROADCAST | IFF_MULTICAST),
       mu_(sync::Rank::kNetInterface),
       address_timer_(
           stack.timers(), *this, [](void* self, Time now) { static_cast<Interface*>(self)->AddressTimer(now); }, this),

@@ -64,6 +64,8 @@ struct InterfaceConfig {
   // Probes of duplicate address detection for each new address (RFC 4862 DupAddrDetectTransmits); 0: none. An IPv4
   // address is in use at once, as in Linux, and its probes only find conflicts to report (RFC 5227 section 2.4).
   uint8_t duplicate_probes = 1;
+  uint32_t index = 0;  // 0: the next
+  uint32_t flags = 0;  // IFF_* but IFF_UP and IFF_RUNNING; 0: what follows from the link
 };
 
 // Made by Stack::AddInterface. Alive as long as somebody has a reference; once removed it is down for ever.

@@ -64,10 +64,12 @@ Result<RefPtr<Interface>> Stack::AddInterface(InterfaceConfig config) {
   {
     sync::MutexLock lock(mu_);
     if (interfaces_.size() >= kMaxInterfaces) return Err(ENOSPC);
+    const uint32_t index = config.index != 0 ? config.index : next_index_;
     for (auto& i : interfaces_) {
-      if (i->name() == name) return Err(EEXIST);
+      if (i->name() == name || i->index() == index) return Err(EEXIST);
     }
-    interface = MakeRef<Interface>(*this, next_index_++, std::move(config));
+    next_index_ = std::max(next_index_, index + 1);
+    interface = MakeRef<Interface>(*this, index, std::move(config));
     interfaces_.push_back(interface);
     if (interface->is_loopback() && loopback_.load() == nullptr) loopback_.store(interface.get());
   }

@@ -66,12 +66,20 @@ struct Caller {
 // A deadline for calls that must not wait at all.
 inline constexpr fiber::Time kNoWait = std::numeric_limits<fiber::Time>::min();
 
+// Ancillary data of the protocol's own (cmsg(3)): IP_PKTINFO, IP_RECVERR, ...
+struct Control {
+  int level = 0;
+  int type = 0;
+  std::vector<std::byte> data;
+};
+
 // What sendmsg(2) sends besides the data.
 struct OutMessage {
   IoSequence data;
   Address to;                                       // empty: none
   std::vector<RefPtr<vfs::FileDescription>> files;  // SCM_RIGHTS; taken if anything was sent
   std::optional<Identity> creds;                    // SCM_CREDENTIALS, already checked
+  std::vector<Control> control = {};                // as the guest gave it: hostile
 };
 
 // What recvmsg(2) gets.
@@ -82,12 +90,6 @@ struct InMessage {
   AddressBytes from;  // only if wanted; empty: the sender has no name
   std::vector<RefPtr<vfs::FileDescription>> files;
   std::optional<Identity> creds;  // if the socket wants them
-  // Ancillary data of the protocol's own: IP_PKTINFO, IP_RECVERR, ...
-  struct Control {
-    int level = 0;
-    int type = 0;
-    std::vector<std::byte> data;
-  };
   std::vector<Control> control;
 };
 
@@ -236,6 +238,19 @@ auto Blocking(Object& object, waiter::EventMask mask, fiber::Time deadline, Atte
   if (result.error() == Errno(ETIMEDOUT)) return Err(EAGAIN);
   if (result.error() == kErestartsys && deadline != fiber::kForever) return Err(EINTR);
   return result;
+}
+
+// The same for attempts that may fail with ETIMEDOUT of their own, which is not the deadline's.
+template <typename Object, typename Attempt>
+auto Wait(Object& object, waiter::EventMask mask, fiber::Time deadline, Attempt&& attempt) -> decltype(attempt()) {
+  decltype(attempt()) outcome = Err(EAGAIN);
+  Result<> waited = Blocking(object, mask, deadline, [&]() -> Result<> {
+    outcome = attempt();
+    if (!outcome && outcome.error() == Errno(EAGAIN)) return Err(EAGAIN);
+    return {};
+  });
+  if (!waited) return Err(waited.error());
+  return outcome;
 }
 
 }  // namespace redoubt::socket

@@ -109,7 +109,7 @@ Result<socket::Identity> CheckCredentials(Task& task, const ucred& creds) {
   return socket::Identity{.pid = std::move(pid), .uid = creds.uid, .gid = creds.gid};
 }
 
-// cmsg(3): what comes with a message to be sent. Levels other than SOL_SOCKET are the protocol's; none so far has any.
+// cmsg(3): what comes with a message to be sent. Levels other than SOL_SOCKET are the protocol's.
 Result<> ParseControl(Task& task, std::span<const std::byte> control, socket::OutMessage& message) {
   while (control.size() >= sizeof(cmsghdr)) {
     cmsghdr header;
@@ -134,6 +134,9 @@ Result<> ParseControl(Task& task, std::span<const std::byte> control, socket::Ou
         default:
           return Err(EINVAL);
       }
+    } else {
+      message.control.push_back(
+          {.level = header.cmsg_level, .type = header.cmsg_type, .data = std::vector(data.begin(), data.end())});
     }
     control = control.subspan(std::min(control.size(), CMSG_ALIGN(header.cmsg_len)));
   }
@@ -241,7 +244,7 @@ Result<uint64_t> ReceiveMessage(Task& task, socket::Socket& s, Addr header_addr,
   if (!message.files.empty()) {
     DeliverFiles(task, std::move(message.files), (flags & MSG_CMSG_CLOEXEC) != 0, control);
   }
-  for (const socket::InMessage::Control& c : message.control) control.Add(c.level, c.type, c.data);
+  for (const socket::Control& c : message.control) control.Add(c.level, c.type, c.data);
   if (control.truncated()) message.flags |= MSG_CTRUNC;
   if (header.msg_name != nullptr) {
     const size_t length = std::min<size_t>(message.from.size(), header.msg_namelen);

@@ -186,6 +186,7 @@ Result<uint64_t> InterfaceIoctls::Ioctl(MemoryIo& io, uint32_t command, uint64_t
     return 0;
   }
   if (command == SIOCSIFFLAGS || command == SIOCSIFMTU) {
+    if (network_.read_only()) return Err(EPERM);
     TRY(Change(*interface, command, request));
     return 0;
   }
