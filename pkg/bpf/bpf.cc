@@ -1,52 +1,9 @@
 #include "pkg/bpf/bpf.h"
 
-#include <array>
-
+#include "pkg/bpf/op.h"
 #include "pkg/log/log.h"
 
 namespace redoubt::bpf {
-
-enum class Program::Op : uint8_t {
-  kLoadWord,
-  kLoadConstant,
-  kLoadMemory,
-  kLoadIndexConstant,
-  kLoadIndexMemory,
-  kStore,
-  kStoreIndex,
-  kAddK,
-  kAddX,
-  kSubK,
-  kSubX,
-  kMulK,
-  kMulX,
-  kDivK,
-  kDivX,
-  kAndK,
-  kAndX,
-  kOrK,
-  kOrX,
-  kXorK,
-  kXorX,
-  kShiftLeftK,
-  kShiftLeftX,
-  kShiftRightK,
-  kShiftRightX,
-  kNegate,
-  kJump,
-  kJumpEqualK,
-  kJumpEqualX,
-  kJumpGreaterK,
-  kJumpGreaterX,
-  kJumpGreaterOrEqualK,
-  kJumpGreaterOrEqualX,
-  kJumpSetK,
-  kJumpSetX,
-  kReturnK,
-  kReturnA,
-  kToIndex,
-  kFromIndex,
-};
 
 namespace {
 
@@ -70,10 +27,22 @@ class WrittenWords final {
   uint32_t now_ = 0;
 };
 
+constexpr uint32_t kAncillary = static_cast<uint32_t>(SKF_AD_OFF);
+
+// All there are: every fourth number, as far as SKF_AD_MAX.
+constexpr bool IsAncillary(uint32_t which) { return which % 4 == 0 && which < SKF_AD_MAX; }
+
 }  // namespace
 
 Result<Program> Program::Create(std::span<const sock_filter> code, size_t words) {
   CHECK(words <= kMaxWords, "a record is too long");
+  return Create(code, words, Kind::kRecords);
+}
+
+Result<Program> Program::CreateForPackets(std::span<const sock_filter> code) { return Create(code, 0, Kind::kPackets); }
+
+Result<Program> Program::Create(std::span<const sock_filter> code, size_t words, Kind kind) {
+  const bool packets = kind == Kind::kPackets;
   if (code.empty() || code.size() > kMaxInstructions) return Err(EINVAL);
   Program program;
   program.code_.reserve(code.size());
@@ -98,19 +67,51 @@ Result<Program> Program::Create(std::span<const sock_filter> code, size_t words)
       return true;
     };
     bool good = true;
+    auto packet = [&](Op op) {
+      in.op = op;
+      return packets;
+    };
+    auto absolute = [&](Op op) {
+      // The last 4 KiB name no bytes.
+      if (f.k < kAncillary) return packet(op);
+      in.k = f.k - kAncillary;
+      return packet(Op::kLoadAncillary) && IsAncillary(in.k);
+    };
     switch (f.code) {
       case BPF_LD | BPF_W | BPF_ABS:
+        if (packets) {
+          good = absolute(Op::kLoadPacket4);
+          break;
+        }
         in.op = Op::kLoadWord;
         good = f.k % sizeof(uint32_t) == 0 && f.k / sizeof(uint32_t) < words;
         in.k = f.k / sizeof(uint32_t);
         if (good) program.loads_ |= uint64_t{1} << in.k;
         break;
+      case BPF_LD | BPF_H | BPF_ABS:
+        good = absolute(Op::kLoadPacket2);
+        break;
+      case BPF_LD | BPF_B | BPF_ABS:
+        good = absolute(Op::kLoadPacket1);
+        break;
+      case BPF_LD | BPF_W | BPF_IND:
+        good = packet(Op::kLoadPacketX4);
+        break;
+      case BPF_LD | BPF_H | BPF_IND:
+        good = packet(Op::kLoadPacketX2);
+        break;
+      case BPF_LD | BPF_B | BPF_IND:
+        good = packet(Op::kLoadPacketX1);
+        break;
+      case BPF_LDX | BPF_B | BPF_MSH:
+        good = packet(Op::kLoadHeaderLength);
+        break;
       case BPF_LD | BPF_W | BPF_LEN:
-        in.op = Op::kLoadConstant;
+        in.op = packets ? Op::kLoadLength : Op::kLoadConstant;
         in.k = static_cast<uint32_t>(words * sizeof(uint32_t));
         break;
       case BPF_LDX | BPF_W | BPF_LEN:
-        in.op = Op::kLoadIndexConstant;
+        in.op = packets ? Op::kLoadIndexLength : Op::kLoadIndexConstant;
         in.k = static_cast<uint32_t>(words * sizeof(uint32_t));
         break;
       case BPF_LD | BPF_IMM:
@@ -153,6 +154,14 @@ Result<Program> Program::Create(std::span<const sock_filter> code, size_t words)
         break;
       case BPF_ALU | BPF_DIV | BPF_X:
         in.op = Op::kDivX;
+        break;
+      case BPF_ALU | BPF_MOD | BPF_K:
+        in.op = Op::kModK;
+        good = packets && f.k != 0;
+        break;
+      case BPF_ALU | BPF_MOD | BPF_X:
+        in.op = Op::kModX;
+        good = packets;
         break;
       case BPF_ALU | BPF_LSH | BPF_K:
         in.op = Op::kShiftLeftK;
@@ -212,154 +221,6 @@ Result<Program> Program::Create(std::span<const sock_filter> code, size_t words)
   const Op last = program.code_.back().op;
   if (last != Op::kReturnK && last != Op::kReturnA) return Err(EINVAL);
   return program;
-}
-
-// False: a word past `words` is wanted (kPrefix).
-template <bool kPrefix>
-bool Program::Execute(const uint32_t* record, size_t words, uint32_t* result) const {
-  uint32_t a = 0, x = 0;
-  std::array<uint32_t, BPF_MEMWORDS> memory;  // nothing is read that was not written
-  for (const Instruction* in = code_.data();; in++) {
-    bool condition = false;
-    switch (in->op) {
-      case Op::kLoadWord:
-        if (kPrefix && in->k >= words) return false;
-        a = record[in->k];
-        continue;
-      case Op::kLoadConstant:
-        a = in->k;
-        continue;
-      case Op::kLoadMemory:
-        a = memory[in->k];
-        continue;
-      case Op::kLoadIndexConstant:
-        x = in->k;
-        continue;
-      case Op::kLoadIndexMemory:
-        x = memory[in->k];
-        continue;
-      case Op::kStore:
-        memory[in->k] = a;
-        continue;
-      case Op::kStoreIndex:
-        memory[in->k] = x;
-        continue;
-      case Op::kAddK:
-        a += in->k;
-        continue;
-      case Op::kAddX:
-        a += x;
-        continue;
-      case Op::kSubK:
-        a -= in->k;
-        continue;
-      case Op::kSubX:
-        a -= x;
-        continue;
-      case Op::kMulK:
-        a *= in->k;
-        continue;
-      case Op::kMulX:
-        a *= x;
-        continue;
-      case Op::kDivK:
-        a /= in->k;
-        continue;
-      case Op::kDivX:
-        if (x == 0) {
-          *result = 0;
-          return true;
-        }
-        a /= x;
-        continue;
-      case Op::kAndK:
-        a &= in->k;
-        continue;
-      case Op::kAndX:
-        a &= x;
-        continue;
-      case Op::kOrK:
-        a |= in->k;
-        continue;
-      case Op::kOrX:
-        a |= x;
-        continue;
-      case Op::kXorK:
-        a ^= in->k;
-        continue;
-      case Op::kXorX:
-        a ^= x;
-        continue;
-      case Op::kShiftLeftK:
-        a <<= in->k;
-        continue;
-      // As the processor's: the low five bits count.
-      case Op::kShiftLeftX:
-        a <<= x & 31;
-        continue;
-      case Op::kShiftRightK:
-        a >>= in->k;
-        continue;
-      case Op::kShiftRightX:
-        a >>= x & 31;
-        continue;
-      case Op::kNegate:
-        a = -a;
-        continue;
-      case Op::kToIndex:
-        x = a;
-        continue;
-      case Op::kFromIndex:
-        a = x;
-        continue;
-      case Op::kReturnK:
-        *result = in->k;
-        return true;
-      case Op::kReturnA:
-        *result = a;
-        return true;
-      case Op::kJump:
-        in += in->k;
-        continue;
-      case Op::kJumpEqualK:
-        condition = a == in->k;
-        break;
-      case Op::kJumpEqualX:
-        condition = a == x;
-        break;
-      case Op::kJumpGreaterK:
-        condition = a > in->k;
-        break;
-      case Op::kJumpGreaterX:
-        condition = a > x;
-        break;
-      case Op::kJumpGreaterOrEqualK:
-        condition = a >= in->k;
-        break;
-      case Op::kJumpGreaterOrEqualX:
-        condition = a >= x;
-        break;
-      case Op::kJumpSetK:
-        condition = (a & in->k) != 0;
-        break;
-      case Op::kJumpSetX:
-        condition = (a & x) != 0;
-        break;
-    }
-    in += condition ? in->on_true : in->on_false;
-  }
-}
-
-uint32_t Program::Run(const uint32_t* record) const {
-  uint32_t result = 0;
-  Execute<false>(record, 0, &result);
-  return result;
-}
-
-std::optional<uint32_t> Program::RunPrefix(std::span<const uint32_t> known) const {
-  uint32_t result = 0;
-  if (!Execute<true>(known.data(), known.size(), &result)) return std::nullopt;
-  return result;
 }
 
 }  // namespace redoubt::bpf

@@ -1,6 +1,6 @@
-// Classic BPF (the kernel's Documentation/networking/filter.rst) over a record of 32-bit words in the machine's byte
-// order, as seccomp(2) runs it over struct seccomp_data: checked and translated once, run many times. The loads of
-// packets that socket filters have are not there.
+// Classic BPF (the kernel's Documentation/networking/filter.rst): checked and translated once, run many times. Over a
+// record of 32-bit words in the machine's byte order, as seccomp(2) runs it over struct seccomp_data, or over packets,
+// as SO_ATTACH_FILTER does (socket(7)).
 #ifndef REDOUBT_PKG_BPF_BPF_H_
 #define REDOUBT_PKG_BPF_BPF_H_
 
@@ -18,6 +18,8 @@ namespace redoubt::bpf {
 
 inline constexpr size_t kMaxInstructions = 4096;  // BPF_MAXINSNS
 
+class Packet;
+
 // Immutable, so any thread may run it.
 class Program final {
  public:
@@ -25,12 +27,16 @@ class Program final {
   // of one of the words; a jump that leaves the program; a division by a constant zero or a shift by a constant of 32
   // or more; a memory word out of range, or that is read where it may not have been written; an end that is no return.
   static Result<Program> Create(std::span<const sock_filter> code, size_t words);
+  // For packets, with other instructions: loads of bytes and of what is known beside them (SKF_AD_*), and remainders.
+  static Result<Program> CreateForPackets(std::span<const sock_filter> code);
 
   // Returns what the program returns. `record` has the words that it was created for. Jumps lead forward only, so that
   // it takes size() steps at most. A division by zero ends it with 0.
   uint32_t Run(const uint32_t* record) const;
   // What Run returns for every record that starts with these words; none if that cannot be told from them.
   std::optional<uint32_t> RunPrefix(std::span<const uint32_t> known) const;
+  // A load from where there is nothing ends it with 0.
+  uint32_t Run(const Packet& packet) const;
 
   // In instructions, as given.
   size_t size() const { return code_.size(); }
@@ -46,8 +52,11 @@ class Program final {
     uint32_t k;
   };
 
-  template <bool kPrefix>
-  bool Execute(const uint32_t* record, size_t words, uint32_t* result) const;
+  enum class Kind : uint8_t { kRecords, kPackets };
+  static Result<Program> Create(std::span<const sock_filter> code, size_t words, Kind kind);
+  // False: it loads what the input does not have.
+  template <typename Input>
+  bool Execute(const Input& input, uint32_t* result) const;
 
   std::vector<Instruction> code_;
   uint64_t loads_ = 0;  // a bit a word

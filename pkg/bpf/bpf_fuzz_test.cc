@@ -11,6 +11,7 @@
 #include <string>
 
 #include "pkg/bpf/bpf.h"
+#include "pkg/bpf/packet_of_bytes.h"
 #include "pkg/bpf/random_program.h"
 
 namespace redoubt::bpf {
@@ -96,6 +97,40 @@ TEST(BpfFuzz, WhatIsAcceptedKeepsItsPromises) {
   // Neither kind is a rarity, or the test would say little.
   EXPECT_GT(accepted, (accepted + refused) / 10);
   EXPECT_GT(refused, (accepted + refused) / 10);
+}
+
+// Of packets nothing is foretold: they end, and look at no byte that is not theirs.
+TEST(BpfFuzz, PacketsAreSafeFromWhatIsAccepted) {
+  const uint64_t seconds = FromEnvironment("FUZZ_SECONDS", 0);
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(seconds);
+  uint64_t seed = FromEnvironment("FUZZ_SEED", 1);
+  const uint64_t enough = seed + 20'000;
+  uint64_t accepted = 0, refused = 0, kept = 0;
+  for (; seconds > 0 ? std::chrono::steady_clock::now() < end : seed < enough; seed++) {
+    SCOPED_TRACE(seed);
+    RandomProgram random(seed, kWords, RandomProgram::Loads::kBytes);
+    Code code = random.Make(1 + random() % 60);
+    if (random() % 2 != 0) random.Mutate(&code);
+    Result<Program> program = Program::CreateForPackets(code);
+    if (!program) {
+      EXPECT_EQ(program.error(), Errno(EINVAL));
+      refused++;
+      continue;
+    }
+    accepted++;
+    const size_t size = random() % (kWords * 4 + 1);
+    const std::unique_ptr<std::byte[]> bytes(new std::byte[size]);
+    for (size_t i = 0; i < size; i++) bytes[i] = static_cast<std::byte>(random());
+    PacketOfBytes packet({bytes.get(), size});
+    packet.protocol_ = random() % 2 == 0 ? 0x0800 : 0x86dd;
+    packet.network_offset_ = static_cast<int32_t>(random() % 40) - 8;
+    if (random() % 2 == 0) packet.interface_ = {{.index = 3, .hardware_type = 1}};
+    kept += program->Run(packet) != 0;
+    if (::testing::Test::HasFailure()) return;
+  }
+  EXPECT_GT(accepted, (accepted + refused) / 10);
+  EXPECT_GT(refused, (accepted + refused) / 10);
+  EXPECT_GT(kept, accepted / 10);
 }
 
 }  // namespace

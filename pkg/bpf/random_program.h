@@ -15,8 +15,10 @@ using Code = std::vector<sock_filter>;
 
 class RandomProgram final {
  public:
-  // Loads are of a record of that many words.
-  RandomProgram(uint64_t seed, uint32_t words) : random_(seed), words_(words) {}
+  enum class Loads : bool { kWords, kBytes };
+  // Loads are of a record of that many words, or of a packet of about that many.
+  RandomProgram(uint64_t seed, uint32_t words, Loads loads = Loads::kWords)
+      : random_(seed), words_(words), loads_(loads) {}
 
   uint32_t Number() {
     switch (random_() % 6) {
@@ -75,6 +77,28 @@ class RandomProgram final {
  private:
   static sock_filter Stmt(uint16_t code, uint32_t k) { return {code, 0, 0, k}; }
 
+  // Of bytes, few of them beyond the end; and of what is known beside them, where that is the same everywhere.
+  sock_filter Load() {
+    constexpr uint16_t kSizes[] = {BPF_W, BPF_H, BPF_B};
+    constexpr uint32_t kBeside[] = {SKF_AD_MARK,    SKF_AD_QUEUE,    SKF_AD_RXHASH,           SKF_AD_ALU_XOR_X,
+                                    SKF_AD_PKTTYPE, SKF_AD_VLAN_TAG, SKF_AD_VLAN_TAG_PRESENT, SKF_AD_NLATTR};
+    const uint16_t size = kSizes[random_() % std::size(kSizes)];
+    const auto at = static_cast<uint32_t>(random_() % (random_() % 16 == 0 ? words_ * 4 + 8 : words_ * 4 - 3));
+    switch (random_() % 8) {
+      case 0:
+        return Stmt(BPF_LDX | BPF_B | BPF_MSH, at);
+      case 1:
+        return Stmt(static_cast<uint16_t>(BPF_LD | size | BPF_ABS),
+                    static_cast<uint32_t>(SKF_AD_OFF) + kBeside[random_() % std::size(kBeside)]);
+      case 2:
+      case 3:
+        // X is small after the length of a header, and often 0.
+        return Stmt(static_cast<uint16_t>(BPF_LD | size | BPF_IND), at / 2);
+      default:
+        return Stmt(static_cast<uint16_t>(BPF_LD | size | BPF_ABS), at);
+    }
+  }
+
   // One that `left` others follow.
   sock_filter One(size_t left) {
     constexpr uint16_t kAlu[] = {BPF_ADD, BPF_SUB, BPF_MUL, BPF_AND, BPF_OR, BPF_XOR, BPF_DIV, BPF_LSH, BPF_RSH};
@@ -86,6 +110,7 @@ class RandomProgram final {
       case 0:
       case 1:
       case 2:
+        if (loads_ == Loads::kBytes) return Load();
         return Stmt(BPF_LD | BPF_W | BPF_ABS, static_cast<uint32_t>(random_() % words_) * 4);
       case 3:
         return Stmt(random_() % 2 == 0 ? BPF_LD | BPF_IMM : BPF_LDX | BPF_IMM, Number());
@@ -102,10 +127,11 @@ class RandomProgram final {
       case 9:
       case 10:
       case 11: {
-        const uint16_t op = kAlu[random_() % std::size(kAlu)];
+        uint16_t op = kAlu[random_() % std::size(kAlu)];
+        if (op == BPF_DIV && loads_ == Loads::kBytes && random_() % 2 == 0) op = BPF_MOD;
         uint32_t k = Number();
         if (op == BPF_LSH || op == BPF_RSH) k %= 32;
-        if (op == BPF_DIV && k == 0) k = 3;
+        if ((op == BPF_DIV || op == BPF_MOD) && k == 0) k = 3;
         return Stmt(static_cast<uint16_t>(BPF_ALU | op | source), k);
       }
       case 12:
@@ -121,6 +147,7 @@ class RandomProgram final {
 
   std::mt19937_64 random_;
   const uint32_t words_;
+  const Loads loads_;
 };
 
 }  // namespace redoubt::bpf

@@ -8,14 +8,14 @@
 
 namespace redoubt::heap {
 
-// Bytes allocated by operator new and not freed, the allocator's rounding included. 0 in programs that are not linked
-// with //pkg/heap:counted, which replaces operator new and delete.
+// Bytes allocated by operator new and not freed, the allocator's rounding included, and what others have said they took.
+// Without the former in programs that are not linked with //pkg/heap:counted, which replaces operator new and delete.
 uint64_t Used();
 
 // True once after Used has grown by about a megabyte. Costs a load.
 bool HasGrown();
 
-// What operator new and delete call.
+// What operator new and delete call, and who takes much memory in another way.
 void Allocated(size_t bytes);
 void Freed(size_t bytes);
 

@@ -30,10 +30,12 @@
 #include "pkg/sentry/loader/vdso/vdso.h"
 #include "pkg/sentry/pgalloc/memory_file.h"
 #include "pkg/sentry/pipe/pipe.h"
+#include "pkg/sentry/socket/hostinet/hostinet.h"
 #include "pkg/sentry/socket/inet/inet.h"
 #include "pkg/sentry/socket/inet/link_events.h"
 #include "pkg/sentry/socket/inet/network.h"
 #include "pkg/sentry/socket/netlink/netlink.h"
+#include "pkg/sentry/socket/packet/packet.h"
 #include "pkg/sentry/socket/socket.h"
 #include "pkg/sentry/socket/unix/unix.h"
 #include "pkg/sentry/strace/strace.h"
@@ -111,6 +113,25 @@ void ReleaseRecordLocks(FdTable& table, vfs::FileDescription& file) {
   if (vfs::FileLocks* locks = file.inode().locks_if_any(); locks != nullptr) locks->ReleasePosix(&table);
 }
 
+// How many of this process's descriptors, of which there may be `limit`, may be sockets of the guest's: the rest is for
+// what files, stubs and requests need.
+int64_t HostSockets(rlim_t limit) {
+  constexpr rlim_t kOthers = 4096;
+  return static_cast<int64_t>(limit > 2 * kOthers ? std::min<rlim_t>(limit, INT32_MAX) - kOthers : limit / 2);
+}
+
+std::string_view FilterName(specutils::NetworkMode network) {
+  switch (network) {
+    case specutils::NetworkMode::kNone:
+      return "none";
+    case specutils::NetworkMode::kSandbox:
+      return "sandbox";
+    case specutils::NetworkMode::kHost:
+      return "host";
+  }
+  return {};
+}
+
 // The fastest platform that works here. Systrap needs no look at anything that it would not look at anyway; without it,
 // KVM beats ptrace only on a processor with virtualization.
 Result<std::unique_ptr<platform::Platform>> CreateFastest(const platform::Requirements& requirements) {
@@ -186,10 +207,14 @@ int BootMain() {
     }
   }
   inetsock::LinkEvents* link_events = nullptr;
-  if (options->network == specutils::NetworkMode::kSandbox) {
+  const bool host_network = options->network == specutils::NetworkMode::kHost;
+  if (options->network == specutils::NetworkMode::kSandbox || host_network) {
     Result<std::unique_ptr<inetsock::LinkEvents>> made = inetsock::LinkEvents::Create(events);
     if (!made) return Refuse(connection, fmt::format("cannot receive frames: {}", made.error().name()));
     events = link_events = made->release();
+    if (Result<> r = host_network ? hostinet::TellBy(*link_events) : Result<>(); !r) {
+      return Refuse(connection, fmt::format("cannot watch sockets: {}", r.error().name()));
+    }
   }
   fiber::Executor* executor =
       fiber::ThreadedExecutor::Create({.slots = options->cpus, .thread_name = "runsc", .events = events}).release();
@@ -216,17 +241,28 @@ int BootMain() {
   }
   inetsock::RegisterFamilies(*network);
   netlink::RegisterFamily(*network);
+  if (host_network) {
+    // Of the host's packets none is seen.
+    network->SetReadOnly();
+    hostinet::RegisterFamilies(HostSockets(limit.rlim_cur));
+  } else {
+    packetsock::RegisterFamily(*network, kernel->memory_file());
+  }
   RegisterFilesystems(*kernel, *network);
   if (options->strace) {
     if (!strace::Only(options->strace_only)) return Refuse(connection, "internal error: no such system call to trace");
     syscalls::SetTracer(strace::Trace);
   }
 
-  // What the CLI has taken over of the container's network namespace.
-  auto configure = [network, link_events](const std::string& body, std::vector<UniqueFd> fds) -> OrFailure<void> {
+  // What the CLI has taken over of the container's network namespace, or has seen there.
+  auto configure = [=](const std::string& body, std::vector<UniqueFd> fds) -> OrFailure<void> {
     if (link_events == nullptr) return {};
     Expected<specutils::NetworkConfig> config = specutils::DeserializeNetwork(body);
     if (!config) return boot::Fail(config.error());
+    if (host_network) {
+      ShowNetwork(*network, *config);
+      return {};
+    }
     if (config->links.size() != fds.size()) return boot::Fail("internal error: not one socket a link");
     Expected<void> done = ConfigureNetwork(*network, *link_events, *config, std::move(fds));
     if (!done) return boot::Fail(done.error());
@@ -246,7 +282,7 @@ int BootMain() {
   Expected<void> confined;
   std::latch done(1);
   executor->Spawn([&] {
-    confined = Confine((*platform)->name(), link_events != nullptr ? "sandbox" : "none");
+    confined = Confine((*platform)->name(), FilterName(options->network));
     done.count_down();
   });
   done.wait();

@@ -21,8 +21,12 @@ namespace redoubt::boot {
 specutils::Expected<void> EnterBox(const specutils::SandboxOptions& options) {
   auto missing = box::EnterSentryBox({.allow_weak = options.allow_weak_box,
                                       .parent_pidfd = fcntl(sandbox::kParentFd, F_GETFD) >= 0 ? sandbox::kParentFd : -1,
-                                      .first_closed = sandbox::kFirstClosedFd});
+                                      .first_closed = sandbox::kFirstClosedFd,
+                                      .keep_network = options.network == specutils::NetworkMode::kHost});
   if (!missing) return std::unexpected(missing.error());
+  if (options.network == specutils::NetworkMode::kHost) {
+    LOG_WARNING("--network=host: the sandbox is in a network namespace that is not its own, as asked for");
+  }
   for (const std::string& wall : *missing) LOG_ERROR("--allow-weak-box: the sandbox goes without: {}", wall);
   for (int fd : {sandbox::kParentFd, sandbox::kKvmFd}) fcntl(fd, F_SETFD, FD_CLOEXEC);
   platform::kvm::UseDevice(options.kvm_device == 0 ? sandbox::kKvmFd : -options.kvm_device);

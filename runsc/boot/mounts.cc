@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <functional>
 #include <memory>
@@ -23,6 +24,8 @@
 #include "pkg/sentry/fsimpl/tmpfs/tmpfs.h"
 #include "pkg/sentry/kernel/proc_view.h"
 #include "pkg/sentry/socket/inet/net_table.h"
+#include "pkg/sentry/socket/packet/packet.h"
+#include "pkg/sentry/socket/unix/unix.h"
 #include "pkg/sentry/syscalls/file_systems.h"
 #include "runsc/boot/mount_options.h"
 
@@ -237,6 +240,13 @@ class Builder final {
   const vfs::Walker walker_;
 };
 
+std::optional<proc::KernelView::NetSetting> FindNetSetting(inetsock::Network& network, std::string_view name) {
+  if (name != "ipv4/tcp_fastopen") return std::nullopt;
+  std::atomic<uint8_t>* bits = &network.tcp().sysctls().fast_open;
+  return proc::KernelView::NetSetting{.get = [bits] { return bits->load(); },
+                                      .set = [bits](int64_t n) { bits->store(static_cast<uint8_t>(n)); }};
+}
+
 }  // namespace
 
 void RegisterFilesystems(kernel::Kernel& kernel, inetsock::Network& network) {
@@ -253,7 +263,12 @@ void RegisterFilesystems(kernel::Kernel& kernel, inetsock::Network& network) {
   MakeProc() = [k, &network](RefPtr<kernel::PidNamespace> ns) {
     return proc::Create(std::make_shared<kernel::ProcView>(
         *k, std::move(ns), [] { return syscalls::RegisteredFilesystems(); },
-        [&network](std::string_view name) { return inetsock::NetTable(network, name); }));
+        [&network](std::string_view name) {
+          if (name == "unix") return unixsock::NetTable();
+          if (name == "packet") return packetsock::NetTable();
+          return inetsock::NetTable(network, name);
+        },
+        [&network](std::string_view name) { return FindNetSetting(network, name); }));
   };
   RegisterFilesystem("proc", [](std::string_view, std::string_view) -> Result<RefPtr<vfs::Filesystem>> {
     kernel::Task* task = kernel::Task::Current();

@@ -1,7 +1,9 @@
 #include "runsc/boot/network.h"
 
 #include <fmt/core.h>
+#include <net/if.h>
 
+#include <algorithm>
 #include <cstring>
 #include <map>
 #include <memory>
@@ -18,6 +20,9 @@ using netstack::Interface;
 using specutils::Expected;
 using specutils::NetworkAddress;
 using specutils::NetworkLink;
+
+constexpr uint32_t kShownFlags =
+    IFF_BROADCAST | IFF_LOOPBACK | IFF_POINTOPOINT | IFF_NOARP | IFF_PROMISC | IFF_ALLMULTI | IFF_MULTICAST;
 
 std::unexpected<std::string> Failed(const std::string& what, Errno e) {
   return std::unexpected(fmt::format("cannot set up the network: {}: {} ({})", what, strerror(e.value()), e.name()));
@@ -56,7 +61,68 @@ Expected<RefPtr<Interface>> AddLink(netstack::Stack& stack, inetsock::LinkEvents
   return *added;
 }
 
+// An interface to look at.
+class ShownLink final : public netstack::LinkEndpoint {
+ public:
+  explicit ShownLink(const NetworkLink& link) : mtu_(link.mtu), mac_(link.mac), type_(link.type) {}
+
+  uint32_t mtu() const override { return mtu_; }
+  netstack::LinkCaps caps() const override { return 0; }
+  size_t header_size() const override { return 0; }
+  netstack::LinkAddress address() const override { return mac_; }
+  uint16_t hardware_type() const override { return type_; }
+  void Attach(netstack::LinkDispatcher*) override {}
+  size_t Write(netstack::PacketList) override { return 0; }
+
+ private:
+  const uint32_t mtu_;
+  const netstack::LinkAddress mac_;
+  const uint16_t type_;
+};
+
+void NotShown(const std::string& what, Errno e) { LOG_WARNING("network: {} is not shown: {}", what, e.name()); }
+
+void ShowLink(netstack::Stack& stack, const NetworkLink& link) {
+  RefPtr<Interface> interface;
+  if ((link.flags & IFF_LOOPBACK) != 0) interface = stack.FindInterface(link.name);
+  if (interface) {
+    // Addresses of its own that the host's has not.
+    for (const netstack::InterfaceAddress& a : interface->Addresses()) {
+      if (std::ranges::none_of(link.addresses, [&](const NetworkAddress& n) { return n.prefix == a.prefix; })) {
+        (void)interface->RemoveAddress(a.prefix.address);
+      }
+    }
+  } else {
+    Result<RefPtr<Interface>> added = stack.AddInterface({.name = link.name,
+                                                          .link = std::make_unique<ShownLink>(link),
+                                                          .mtu = link.mtu,
+                                                          .autoconfigure = false,
+                                                          .duplicate_probes = 0,
+                                                          .index = link.index,
+                                                          .flags = link.flags & kShownFlags});
+    if (!added) return NotShown(fmt::format("interface {}", link.name), added.error());
+    interface = std::move(*added);
+  }
+  interface->SetUp((link.flags & IFF_UP) != 0);
+  for (const NetworkAddress& a : link.addresses) {
+    if (Result<> r = interface->AddAddress({.prefix = a.prefix}); !r && r.error() != Errno(EEXIST)) {
+      NotShown(fmt::format("{} on {}", a.prefix.ToString(), link.name), r.error());
+    }
+  }
+}
+
 }  // namespace
+
+void ShowNetwork(inetsock::Network& network, const specutils::NetworkConfig& config) {
+  for (const std::string& note : config.notes) LOG_WARNING("network: {}", note);
+  netstack::Stack& stack = network.stack();
+  for (const NetworkLink& link : config.links) ShowLink(stack, link);
+  for (const netstack::RouteEntry& route : config.routes) {
+    if (Result<> r = stack.routes().Add(route); !r && r.error() != Errno(EEXIST)) {
+      NotShown(fmt::format("the route to {}", route.destination.ToString()), r.error());
+    }
+  }
+}
 
 Expected<void> ConfigureNetwork(inetsock::Network& network, inetsock::LinkEvents& events,
                                 const specutils::NetworkConfig& config, std::vector<UniqueFd> sockets) {

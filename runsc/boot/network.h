@@ -19,6 +19,11 @@ namespace redoubt::boot {
 specutils::Expected<void> ConfigureNetwork(inetsock::Network& network, inetsock::LinkEvents& events,
                                            const specutils::NetworkConfig& config, std::vector<UniqueFd> sockets);
 
+// --network=host: interfaces with the host's names, numbers, addresses and routes, over which nothing goes, for
+// /proc/net, netdevice(7) and rtnetlink(7) to tell of. What the netstack cannot show is left out, with a line in the
+// log.
+void ShowNetwork(inetsock::Network& network, const specutils::NetworkConfig& config);
+
 }  // namespace redoubt::boot
 
 #endif  // REDOUBT_RUNSC_BOOT_NETWORK_H_

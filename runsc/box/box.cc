@@ -69,15 +69,16 @@ constexpr Namespace kNamespaces[] = {
     {CLONE_NEWNET, "network namespace"}, {CLONE_NEWCGROUP, "cgroup namespace"},
 };
 
-// In one call, which is quicker; one by one to find what the host refuses.
-bool NewNamespaces(Builder& b) {
+// In one call, which is quicker; one by one to find what the host refuses. `kept`: the caller's, which it stays in.
+bool NewNamespaces(Builder& b, int kept = 0) {
   int all = 0;
-  for (const Namespace& n : kNamespaces) all |= n.flag;
+  for (const Namespace& n : kNamespaces) all |= n.flag & ~kept;
   if (NewNamespace(all) == 0) {
     b.Own(all);
     return true;
   }
   for (const Namespace& n : kNamespaces) {
+    if ((n.flag & kept) != 0) continue;
     const int error = NewNamespace(n.flag);
     if (error == 0) b.Own(n.flag);
     if (!b.Add(n.wall, error)) return false;
@@ -151,7 +152,7 @@ std::expected<Missing, std::string> EnterSentryBox(const Options& options) {
   const uid_t uid = geteuid();
   const gid_t gid = getegid();
   if (!b.Add("user namespace", NewUserNamespace(uid, gid, kNobody, kNobody))) return b.failure();
-  if (!NewNamespaces(b)) return b.failure();
+  if (!NewNamespaces(b, options.keep_network ? CLONE_NEWNET : 0)) return b.failure();
   if (!CloseOffMounts(b) || !LeaveTheHost(b)) return b.failure();
   if (!Finish(b, 0)) return b.failure();
   // The change of the user has undone what was asked before (prctl(2), PR_SET_PDEATHSIG).

@@ -31,6 +31,8 @@ struct Options {
   int parent_pidfd = -1;
   // Descriptors from this one on are closed.
   int first_closed = 3;
+  // The Sentry's: it stays in the network namespace that it was started in (--network=host).
+  bool keep_network = false;
   // The gofer's: the user namespace it is to be in, and its IDs there. Empty: the host's.
   IdMaps ids;
   uid_t uid = 0;
@@ -68,8 +70,9 @@ unsigned long BirthNamespaces();
 // the parent is dead already. Allocates nothing.
 bool BeforeExec(int parent_pidfd, unsigned long namespaces, uid_t uid, gid_t gid);
 
-// The calling process becomes what the Sentry is to be. Afterwards it has no file system, no network, no capability,
-// and a user ID that nobody else has (65534 inside). An error is one line: which wall, why, what to try.
+// The calling process becomes what the Sentry is to be. Afterwards it has no file system, no network (unless that
+// is to be kept), no capability, and a user ID that nobody else has (65534 inside). An error is one line: which wall,
+// why, what to try.
 std::expected<Missing, std::string> EnterSentryBox(const Options& options);
 
 // A tree that a gofer serves.

@@ -153,8 +153,8 @@ specutils::Expected<container::Settings> ToSettings(const Flags& flags) {
     return std::unexpected(
         fmt::format("unknown platform \"{}\"; there are: auto, systrap, ptrace, kvm", flags.platform));
   }
-  if (!flags.network.empty() && flags.network != "none" && flags.network != "sandbox") {
-    return std::unexpected(fmt::format("unknown network \"{}\"; there are: sandbox, none", flags.network));
+  if (!flags.network.empty() && flags.network != "none" && flags.network != "sandbox" && flags.network != "host") {
+    return std::unexpected(fmt::format("unknown network \"{}\"; there are: sandbox, host, none", flags.network));
   }
   specutils::Expected<container::Overlay> overlay = ParseOverlay(flags.overlay2);
   if (!overlay) return std::unexpected(overlay.error());
@@ -176,6 +176,7 @@ specutils::Expected<container::Settings> ToSettings(const Flags& flags) {
   s.log_fd = logs->boot;
   s.gofer_log_fd = logs->gofer;
   if (flags.network == "sandbox") s.network = container::Network::kSandbox;
+  if (flags.network == "host") s.network = container::Network::kHost;
   if (flags.network == "none") s.network = container::Network::kNone;
   s.warn = [&flags](const std::string& what) { Warn(flags, what); };
   specutils::SandboxOptions& o = s.options;

@@ -105,7 +105,9 @@ int Do(const std::vector<std::string>& command, const DoArgs& args, Flags& flags
     spec.mounts.push_back(std::move(*mount));
   }
   if (args.net) {
-    if (flags.network == "none") return Fail(flags, "--net contradicts --network=none");
+    if (flags.network == "none" || flags.network == "host") {
+      return Fail(flags, fmt::format("--net contradicts --network={}", flags.network));
+    }
     flags.network = "sandbox";
   }
   specutils::Process& p = spec.process;

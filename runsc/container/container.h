@@ -23,7 +23,7 @@ struct Failure {
 template <typename T = void>
 using Outcome = std::expected<T, Failure>;
 
-enum class Network { kByConfig, kNone, kSandbox };
+enum class Network { kByConfig, kNone, kSandbox, kHost };
 // Whose writes are kept apart: in memory, those below / in a file on the root's file system (kRootSelf).
 enum class Overlay { kNone, kRoot, kRootSelf, kAll };
 

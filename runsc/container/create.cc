@@ -280,10 +280,13 @@ Outcome<pid_t> Make(const Settings& given, const CreateArgs& args, bool foregrou
   const specutils::Hooks& hooks = spec->hooks;
   const bool can_be_reached =
       geteuid() == 0 && (!foreground || !hooks.prestart.empty() || !hooks.create_runtime.empty());
-  const bool enters_network = network != nullptr && (!network->path.empty() || can_be_reached);
+  const bool uses_host = settings.network == Network::kHost;
+  // With the host's sockets it is a wall as well.
+  const bool enters_network = network != nullptr && (!network->path.empty() || can_be_reached || uses_host);
   const bool takes_network =
       settings.network == Network::kSandbox || (settings.network == Network::kByConfig && enters_network);
   if (takes_network) settings.options.network = specutils::NetworkMode::kSandbox;
+  if (uses_host) settings.options.network = specutils::NetworkMode::kHost;
   const Store store(settings.root);
   Expected<Entry> entry = store.Create(args.id);
   if (!entry) return Fail(entry.error());
@@ -295,6 +298,7 @@ Outcome<pid_t> Make(const Settings& given, const CreateArgs& args, bool foregrou
   state.created = Now();
   state.annotations = spec->annotations;
   state.takes_network = takes_network && state.sandbox == args.id;
+  state.sees_network = uses_host && state.sandbox == args.id;
   auto failed = [&](const Expected<void>& e) { return Fail(args.id, e.error()); };
   Expected<specutils::PidNamespace> pid_namespace = FindPidNamespace(store, state, *spec);
   if (!pid_namespace) return Fail(args.id, pid_namespace.error());
@@ -411,9 +415,16 @@ Outcome<> Create(const Settings& settings, const CreateArgs& args) {
 namespace {
 
 // At start and not before: Docker sets the namespace up in between.
-Expected<sandbox::TakenNetwork> TakeNetwork(Entry& entry) {
-  UniqueFd ns(open(fmt::format("/proc/{}/ns/net", entry.state().process.pid).c_str(), O_RDONLY | O_CLOEXEC));
+Expected<UniqueFd> NetworkNamespaceOf(const State& state) {
+  UniqueFd ns(open(fmt::format("/proc/{}/ns/net", state.process.pid).c_str(), O_RDONLY | O_CLOEXEC));
   if (!ns) return std::unexpected(fmt::format("its network namespace: {}", std::strerror(errno)));
+  return ns;
+}
+
+Expected<sandbox::TakenNetwork> TakeNetwork(Entry& entry) {
+  Expected<UniqueFd> opened = NetworkNamespaceOf(entry.state());
+  if (!opened) return std::unexpected(opened.error());
+  const UniqueFd& ns = *opened;
   struct stat st{};
   if (fstat(ns.get(), &st) != 0) return std::unexpected(fmt::format("its network namespace: {}", std::strerror(errno)));
   entry.state().network_namespace = st.st_ino;
@@ -446,6 +457,13 @@ Outcome<> Start(const Settings& settings, const std::string& id) {
     if (!taken) return Fail(id, taken.error());
     request.body = specutils::SerializeNetwork(taken->config);
     sockets = std::move(taken->sockets);
+  }
+  if (state.sees_network) {
+    Expected<UniqueFd> ns = NetworkNamespaceOf(state);
+    if (!ns) return Fail(id, ns.error());
+    Expected<specutils::NetworkConfig> seen = sandbox::LookAtNetwork(ns->get());
+    if (!seen) return Fail(id, seen.error());
+    request.body = specutils::SerializeNetwork(*seen);
   }
   // Written down before it is done: where there is no room for that, nothing has changed.
   state.status = Status::kRunning;

@@ -112,6 +112,7 @@ Expected<State> ParseState(const std::string& path) {
     s.process = ProcessFrom(j.at("process"));
     s.boot = ProcessFrom(j.at("boot"));
     s.takes_network = j.at("takesNetwork");
+    s.sees_network = j.at("seesNetwork");
     s.network_namespace = j.at("networkNamespace");
     std::string status = j.at("status").get<std::string>();
     for (Status k : kStatuses) {
@@ -181,6 +182,7 @@ Expected<void> Entry::Save() const {
             {"process", container::ToJson(state_.process)},
             {"boot", container::ToJson(state_.boot)},
             {"takesNetwork", state_.takes_network},
+            {"seesNetwork", state_.sees_network},
             {"networkNamespace", state_.network_namespace},
             {"status", Name(state_.status)}};
   return ReplaceFile(path_ + "/state.json", j.dump(-1, ' ', false, Json::error_handler_t::replace));

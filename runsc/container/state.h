@@ -53,6 +53,7 @@ struct State {
   HostProcess process;                          // stands for the container's first process outside
   HostProcess boot;                             // the Sentry
   bool takes_network = false;                   // start is to take over the network namespace
+  bool sees_network = false;                    // start is to tell the Sentry what is in the network namespace
   uint64_t network_namespace = 0;               // which one it was: the inode of its file (namespaces(7))
   // What was last done with it; CurrentStatus() tells how it is.
   Status status = Status::kCreating;

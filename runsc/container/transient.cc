@@ -38,16 +38,17 @@ struct Listener {
   }
 };
 
-Outcome<> StartWith(const sandbox::BorrowedNetwork& network, const Listener& listener) {
+Outcome<> StartWith(const specutils::NetworkConfig& network, const std::vector<UniqueFd>& sockets,
+                    const Listener& listener) {
   UniqueFd socket(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
   if (!socket || connect(socket.get(), reinterpret_cast<const sockaddr*>(&listener.address), listener.length) != 0) {
     return CannotSetUp(fmt::format("cannot reach the sandbox: {}", std::strerror(errno)));
   }
   control::Connection connection(std::move(socket));
   std::vector<int> fds;
-  for (const UniqueFd& fd : network.sockets()) fds.push_back(fd.get());
+  for (const UniqueFd& fd : sockets) fds.push_back(fd.get());
   control::Request request{
-      .method = control::Method::kStart, .container = kId, .body = specutils::SerializeNetwork(network.config())};
+      .method = control::Method::kStart, .container = kId, .body = specutils::SerializeNetwork(network)};
   if (Result<> sent = connection.Send(control::Serialize(request), fds); !sent) {
     return CannotSetUp(fmt::format("cannot reach the sandbox: {}", sent.error().name()));
   }
@@ -64,17 +65,26 @@ Outcome<int> RunTransient(const Settings& given, const specutils::Spec& wanted) 
   ApplyFileFlags(given, spec);
   Settings settings = given;
   LogToStderr log(settings);
-  // Without a network to take over it starts at once, which saves a question.
+  // Without a network to hand over it starts at once, which saves a question.
   std::optional<sandbox::BorrowedNetwork> network;
+  std::optional<specutils::NetworkConfig> seen;
   std::optional<Listener> listener;
-  if (settings.network == Network::kSandbox) {
-    settings.options.network = specutils::NetworkMode::kSandbox;
+  if (settings.network == Network::kSandbox || settings.network == Network::kHost) {
     Expected<Listener> listening = Listener::Create();
     if (!listening) return CannotSetUp(listening.error());
     listener.emplace(std::move(*listening));
+  }
+  if (settings.network == Network::kSandbox) {
+    settings.options.network = specutils::NetworkMode::kSandbox;
     Expected<sandbox::BorrowedNetwork> borrowed = sandbox::BorrowedNetwork::Borrow("");
     if (!borrowed) return CannotSetUp(borrowed.error());
     network.emplace(std::move(*borrowed));
+  }
+  if (settings.network == Network::kHost) {
+    settings.options.network = specutils::NetworkMode::kHost;
+    Expected<specutils::NetworkConfig> looked = sandbox::LookAtNetwork(-1);
+    if (!looked) return CannotSetUp(looked.error());
+    seen.emplace(std::move(*looked));
   }
   Expected<sandbox::Sandbox> sandbox = sandbox::Sandbox::Launch({.spec = spec,
                                                                  .options = settings.options,
@@ -82,11 +92,13 @@ Outcome<int> RunTransient(const Settings& given, const specutils::Spec& wanted) 
                                                                  .log_fd = settings.log_fd,
                                                                  .gofer_log_fd = settings.gofer_log_fd,
                                                                  .listen_fd = listener ? listener->socket.get() : -1,
-                                                                 .start = !network});
+                                                                 .start = !listener});
   if (!sandbox) return CannotSetUp(sandbox.error());
   if (Outcome<control::Reply> reply = FirstAnswer(*sandbox); !reply) return std::unexpected(reply.error());
-  if (network) {
-    if (Outcome<> started = StartWith(*network, *listener); !started) return std::unexpected(started.error());
+  if (listener) {
+    Outcome<> started =
+        network ? StartWith(network->config(), network->sockets(), *listener) : StartWith(*seen, {}, *listener);
+    if (!started) return std::unexpected(started.error());
   }
   sandbox::Ended ended = sandbox::Relay(sandbox->connection(), &*sandbox);
   fmt::print(stderr, "{}", ended.text);

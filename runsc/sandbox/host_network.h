@@ -3,15 +3,22 @@
 #ifndef REDOUBT_RUNSC_SANDBOX_HOST_NETWORK_H_
 #define REDOUBT_RUNSC_SANDBOX_HOST_NETWORK_H_
 
+#include <cstdint>
+
 #include "pkg/fd/unique_fd.h"
 #include "runsc/specutils/network.h"
 #include "runsc/specutils/spec.h"
 
 namespace redoubt::sandbox {
 
-// Ethernet interfaces that are up, with their addresses, and the main table's routes through them. An error if an
-// interface of another kind has addresses; lesser losses are notes. Changes nothing.
-specutils::Expected<specutils::NetworkConfig> ReadHostNetwork();
+enum class Wanted : uint8_t {
+  // Ethernet interfaces that are up. An error if an interface of another kind has addresses.
+  kTakeable,
+  kAll,  // for who is only to see them
+};
+// Interfaces with their addresses, and the main table's routes through them; what is left out is noted. Changes
+// nothing.
+specutils::Expected<specutils::NetworkConfig> ReadHostNetwork(Wanted wanted);
 
 // packet(7), bound to the interface: everything it receives, and not what is sent on it.
 specutils::Expected<UniqueFd> OpenPacketSocket(const specutils::NetworkLink& link);

@@ -24,19 +24,19 @@ using specutils::NetworkLink;
 
 // As many as the sandbox's stack takes.
 constexpr size_t kMaxLinks = 64;
+constexpr size_t kMaxLinksSeen = 500;
 constexpr size_t kMaxAddresses = 200;
 constexpr size_t kMaxRoutes = 4000;
 
 // An interface as the host has it.
 struct HostLink {
-  uint32_t flags = 0;
-  uint16_t type = 0;  // ARPHRD_*
   uint32_t master = 0;
   size_t mac_size = 0;
   NetworkLink link;
 
-  bool ethernet() const { return type == ARPHRD_ETHER && mac_size == link.mac.bytes.size(); }
-  bool usable() const { return (flags & IFF_LOOPBACK) == 0 && (flags & IFF_UP) != 0 && master == 0 && ethernet(); }
+  bool is(uint32_t flag) const { return (link.flags & flag) != 0; }
+  bool ethernet() const { return link.type == ARPHRD_ETHER && mac_size == link.mac.bytes.size(); }
+  bool takeable() const { return !is(IFF_LOOPBACK) && is(IFF_UP) && master == 0 && ethernet(); }
 };
 
 std::string Text(Bytes bytes) {
@@ -50,7 +50,7 @@ std::string Text(Bytes bytes) {
 
 class Reader final {
  public:
-  explicit Reader(Rtnetlink netlink) : netlink_(std::move(netlink)) {}
+  Reader(Rtnetlink netlink, Wanted wanted) : netlink_(std::move(netlink)), all_(wanted == Wanted::kAll) {}
 
   Expected<NetworkConfig> Read() {
     if (auto r = netlink_.Dump(RtRequest(RTM_GETLINK, 0, ifinfomsg{}), [&](uint16_t, Bytes b) { OnLink(b); }); !r) {
@@ -66,19 +66,25 @@ class Reader final {
       }
     }
     for (auto& [index, l] : links_) {
-      if (l.usable()) {
+      if (usable(l)) {
+        if (all_ && config_.links.size() == kMaxLinksSeen) {
+          Note(fmt::format("interfaces from {} on were left out: there are too many", l.link.name));
+          break;
+        }
         config_.links.push_back(std::move(l.link));
         continue;
       }
-      if ((l.flags & IFF_LOOPBACK) != 0 || l.link.addresses.empty()) continue;
-      if ((l.flags & IFF_UP) == 0) {
+      if (l.is(IFF_LOOPBACK) || l.link.addresses.empty()) continue;
+      if (!l.is(IFF_UP)) {
         Note(fmt::format("interface {} is down and was left out", l.link.name));
       } else {
         return std::unexpected(fmt::format(
             "interface {} {}, and cannot be taken over; take its addresses away, or use --network=none", l.link.name,
-            l.master != 0 ? "is part of another" : fmt::format("is no Ethernet (it is of ARPHRD type {})", l.type)));
+            l.master != 0 ? "is part of another"
+                          : fmt::format("is no Ethernet (it is of ARPHRD type {})", l.link.type)));
       }
     }
+    if (all_) return std::move(config_);
     if (config_.links.size() > kMaxLinks) {
       return std::unexpected(fmt::format("there are {} interfaces; {} is the most", config_.links.size(), kMaxLinks));
     }
@@ -89,13 +95,17 @@ class Reader final {
   }
 
  private:
+  bool usable(const HostLink& l) const { return all_ || l.takeable(); }
+
   void Note(std::string text) {
     if (config_.notes.size() < 100) config_.notes.push_back(std::move(text));
   }
 
   void OnLink(Bytes body) {
     auto info = ReadAs<ifinfomsg>(body);
-    HostLink l{.flags = info.ifi_flags, .type = info.ifi_type};
+    HostLink l;
+    l.link.flags = info.ifi_flags;
+    l.link.type = info.ifi_type;
     l.link.index = static_cast<uint32_t>(info.ifi_index);
     ForEachAttribute(body.subspan(std::min(sizeof(info), body.size())), [&](uint16_t type, Bytes value) {
       switch (type) {
@@ -156,8 +166,8 @@ class Reader final {
       Note(fmt::format("{} on {} is in use by another station and was left out", local.ToString(), link.name));
       return;
     }
-    // The sandbox's stack makes this one by itself.
-    if (local.is_ipv6() && local == Eui64Address(*Address::Parse("fe80::"), link.mac)) return;
+    // The sandbox's stack makes this one by itself, if it is to use it.
+    if (!all_ && local.is_ipv6() && local == Eui64Address(*Address::Parse("fe80::"), link.mac)) return;
     // The route to a peer comes with the routes.
     a.prefix = {local, peer ? static_cast<uint8_t>(8 * local.size()) : info.ifa_prefixlen};
     a.from_router = local.is_ipv6() && (flags & IFA_F_PERMANENT) == 0 && a.prefix.length == 64 &&
@@ -234,8 +244,8 @@ class Reader final {
       r.interface_index = 0;
     } else {
       auto link = links_.find(r.interface_index);
-      if (link == links_.end() || (link->second.flags & IFF_LOOPBACK) != 0) return;
-      if (!link->second.usable()) {
+      if (link == links_.end() || link->second.is(IFF_LOOPBACK)) return;
+      if (!usable(link->second)) {
         Note(fmt::format("{} through {} was left out", name, link->second.link.name));
         return;
       }
@@ -266,16 +276,17 @@ class Reader final {
   }
 
   Rtnetlink netlink_;
+  const bool all_;
   std::map<uint32_t, HostLink> links_;  // by index
   NetworkConfig config_;
 };
 
 }  // namespace
 
-Expected<NetworkConfig> ReadHostNetwork() {
+Expected<NetworkConfig> ReadHostNetwork(Wanted wanted) {
   Expected<Rtnetlink> netlink = Rtnetlink::Open();
   if (!netlink) return std::unexpected(netlink.error());
-  return Reader(std::move(*netlink)).Read();
+  return Reader(std::move(*netlink), wanted).Read();
 }
 
 }  // namespace redoubt::sandbox

@@ -26,8 +26,7 @@ Expected<T> InNamespace(int netns_fd, const std::function<Expected<T>()>& f) {
   Expected<T> result = std::unexpected(std::string());
   std::thread([&] {
     if (setns(netns_fd, CLONE_NEWNET) != 0) {
-      result = std::unexpected(
-          fmt::format("--network=sandbox: cannot enter the network namespace: {}", std::strerror(errno)));
+      result = std::unexpected(fmt::format("cannot enter the network namespace: {}", std::strerror(errno)));
       return;
     }
     result = f();
@@ -37,7 +36,7 @@ Expected<T> InNamespace(int netns_fd, const std::function<Expected<T>()>& f) {
 
 Expected<TakenNetwork> Take(const BeforeChange& before_change) {
   TakenNetwork taken;
-  Expected<NetworkConfig> config = ReadHostNetwork();
+  Expected<NetworkConfig> config = ReadHostNetwork(Wanted::kTakeable);
   if (!config) return std::unexpected(config.error());
   taken.config = std::move(*config);
   for (const specutils::NetworkLink& link : taken.config.links) {
@@ -67,21 +66,31 @@ Expected<TakenNetwork> TakeNetwork(int netns_fd, const BeforeChange& before_chan
                              .caller = NamespaceOfFile("/proc/self/ns/net")};
   evidence.target = netns_fd < 0 ? evidence.caller : NamespaceOfFd(netns_fd);
   const NamespaceChoice choice = netns_fd < 0 ? NamespaceChoice::kCurrent : NamespaceChoice::kPath;
-  return InNamespace<TakenNetwork>(netns_fd, [&]() -> Expected<TakenNetwork> {
+  // Errors of the choice have the flag's name already.
+  Expected<void> may;
+  Expected<TakenNetwork> taken = InNamespace<TakenNetwork>(netns_fd, [&]() -> Expected<TakenNetwork> {
     evidence.target_is_initial = InInitialNamespace();
-    if (Expected<void> may = CheckTakeable(choice, evidence); !may) return std::unexpected(may.error());
-    Expected<TakenNetwork> taken = Take(before_change);
-    if (!taken) return std::unexpected(Named(taken.error()));
-    return taken;
+    may = CheckTakeable(choice, evidence);
+    if (!may) return std::unexpected(may.error());
+    return Take(before_change);
   });
+  if (!taken && may) return std::unexpected(Named(taken.error()));
+  return taken;
+}
+
+Expected<NetworkConfig> LookAtNetwork(int netns_fd) {
+  // Without privileges nobody enters a namespace, not even his own.
+  const std::optional<NamespaceId> own = NamespaceOfFile("/proc/self/ns/net");
+  if (netns_fd >= 0 && own && NamespaceOfFd(netns_fd) == own) netns_fd = -1;
+  Expected<NetworkConfig> seen = InNamespace<NetworkConfig>(netns_fd, [] { return ReadHostNetwork(Wanted::kAll); });
+  if (!seen) return std::unexpected("--network=host: " + seen.error());
+  return seen;
 }
 
 Expected<void> GiveBackNetwork(int netns_fd, const NetworkConfig& config) {
-  return InNamespace<void>(netns_fd, [&]() -> Expected<void> {
-    Expected<void> r = RestoreAddresses(config);
-    if (!r) return std::unexpected(Named(r.error()));
-    return r;
-  });
+  Expected<void> r = InNamespace<void>(netns_fd, [&] { return RestoreAddresses(config); });
+  if (!r) return std::unexpected(Named(r.error()));
+  return r;
 }
 
 Expected<BorrowedNetwork> BorrowedNetwork::Borrow(const std::string& path) {

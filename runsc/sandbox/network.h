@@ -1,4 +1,5 @@
-// --network=sandbox: the interfaces of a network namespace, taken from the host's stack for the sandbox's own.
+// --network=sandbox: the interfaces of a network namespace, taken from the host's stack for the sandbox's own. (For
+// --network=host they are only looked at.)
 //
 // What the host has on each Ethernet interface that is up (veth, macvlan, a TAP, a card) is read by rtnetlink(7); a
 // packet(7) socket is opened on it, with virtio-net headers so that checksums and super-segments pass unmade in both
@@ -33,6 +34,10 @@ specutils::Expected<TakenNetwork> TakeNetwork(int netns_fd, const BeforeChange& 
 // Gives the host's stack its addresses and routes again, when the sandbox has ended and the namespace lives on. What is
 // there already stays.
 specutils::Expected<void> GiveBackNetwork(int netns_fd, const specutils::NetworkConfig& config);
+
+// --network=host: what the guest is to see of the namespace that `netns_fd` names, or of the caller's own if it is -1:
+// all interfaces, addresses and routes, as they are now. Changes nothing.
+specutils::Expected<specutils::NetworkConfig> LookAtNetwork(int netns_fd);
 
 // A network that goes back to its namespace with the end of this object.
 class BorrowedNetwork final {

@@ -201,7 +201,8 @@ Expected<SandboxOptions> ParseOptions(const std::string& bytes) {
     o.report_missing = j.at("report_missing");
     o.allow_weak_box = j.at("allow_weak_box");
     o.kvm_device = j.at("kvm_device");
-    o.network = j.at("network").get<uint8_t>() == 0 ? NetworkMode::kNone : NetworkMode::kSandbox;
+    const uint8_t network = j.at("network");
+    o.network = network == 2 ? NetworkMode::kHost : network == 1 ? NetworkMode::kSandbox : NetworkMode::kNone;
     o.rewrite = j.at("rewrite");
     o.io_uring = j.at("io_uring");
   });

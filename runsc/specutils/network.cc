@@ -51,6 +51,8 @@ std::string SerializeNetwork(const NetworkConfig& config) {
                      {"mtu", l.mtu},
                      {"mac", l.mac.bytes},
                      {"ipv6", l.ipv6},
+                     {"flags", l.flags},
+                     {"type", l.type},
                      {"addresses", addresses}});
   }
   Json routes = Json::array();
@@ -79,6 +81,8 @@ Expected<NetworkConfig> DeserializeNetwork(const std::string& text) {
                        .mtu = l.at("mtu"),
                        .mac = ToLinkAddress(l.at("mac")),
                        .ipv6 = l.at("ipv6"),
+                       .flags = l.at("flags"),
+                       .type = l.at("type"),
                        .addresses = {}};
       for (const Json& a : l.at("addresses")) {
         link.addresses.push_back(

@@ -1,4 +1,5 @@
-// What a sandbox takes over of a network namespace, and how the CLI hands it to the boot process.
+// What a sandbox takes over of a network namespace, or is only told of it, and how the CLI hands it to the boot
+// process.
 #ifndef REDOUBT_RUNSC_SPECUTILS_NETWORK_H_
 #define REDOUBT_RUNSC_SPECUTILS_NETWORK_H_
 
@@ -26,13 +27,15 @@ struct NetworkLink {
   uint32_t index = 0;  // the host's; routes name it
   uint32_t mtu = 0;
   netstack::LinkAddress mac;
-  bool ipv6 = false;  // the host's stack spoke IPv6 on it (disable_ipv6 was 0)
+  bool ipv6 = false;   // the host's stack spoke IPv6 on it (disable_ipv6 was 0)
+  uint32_t flags = 0;  // IFF_* (netdevice(7))
+  uint16_t type = 0;   // ARPHRD_*
   std::vector<NetworkAddress> addresses;
   friend bool operator==(const NetworkLink&, const NetworkLink&) = default;
 };
 
 struct NetworkConfig {
-  std::vector<NetworkLink> links;            // one packet socket each goes with them, in this order
+  std::vector<NetworkLink> links;            // if they were taken, a packet socket each goes with them, in this order
   std::vector<netstack::RouteEntry> routes;  // interface_index: the host's
   std::vector<std::string> notes;            // what could not be taken over, a line each, for the log
   friend bool operator==(const NetworkConfig&, const NetworkConfig&) = default;

@@ -13,6 +13,8 @@ NetworkConfig Example() {
                      .mtu = 1400,
                      .mac = {{2, 0, 0, 0, 0, 255}},
                      .ipv6 = true,
+                     .flags = 0x1043,
+                     .type = 1,
                      .addresses = {{.prefix = {*Address::Parse("192.0.2.2"), 24}},
                                    {.prefix = {*Address::Parse("2001:db8::2"), 64},
                                     .preferred = 100,

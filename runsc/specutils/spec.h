@@ -157,6 +157,7 @@ struct Spec {
 enum class NetworkMode : uint8_t {
   kNone,     // a loopback
   kSandbox,  // the interfaces of a network namespace, with the sandbox's own stack on them
+  kHost,     // sockets of the host's stack, in the network namespace that the sandbox is started in
 };
 
 // How the sandbox is to be run, whatever the container is.

@@ -6,6 +6,7 @@
 #include <linux/bpf.h>
 #include <linux/keyctl.h>
 #include <linux/perf_event.h>
+#include <netinet/in.h>
 #include <sched.h>
 #include <signal.h>
 #include <stddef.h>
@@ -330,6 +331,38 @@ void ExpectStopped(Role role, const Attack& attack, bool calls_are_the_gofers) {
 class SentryAttack : public ::testing::TestWithParam<Attack> {};
 TEST_P(SentryAttack, IsStopped) { ExpectStopped(Role::kSentry, GetParam(), false); }
 INSTANTIATE_TEST_SUITE_P(All, SentryAttack, ::testing::ValuesIn(Common()), NameOf);
+
+// What --network=host opens is sockets, and nothing of this.
+class HostNetworkAttack : public ::testing::TestWithParam<Attack> {};
+TEST_P(HostNetworkAttack, IsStopped) {
+  const Walls walls{.box = true, .filter = true, .host_network = true};
+  EXPECT_EQ(Try(Role::kSentry, walls, TheNeighbour().tree, GetParam().attempt), kStopped);
+}
+INSTANTIATE_TEST_SUITE_P(All, HostNetworkAttack, ::testing::ValuesIn(Common()), NameOf);
+
+TEST(HostNetwork, SocketsAreItsOwnAndPacketsNot) {
+  auto attempt = [](int family, int type, int protocol) {
+    return Try(Role::kSentry, {.box = true, .filter = true, .host_network = true}, TheNeighbour().tree,
+               [=](const Place&) { return Outcome(socket(family, type | SOCK_NONBLOCK | SOCK_CLOEXEC, protocol)); });
+  };
+  EXPECT_EQ(attempt(AF_INET, SOCK_STREAM, IPPROTO_TCP), 0);
+  EXPECT_EQ(attempt(AF_INET6, SOCK_DGRAM, IPPROTO_UDP), 0);
+  EXPECT_EQ(attempt(AF_INET, SOCK_RAW, IPPROTO_TCP), kStopped);
+  EXPECT_EQ(attempt(AF_PACKET, SOCK_RAW, 0), kStopped);
+  EXPECT_EQ(attempt(AF_UNIX, SOCK_STREAM, 0), kStopped);
+  EXPECT_EQ(attempt(AF_NETLINK, SOCK_RAW, 0), kStopped);
+  EXPECT_EQ(attempt(AF_ALG, SOCK_SEQPACKET, 0), kStopped);
+}
+
+// Without a capability, whatever namespace it is in.
+TEST(HostNetwork, TheBoxHasNoPrivilegeThere) {
+  EXPECT_EQ(Try(Role::kSentry, {.box = true, .filter = false, .host_network = true}, TheNeighbour().tree,
+                [](const Place&) {
+                  int fd = socket(AF_INET, SOCK_RAW | SOCK_CLOEXEC, IPPROTO_TCP);
+                  return fd >= 0 ? 0 : errno;
+                }),
+            EPERM);
+}
 
 class GoferAttack : public ::testing::TestWithParam<Attack> {};
 TEST_P(GoferAttack, IsStopped) {

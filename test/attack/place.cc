@@ -33,8 +33,9 @@ constexpr int kNoWalls = 250;
   Leave(kNoWalls);
 }
 
-void PutUpBox(Role role, const std::string& tree, Place& place, int first_closed) {
-  const box::Options options{.allow_weak = false, .parent_pidfd = -1, .first_closed = first_closed};
+void PutUpBox(Role role, const std::string& tree, Place& place, int first_closed, bool host_network) {
+  const box::Options options{
+      .allow_weak = false, .parent_pidfd = -1, .first_closed = first_closed, .keep_network = host_network};
   if (role == Role::kSentry) {
     auto missing = box::EnterSentryBox(options);
     if (!missing) Fail(missing.error());
@@ -54,11 +55,11 @@ void GoWithoutBox(const std::string& tree, Place& place) {
   place.self_fd = open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC);
 }
 
-void PutUpFilter(Role role) {
+void PutUpFilter(Role role, bool host_network) {
   Result<> installed;
   if (role == Role::kSentry) {
     seccomp::InstallViolationHandler({});
-    installed = seccomp::Install(boot::FindFilter("systrap", "sandbox")->program);
+    installed = seccomp::Install(boot::FindFilter("systrap", host_network ? "host" : "sandbox")->program);
   } else {
     gofer::PrepareForFilter(1);
     installed = gofer::InstallFilter();
@@ -81,11 +82,11 @@ int Try(Role role, Walls walls, const std::string& tree, const Attempt& attempt)
     log::Configure(open("/dev/null", O_WRONLY | O_CLOEXEC), log::Level::kError);
     if (walls.box) {
       log::Configure(2, log::Level::kError);
-      PutUpBox(role, tree, place, answer + 1);
+      PutUpBox(role, tree, place, answer + 1, walls.host_network);
     } else {
       GoWithoutBox(tree, place);
     }
-    if (walls.filter) PutUpFilter(role);
+    if (walls.filter) PutUpFilter(role, walls.host_network);
     const int outcome = attempt(place);
     if (write(answer, &outcome, sizeof(outcome)) != sizeof(outcome)) Leave(1);
     Leave(0);

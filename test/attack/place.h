@@ -13,6 +13,7 @@ enum class Role { kSentry, kGofer };
 struct Walls {
   bool box = false;
   bool filter = false;
+  bool host_network = false;  // the Sentry's as they are with --network=host
 };
 
 // What the code in its place finds.

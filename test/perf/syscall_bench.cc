@@ -67,6 +67,32 @@ void Compute(benchmark::State& state) {
 }
 BENCHMARK(Compute)->Threads(1)->Threads(2)->UseRealTime()->MinTime(0.3);
 
+// A cache line's way to another processor and back, with no system call at all: the least that a call costs which
+// another processor answers. It says how near the machine's two processors are, which on a virtual machine changes with
+// time.
+void LineRoundTrip(benchmark::State& state) {
+  struct alignas(128) Line {
+    std::atomic<uint64_t> value{0};
+  };
+  static Line question, answer;
+  question.value = answer.value = 0;
+  std::thread other([] {
+    for (uint64_t last = 0; last != UINT64_MAX;) {
+      uint64_t asked = question.value.load();
+      if (asked == last) continue;
+      answer.value.store(last = asked);
+    }
+  });
+  uint64_t n = 0;
+  for (auto _ : state) {
+    question.value.store(++n);
+    while (answer.value.load() != n) continue;
+  }
+  question.value.store(UINT64_MAX);
+  other.join();
+}
+BENCHMARK(LineRoundTrip)->UseRealTime();
+
 void ClockGettime(benchmark::State& state) {
   timespec ts;
   for (auto _ : state) clock_gettime(CLOCK_MONOTONIC, &ts);

@@ -291,6 +291,13 @@ RTNETLINK answers: File exists
 [(1, 'lo'), (2, 'eth0')]
 ['3', 'LISTEN', '192.0.2.77:7777', '0.0.0.0:*']" "$(run admin 2>&1 | sed 's/ *$//')"
 
+# Of the machine's link addresses those on its own wire are seen and no other.
+macs() { grep -oE '([0-9a-f]{2}:){5}[0-9a-f]{2}' | sort -u; }
+bundle macs /run/netns/$INSIDE sh -c 'busybox ping -c 1 -W 5 192.0.2.1; cat /sys/class/net/*/address /proc/net/arp; ip -o link; ip neigh'
+run macs 2>&1 | macs >"$SCRATCH/macs"
+{ ip -n $INSIDE -o link show eth0; ip -n $OUTSIDE -o link show to-inside; echo 00:00:00:00:00:00; } | macs >"$SCRATCH/own-macs"
+same "link addresses" "" "$(comm -3 "$SCRATCH/macs" "$SCRATCH/own-macs" | grep -v ff:ff:ff:ff:ff:ff)"
+
 # What cannot be done is said in a line.
 bundle none /etc/passwd true
 same "no namespace" "runsc: container \"none-$$\": cannot enter the network namespace /etc/passwd: Invalid argument" "$(run none 2>&1)"

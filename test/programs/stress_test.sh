@@ -274,7 +274,7 @@ int main(int argc, char** argv) {
 SCRIPT
 gcc -O1 -pthread -o "$SCRATCH/stress" "$SCRATCH/stress.c" || exit 1
 # Own session, so that what is left can be told from other tests' sandboxes.
-out=$(setsid -w timeout 120 "$RUNSC" do sh -c "exec '$SCRATCH/stress' ${STRESS_SECONDS:-20}" 2>&1)
+out=$(setsid -w timeout $((${STRESS_SECONDS:-20} + 100)) "$RUNSC" do sh -c "exec '$SCRATCH/stress' ${STRESS_SECONDS:-20}" 2>&1)
 same "exit code" 0 $?
 same "output" "stress: 0 errors, 0 unwell, enough work" "$out"
 

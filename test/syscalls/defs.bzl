@@ -3,7 +3,7 @@
 load("//:copts.bzl", "redoubt_binary")
 load("//test:platforms.bzl", "PLATFORMS")
 
-def syscall_test(name, srcs, deps = [], copts = [], timeout = "short", tags = []):
+def syscall_test(name, srcs, deps = [], copts = [], timeout = "short", tags = [], host_network = False):
     """Makes <name>_native and one <name>_<platform> for each platform, all running one binary.
 
     Args:
@@ -13,6 +13,7 @@ def syscall_test(name, srcs, deps = [], copts = [], timeout = "short", tags = []
       copts: added to the house's.
       timeout: of each of the tests.
       tags: added to "syscalls" and "platform_<platform>".
+      host_network: makes <name>_<platform>_host as well, with --network=host.
     """
     redoubt_binary(
         name = name,
@@ -25,7 +26,10 @@ def syscall_test(name, srcs, deps = [], copts = [], timeout = "short", tags = []
             "@debian//:gtest",
         ],
     )
-    for platform in ["native"] + PLATFORMS:
+    variants = ["native"] + PLATFORMS
+    if host_network:
+        variants = variants + [platform + "_host" for platform in PLATFORMS]
+    for platform in variants:
         sandboxed = platform != "native"
         native.sh_test(
             name = name + "_" + platform,
@@ -40,5 +44,5 @@ def syscall_test(name, srcs, deps = [], copts = [], timeout = "short", tags = []
                 "//test/syscalls:expectations.txt",
             ] + (["//runsc"] if sandboxed else []),
             timeout = timeout,
-            tags = ["local", "syscalls", "platform_" + platform] + tags,
+            tags = ["local", "syscalls", "platform_" + platform.replace("_host", "")] + tags,
         )

@@ -1,6 +1,7 @@
 #!/bin/bash
 # Runs a syscall test on a platform and compares each test's outcome with the expectations file.
 #   run_syscall_test.sh PLATFORM BINARY EXPECTATIONS [RUNSC]
+# PLATFORM_host is that platform with --network=host, with expectations of its own.
 # Fails for a failure or skip that is not expected, for an expected one that passes, and for a run that does not reach its end.
 set -u
 platform=$1 binary=$(readlink -f "$2") expectations=$3 runsc=${4:-}
@@ -9,11 +10,13 @@ tmp=$(mktemp -d) || exit 1
 trap 'rm -rf "$tmp"' EXIT
 umask 022
 
+network=
+[[ $platform == *_host ]] && network=--network=host
 if [[ $platform == native ]]; then
   timeout -k 5 55 "$binary" >"$tmp/out" 2>&1 </dev/null
 else
   # The binary's own directory may be one that the sandbox does not show or that nobody may enter.
-  timeout -k 5 55 "$runsc" --root="$tmp/root" --platform="$platform" --debug-log="$tmp/log" do "$binary" >"$tmp/out" 2>&1 </dev/null
+  timeout -k 5 55 "$runsc" --root="$tmp/root" --platform="${platform%_host}" $network --debug-log="$tmp/log" do "$binary" >"$tmp/out" 2>&1 </dev/null
 fi
 status=$?
 

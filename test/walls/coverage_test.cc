@@ -6,11 +6,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <fstream>
 #include <thread>
 
 #include "pkg/gofer/filter.h"
+#include "pkg/sentry/socket/hostinet/options.h"
 #include "runsc/boot/filter/filter.h"
 #include "test/walls/tracer_unsafe.h"
 
@@ -86,6 +88,36 @@ for n in names: os.close(os.open(n, os.O_CREAT | os.O_RDWR))
 for n in names: os.unlink(n)
 os.unlink('p'); os.unlink('d/h'); os.rmdir('d')
 )";
+
+// Sockets of the host's stack; `options` are (level, name, bytes to set, bytes to get).
+constexpr char kHostNetworkProgram[] = R"(
+import socket, fcntl, struct
+kinds = [(f, t, p) for f, icmp in ((socket.AF_INET, 1), (socket.AF_INET6, 58))
+         for t, p in ((socket.SOCK_STREAM, 0), (socket.SOCK_DGRAM, 0), (socket.SOCK_DGRAM, icmp))]
+made = []
+for kind in kinds:
+    try: made.append(socket.socket(*kind))
+    except PermissionError: pass  # net.ipv4.ping_group_range; asked it was
+for level, name, least, got in options:
+    for s in made:
+        for call in (lambda: least and s.setsockopt(level, name, bytes(least)), lambda: got and s.getsockopt(level, name, got)):
+            try: call()
+            except OSError: pass
+listener = socket.create_server(('127.0.0.1', 0))
+a = socket.create_connection(listener.getsockname())
+b, _ = listener.accept()
+a.send(b'x'); assert b.recv(10) == b'x'
+b.getpeername(); fcntl.ioctl(b, 0x8905, bytes(4)); fcntl.ioctl(b, 0x894b, bytes(4)); b.shutdown(2)
+)";
+
+std::string HostNetworkProgram() {
+  std::string options = "options = [";
+  for (const hostinet::Option& o : hostinet::Options()) {
+    options += "(" + std::to_string(o.level) + ", " + std::to_string(o.name) + ", " + std::to_string(o.most) + ", " +
+               std::to_string(o.got) + "), ";
+  }
+  return options + "]\n" + kHostNetworkProgram;
+}
 
 class CoverageTest : public ::testing::TestWithParam<std::string> {
  protected:
@@ -229,6 +261,30 @@ TEST_P(CoverageTest, EveryRuleIsUsed) {
   RunAsked();
   EXPECT_EQ(Unused(sentry_), "");
   EXPECT_EQ(Unused(gofer_), "");
+}
+
+TEST_P(CoverageTest, EveryRuleOfTheHostsNetworkIsUsed) {
+  const auto base = sentry_.rules;
+  sentry_.rules = boot::FindFilter(GetParam(), "host")->rules;
+  Run("host network", {.argv = {runsc_, "--platform=" + GetParam(), "--network=host", "do", "/usr/bin/python3", "-c",
+                                HostNetworkProgram()},
+                       .in_child = {}});
+  // All others are the other test's.
+  auto same = [](const seccomp::Rule& a, const seccomp::Rule& b) {
+    if (a.number != b.number || a.conditions != b.conditions) return false;
+    for (size_t i = 0; i < a.conditions; i++) {
+      if (a.condition[i].argument != b.condition[i].argument || a.condition[i].value != b.condition[i].value) {
+        return false;
+      }
+    }
+    return true;
+  };
+  for (size_t i = 0; i < sentry_.rules.size(); i++) {
+    if (std::ranges::any_of(base, [&](const seccomp::Rule& r) { return same(r, sentry_.rules[i]); })) {
+      sentry_.used.insert(i);
+    }
+  }
+  EXPECT_EQ(Unused(sentry_), "");
 }
 
 INSTANTIATE_TEST_SUITE_P(All, CoverageTest, ::testing::Values("systrap", "ptrace", "kvm"),

@@ -1,6 +1,7 @@
 #include "pkg/netstack/buffer/buffer.h"
 
 #include <algorithm>
+#include <new>
 
 #include "pkg/log/log.h"
 
@@ -263,11 +264,26 @@ void Buffer::Take(Buffer& o) noexcept {
 
 void Buffer::Reset() {
   for (uint32_t i = 0; i < count_; i++) views_[first_ + i].chunk->DecRef();
-  if (views_ != inline_) delete[] views_;
+  if (views_ != inline_) FreeViews(views_, capacity_);
   views_ = inline_;
   first_ = count_ = 0;
   capacity_ = kInlineViews;
   size_ = 0;
+}
+
+Buffer::View* Buffer::NewViews(uint32_t& capacity) {
+  if (capacity > kPooledViews) return new View[capacity];
+  Chunk* chunk = Chunk::New(capacity * sizeof(View));
+  capacity = static_cast<uint32_t>(chunk->capacity() / sizeof(View));
+  return new (chunk->data()) View[capacity];
+}
+
+void Buffer::FreeViews(View* views, uint32_t capacity) {
+  if (capacity > kPooledViews) {
+    delete[] views;
+  } else {
+    Chunk::Of(views)->DecRef();
+  }
 }
 
 void Buffer::PushBack(Chunk* chunk, uint32_t offset, uint32_t length) {
@@ -298,9 +314,9 @@ void Buffer::Reserve(uint32_t more) {
     return;
   }
   uint32_t capacity = std::max(2 * capacity_, count_ + more);
-  View* views = new View[capacity];
+  View* views = NewViews(capacity);
   std::copy_n(views_ + first_, count_, views);
-  if (views_ != inline_) delete[] views_;
+  if (views_ != inline_) FreeViews(views_, capacity_);
   views_ = views;
   first_ = 0;
   capacity_ = capacity;

@@ -17,8 +17,9 @@
 namespace redoubt::netstack {
 
 // A sequence of bytes. A value that moves cheaply and is copied only by Clone. Not thread-safe; chunks that several
-// Buffers share are. Up to kInlineViews views need no allocation; it also serves as a queue: Append at the end and
-// TrimFront are amortized O(1) per view. No view is empty.
+// Buffers share are. Up to kInlineViews views lie in the Buffer itself, more in a chunk of the pool, so that neither
+// allocates on the steady path. It also serves as a queue: Append at the end and TrimFront are amortized O(1) per view.
+// No view is empty.
 class Buffer final {
  public:
   static constexpr uint32_t kInlineViews = 4;
@@ -124,6 +125,11 @@ class Buffer final {
     uint32_t offset;
     uint32_t length;
   };
+  static constexpr uint32_t kPooledViews = Chunk::kLarge / sizeof(View);  // of the largest array in a chunk
+
+  // An array of `capacity` views, which is raised to what there is room for.
+  static View* NewViews(uint32_t& capacity);
+  static void FreeViews(View* views, uint32_t capacity);
 
   void Take(Buffer& o) noexcept;
   void Reset();

@@ -25,6 +25,8 @@ class Chunk final {
   uint32_t capacity() const { return capacity_; }
   // SAFETY: New allocates capacity() bytes behind the header.
   std::byte* data() { return reinterpret_cast<std::byte*>(this) + kHeaderSize; }
+  // The chunk whose data() is `data`.
+  static Chunk* Of(void* data) { return reinterpret_cast<Chunk*>(static_cast<std::byte*>(data) - kHeaderSize); }
 
   void IncRef() { refs_.fetch_add(1, std::memory_order_relaxed); }
   void DecRef() {

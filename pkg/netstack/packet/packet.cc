@@ -112,6 +112,8 @@ PacketPtr ClonePacket(const Packet& o) {
   p->options_length = o.options_length;
   p->router_alert = o.router_alert;
   p->source_port = o.source_port;
+  p->whole_size = o.whole_size;
+  p->hardware_type = o.hardware_type;
   p->offload = o.offload;
   p->received = o.received;
   return p;

@@ -46,6 +46,9 @@ struct Packet : boost::intrusive::slist_base_hook<> {
   uint8_t options_length = 0;
   bool router_alert = false;
   uint16_t source_port = 0;  // host order; UDP's, for the reader of a receive queue
+  // Of a frame at a packet endpoint: before a filter left less in `data`, and its interface's ARPHRD_*.
+  uint32_t whole_size = 0;
+  uint16_t hardware_type = 0;
 
   Offload offload;
   Time received = 0;  // on the stack's clock

@@ -32,8 +32,11 @@ Disposition PingProtocol::HandlePacket(Packet& packet, const FourTuple& id) {
     }
     if (endpoint->peer_ && endpoint->peer_->address != id.remote) return Disposition::kHandled;
   }
+  const size_t kept = endpoint->Filter(packet, {.data = packet.transport_offset});
+  if (kept == 0) return Disposition::kHandled;
   PacketPtr copy = ClonePacket(packet);
   copy->data.TrimFront(packet.transport_offset);
+  copy->data.CapLength(kept);
   (void)endpoint->Enqueue(std::move(copy));
   return Disposition::kHandled;
 }

@@ -5,7 +5,6 @@
 #include "pkg/netstack/checksum/checksum.h"
 #include "pkg/netstack/header/icmp.h"
 #include "pkg/netstack/header/ipv4.h"
-#include "pkg/netstack/header/link.h"
 
 namespace redoubt::netstack {
 
@@ -74,8 +73,12 @@ void RawEndpoint::Handle(const Packet& packet) {
       if ((blocked_[t / 32] >> (t % 32) & 1) != 0) return;
     }
   }
+  const size_t begin = family_ == Family::kIpv6 ? packet.transport_offset : 0;
+  const size_t kept = Filter(packet, {.data = begin});
+  if (kept == 0) return;
   PacketPtr copy = ClonePacket(packet);
-  if (family_ == Family::kIpv6) copy->data.TrimFront(packet.transport_offset);
+  copy->data.TrimFront(begin);
+  copy->data.CapLength(kept);
   (void)Enqueue(std::move(copy));
 }
 
@@ -121,88 +124,6 @@ void RawEndpoint::Close() {
     stack_.RemoveRawTap(*tap_);
     tap_.reset();
   }
-  waiters_.Notify(waiter::kHup | waiter::kIn);
-}
-
-class PacketEndpoint::Tap final : public PacketTap {
- public:
-  explicit Tap(PacketEndpoint& endpoint) : endpoint_(&endpoint) {}
-  void HandleTapped(const Packet& packet) override { endpoint_->Handle(packet); }
-
- private:
-  RefPtr<PacketEndpoint> endpoint_;
-};
-
-PacketEndpoint::PacketEndpoint(Stack& stack, Kind kind) : DatagramEndpoint(stack), kind_(kind) {}
-
-RefPtr<PacketEndpoint> PacketEndpoint::Create(Stack& stack, Kind kind) {
-  auto e = MakeRef<PacketEndpoint>(stack, kind);
-  e->tap_ = MakeRef<Tap>(*e);
-  return e;
-}
-
-Result<> PacketEndpoint::Bind(uint16_t ethertype, uint32_t interface_index) {
-  if (interface_index != 0 && stack_.FindInterface(interface_index) == nullptr) return Err(ENODEV);
-  RefPtr<PacketTap> tap;
-  {
-    sync::MutexLock lock(mu_);
-    if (closed_) return Err(EBADF);
-    ethertype_ = ethertype;
-    interface_index_ = interface_index;
-    tap = tap_;
-  }
-  stack_.RemoveFrameTap(*tap);
-  if (ethertype != 0) stack_.AddFrameTap(ethertype, interface_index, std::move(tap));
-  return {};
-}
-
-void PacketEndpoint::Handle(const Packet& packet) {
-  RefPtr<Interface> interface = stack_.FindInterface(packet.interface_index);
-  if (interface == nullptr) return;
-  PacketPtr copy = ClonePacket(packet);
-  size_t header = interface->link().header_size();
-  if (kind_ == Kind::kCooked) {
-    copy->data.TrimFront(header);
-  } else if (header == 0) {
-    // Linux's loopback has Ethernet headers of zeros.
-    header::Ethernet{.ethertype = packet.ethertype}.Write(
-        {copy->data.Prepend(header::Ethernet::kSize), header::Ethernet::kSize});
-  }
-  (void)Enqueue(std::move(copy));
-}
-
-Result<size_t> PacketEndpoint::Send(Buffer data, uint32_t interface_index, const LinkAddress& link,
-                                    uint16_t ethertype) {
-  RefPtr<Interface> interface = stack_.FindInterface(interface_index);
-  if (interface == nullptr) return Err(ENXIO);
-  size_t size = data.size();
-  size_t link_header = interface->link().header_size();
-  size_t header = kind_ == Kind::kRaw ? header::Ethernet::kSize : 0;
-  if (size < header) return Err(EINVAL);
-  if (size > interface->mtu() + header) return Err(EMSGSIZE);
-  PacketPtr packet = NewPacket(std::move(data));
-  if (kind_ == Kind::kCooked) {
-    packet->ethertype = ethertype;
-    TRY(interface->SendTo(link, std::move(packet)));
-    return size;
-  }
-  if (link_header == 0) {
-    packet->ethertype = header::Ethernet::Parse(packet->data.PullUp(header))->ethertype;
-    packet->data.TrimFront(header);
-  }
-  TRY(interface->SendFrame(std::move(packet)));
-  return size;
-}
-
-void PacketEndpoint::Close() {
-  RefPtr<PacketTap> tap;
-  {
-    sync::MutexLock lock(mu_);
-    if (closed_) return;
-    closed_ = true;
-    tap = std::move(tap_);
-  }
-  stack_.RemoveFrameTap(*tap);
   waiters_.Notify(waiter::kHup | waiter::kIn);
 }
 

@@ -1,5 +1,4 @@
-// Endpoints below the transports: SOCK_RAW (man 7 raw), AF_PACKET (man 7 packet) and ICMP datagrams ("ping sockets",
-// man 7 icmp).
+// Endpoints below the transports: SOCK_RAW (man 7 raw) and ICMP datagrams ("ping sockets", man 7 icmp).
 #ifndef REDOUBT_PKG_NETSTACK_RAW_RAW_H_
 #define REDOUBT_PKG_NETSTACK_RAW_RAW_H_
 
@@ -49,33 +48,6 @@ class RawEndpoint final : public DatagramEndpoint {
   std::optional<SocketAddress> peer_ GUARDED_BY(mu_);
   bool header_included_ GUARDED_BY(mu_);
   std::array<uint32_t, 8> blocked_ GUARDED_BY(mu_){};
-};
-
-// Frames. Received packets keep link addresses, type (PACKET_HOST, ...), EtherType and interface index in their fields:
-// sockaddr_ll.
-class PacketEndpoint final : public DatagramEndpoint {
- public:
-  enum class Kind : uint8_t { kRaw, kCooked };  // SOCK_RAW: with the link header; SOCK_DGRAM: without
-  static RefPtr<PacketEndpoint> Create(Stack& stack, Kind kind);
-
-  // From now on frames of one EtherType (ETH_P_ALL: all, 0: none) of one interface (0: all). ENODEV.
-  Result<> Bind(uint16_t ethertype, uint32_t interface_index) EXCLUDES(mu_);
-  // kRaw: a whole frame. kCooked: a network packet to `link` with `ethertype`. ENXIO (no such interface), ENETDOWN,
-  // EMSGSIZE, EINVAL.
-  Result<size_t> Send(Buffer data, uint32_t interface_index, const LinkAddress& link = {}, uint16_t ethertype = 0);
-  void Close() EXCLUDES(mu_);
-
- private:
-  class Tap;
-  PacketEndpoint(Stack& stack, Kind kind);
-  template <typename T, typename... Args>
-  friend RefPtr<T> redoubt::MakeRef(Args&&... args);
-  void Handle(const Packet& packet) EXCLUDES(mu_);
-
-  const Kind kind_;
-  RefPtr<PacketTap> tap_;
-  uint16_t ethertype_ GUARDED_BY(mu_) = 0;
-  uint32_t interface_index_ GUARDED_BY(mu_) = 0;
 };
 
 class PingEndpoint;

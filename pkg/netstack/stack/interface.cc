@@ -24,7 +24,9 @@ Interface::Interface(Stack& stack, uint32_t index, InterfaceConfig config)
       autoconfigure_(config.autoconfigure),
       duplicate_probes_(config.duplicate_probes),
       mtu_(config.mtu != 0 ? std::min(config.mtu, link_->mtu()) : link_->mtu()),
-      flags_((link_->caps() & kCapLoopback) != 0 ? IFF_LOOPBACK : IFF_BROADCAST | IFF_MULTICAST),
+      flags_(config.flags != 0                     ? config.flags & ~static_cast<uint32_t>(IFF_UP | IFF_RUNNING)
+             : (link_->caps() & kCapLoopback) != 0 ? IFF_LOOPBACK
+                                                   : IFF_BROADCAST | IFF_MULTICAST),
       mu_(sync::Rank::kNetInterface),
       address_timer_(
           stack.timers(), *this, [](void* self, Time now) { static_cast<Interface*>(self)->AddressTimer(now); }, this),
@@ -79,14 +81,6 @@ void Interface::SetUp(bool up) {
     }
   }
   stack_.Changed(Stack::Change::kLinkChanged, *this);
-}
-
-void Interface::SetPromiscuous(bool on) {
-  if (on) {
-    flags_.fetch_or(IFF_PROMISC);
-  } else {
-    flags_.fetch_and(~static_cast<uint32_t>(IFF_PROMISC));
-  }
 }
 
 // Sets the state a new address, or an address on an interface that comes up, starts in.
@@ -346,7 +340,7 @@ Result<> Interface::Send(const Address& next_hop, PacketPtr packet) {
   return {};
 }
 
-Result<> Interface::SendTo(const LinkAddress& to, PacketPtr packet) {
+Result<> Interface::SendTo(const LinkAddress& to, PacketPtr packet, const PacketTap* sender) {
   size_t size = link_->header_size();
   if (size != 0) {
     header::Ethernet ethernet{.destination = to, .source = link_address(), .ethertype = packet->ethertype};
@@ -354,10 +348,10 @@ Result<> Interface::SendTo(const LinkAddress& to, PacketPtr packet) {
     packet->link_destination = to;
     packet->link_source = ethernet.source;
   }
-  return Emit(std::move(packet), size);
+  return Emit(std::move(packet), size, sender);
 }
 
-Result<> Interface::SendFrame(PacketPtr frame) {
+Result<> Interface::SendFrame(PacketPtr frame, const PacketTap* sender) {
   if (link_->header_size() != 0) {
     std::span<const std::byte> front = frame->data.PullUp(header::Ethernet::kSize);
     std::optional<header::Ethernet> ethernet = header::Ethernet::Parse(front);
@@ -366,10 +360,10 @@ Result<> Interface::SendFrame(PacketPtr frame) {
     frame->link_destination = ethernet->destination;
     frame->link_source = ethernet->source;
   }
-  return Emit(std::move(frame), link_->header_size());
+  return Emit(std::move(frame), link_->header_size(), sender);
 }
 
-Result<> Interface::Emit(PacketPtr frame, size_t link_header_size) {
+Result<> Interface::Emit(PacketPtr frame, size_t link_header_size, const PacketTap* sender) {
   if (!up()) return Err(ENETDOWN);
   Offload& offload = frame->offload;
   if (offload.gso != GsoKind::kNone && (link_->caps() & kCapTcpGso) == 0) {
@@ -388,9 +382,11 @@ Result<> Interface::Emit(PacketPtr frame, size_t link_header_size) {
   const size_t bytes = frame->data.size();
   if (stack_.has_frame_taps()) {
     PacketType type = std::exchange(frame->type, PacketType::kOutgoing);
+    Interface* from = std::exchange(frame->interface, this);
     frame->interface_index = index_;
-    stack_.TapFrame(*frame);
+    stack_.TapFrame(*frame, sender);
     frame->type = type;
+    frame->interface = from;
   }
   Count(stats_.tx_bytes, bytes);
   if (!is_loopback() && FrameBatch::Take(*this, frame)) return {};
@@ -411,7 +407,15 @@ void Interface::WriteFrames(PacketList frames, size_t count) {
 }
 
 void Interface::DeliverFrames(PacketList frames) {
+  PacketPtr first = frames.PopFront();
+  if (first == nullptr) return;
+  if (frames.empty()) {
+    // One alone has nothing to be put off for.
+    DeliverFrame(std::move(first));
+    return;
+  }
   FrameBatch batch;
+  DeliverFrame(std::move(first));
   while (PacketPtr p = frames.PopFront()) DeliverFrame(std::move(p));
 }
 
@@ -442,10 +446,10 @@ void Interface::DeliverFrame(PacketPtr frame) {
       Count(stats_.rx_multicast);
     } else if (ethernet->destination != link_address()) {
       frame->type = PacketType::kOtherHost;
-      if ((flags() & IFF_PROMISC) == 0) return;
+      if (promiscuity() == 0) return;
     }
   }
-  if (stack_.has_frame_taps()) stack_.TapFrame(*frame);
+  if (stack_.has_frame_taps()) stack_.TapFrame(*frame, nullptr);
   if (frame->type == PacketType::kOtherHost) return;
   frame->data.TrimFront(link_header);
   stack_.DeliverFrame(*this, std::move(frame));

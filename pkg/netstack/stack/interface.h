@@ -25,6 +25,7 @@
 
 namespace redoubt::netstack {
 
+class PacketTap;
 class Stack;
 
 // RFC 4862 section 2 and IFA_F_* of linux/if_addr.h.
@@ -63,6 +64,8 @@ struct InterfaceConfig {
   // Probes of duplicate address detection for each new address (RFC 4862 DupAddrDetectTransmits); 0: none. An IPv4
   // address is in use at once, as in Linux, and its probes only find conflicts to report (RFC 5227 section 2.4).
   uint8_t duplicate_probes = 1;
+  uint32_t index = 0;  // 0: the next
+  uint32_t flags = 0;  // IFF_* but IFF_UP and IFF_RUNNING; 0: what follows from the link
 };
 
 // Made by Stack::AddInterface. Alive as long as somebody has a reference; once removed it is down for ever.
@@ -84,11 +87,13 @@ class Interface final : public RefCounted, private LinkDispatcher, private Neigh
   LinkAddress link_address() const { return link_->address(); }
   bool is_loopback() const { return (link_->caps() & kCapLoopback) != 0; }
   bool autoconfigure() const { return autoconfigure_; }
-  // IFF_UP, IFF_BROADCAST, IFF_LOOPBACK, IFF_RUNNING, IFF_PROMISC, IFF_MULTICAST (man 7 netdevice).
+  // IFF_UP, IFF_BROADCAST, IFF_LOOPBACK, IFF_RUNNING, IFF_MULTICAST (man 7 netdevice).
   uint32_t flags() const { return flags_.load(std::memory_order_acquire); }
   bool up() const { return (flags() & IFF_UP) != 0; }
   void SetUp(bool up) EXCLUDES(mu_);
-  void SetPromiscuous(bool on);
+  // How many want frames for other hosts too; not among the flags, as in Linux.
+  void ChangePromiscuity(int by) { promiscuity_.fetch_add(static_cast<uint32_t>(by), std::memory_order_relaxed); }
+  uint32_t promiscuity() const { return promiscuity_.load(std::memory_order_relaxed); }
   InterfaceStats& stats() { return stats_; }
 
   // Addresses. Adds the connected route and joins the solicited-node group as well; duplicate detection begins when the
@@ -116,10 +121,10 @@ class Interface final : public RefCounted, private LinkDispatcher, private Neigh
 
   // Sends a network packet to the neighbour `next_hop` (or the group, or broadcast), resolving it first. ENETDOWN.
   Result<> Send(const Address& next_hop, PacketPtr packet);
-  // Sends with the link address known.
-  Result<> SendTo(const LinkAddress& to, PacketPtr packet);
+  // Sends with the link address known. `sender`, if it is a tap, gets no copy.
+  Result<> SendTo(const LinkAddress& to, PacketPtr packet, const PacketTap* sender = nullptr);
   // Sends a frame with its link header in place (SOCK_RAW of man 7 packet).
-  Result<> SendFrame(PacketPtr frame);
+  Result<> SendFrame(PacketPtr frame, const PacketTap* sender = nullptr);
   // For FrameBatch: hands complete frames to the link and counts them.
   void WriteFrames(PacketList frames, size_t count);
 
@@ -138,7 +143,7 @@ class Interface final : public RefCounted, private LinkDispatcher, private Neigh
   void StartDetectionLocked(InterfaceAddress& address, Time now) REQUIRES(mu_);
   void AddressInUse(const InterfaceAddress& address);
   void AddressGone(const InterfaceAddress& address);
-  Result<> Emit(PacketPtr frame, size_t link_header_size);
+  Result<> Emit(PacketPtr frame, size_t link_header_size, const PacketTap* sender);
   // Down for good, and everything forgotten.
   void Detach();
 
@@ -150,6 +155,7 @@ class Interface final : public RefCounted, private LinkDispatcher, private Neigh
   const uint8_t duplicate_probes_;
   std::atomic<uint32_t> mtu_;
   std::atomic<uint32_t> flags_;
+  std::atomic<uint32_t> promiscuity_{0};
   std::atomic<bool> removed_{false};
   InterfaceStats stats_;
 

@@ -64,10 +64,12 @@ Result<RefPtr<Interface>> Stack::AddInterface(InterfaceConfig config) {
   {
     sync::MutexLock lock(mu_);
     if (interfaces_.size() >= kMaxInterfaces) return Err(ENOSPC);
+    const uint32_t index = config.index != 0 ? config.index : next_index_;
     for (auto& i : interfaces_) {
-      if (i->name() == name) return Err(EEXIST);
+      if (i->name() == name || i->index() == index) return Err(EEXIST);
     }
-    interface = MakeRef<Interface>(*this, next_index_++, std::move(config));
+    next_index_ = std::max(next_index_, index + 1);
+    interface = MakeRef<Interface>(*this, index, std::move(config));
     interfaces_.push_back(interface);
     if (interface->is_loopback() && loopback_.load() == nullptr) loopback_.store(interface.get());
   }
@@ -366,11 +368,12 @@ void Stack::RemoveFrameTap(const PacketTap& tap) {
   frame_tap_count_.store(static_cast<uint32_t>(frame_taps_.size()), std::memory_order_release);
 }
 
-void Stack::TapFrame(const Packet& packet) {
+void Stack::TapFrame(const Packet& packet, const PacketTap* except) {
   std::vector<RefPtr<PacketTap>> taps;
   {
     sync::MutexLock lock(taps_mu_);
     for (const FrameTap& t : frame_taps_) {
+      if (t.tap.get() == except) continue;
       bool all = t.ethertype == header::kEtherTypeAll;
       // Taps for one EtherType do not see what this host sends (packet(7), as Linux delivers them).
       if ((all || (t.ethertype == packet.ethertype && packet.type != PacketType::kOutgoing)) &&

@@ -171,9 +171,9 @@ class Stack final {
   void AddLocal(const Address& address, Interface& interface) EXCLUDES(local_mu_);
   void RemoveLocal(const Address& address, Interface& interface) EXCLUDES(local_mu_);
   void DeliverFrame(Interface& interface, PacketPtr packet);
-  void TapFrame(const Packet& packet) EXCLUDES(taps_mu_);
+  void TapFrame(const Packet& packet, const PacketTap* except) EXCLUDES(taps_mu_);
   void Changed(Change change, Interface& interface, const InterfaceAddress* address = nullptr);
-  bool has_frame_taps() const { return frame_tap_count_.load(std::memory_order_acquire) != 0; }
+  bool has_frame_taps() const { return frame_tap_count_.load(std::memory_order_relaxed) != 0; }
   Address ChooseSourceLocked(const Address& remote, const Interface& out) const REQUIRES(mu_);
   Interface* FindLocked(uint32_t index) const REQUIRES(mu_);
   Interface* OwnerOfLocked(const Address& address) const REQUIRES(mu_);

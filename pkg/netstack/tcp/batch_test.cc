@@ -1,5 +1,6 @@
 // Segments that come together: what is sent for them, and in how many calls of the link.
 #include <gtest/gtest.h>
+#include <linux/tcp.h>
 
 #include <random>
 #include <string>
@@ -88,6 +89,104 @@ TEST(Batch, OneAcknowledgementDoesForSeveralSegments) {
   EXPECT_EQ(p.client->Unacknowledged(), text.size());
   Pair::Move(p.b, p.a);
   EXPECT_EQ(p.client->Unacknowledged(), text.size() - received);
+}
+
+tcp_info InfoOf(Endpoint& e) {
+  tcp_info i{};
+  (void)e.Info(std::as_writable_bytes(std::span(&i, 1)));
+  return i;
+}
+
+// Counts how often a reader would be waked.
+struct Wakes final : waiter::Entry {
+  Wakes() : Entry(waiter::kIn) {}
+  void Notify(waiter::EventMask) override { count++; }
+  int count = 0;
+};
+
+TEST(Batch, SegmentsThatContinueEachOtherAreTakenAsOne) {
+  Pair p;
+  const uint32_t segments_before = InfoOf(*p.server).tcpi_segs_in;
+  Wakes wakes;
+  p.server->waiters().Register(wakes);
+  ASSERT_TRUE(p.client->Write(Bytes(std::string(10 * 1440, 'd'))));
+  std::vector<PacketPtr> data = Pair::Take(p.a);
+  const uint32_t segments = static_cast<uint32_t>(data.size());
+  ASSERT_GE(segments, 8u);
+  Pair::Deliver(p.b, std::move(data));
+  p.server->waiters().Unregister(wakes);
+  EXPECT_EQ(wakes.count, 1);
+  EXPECT_EQ(InfoOf(*p.server).tcpi_segs_in - segments_before, segments) << "each is counted";
+  EXPECT_EQ(p.server->Readable(), 10u * 1440);
+}
+
+// A super-segment of the link's is not joined to others, and does not overtake them.
+TEST(Batch, SuperSegmentsKeepTheirPlace) {
+  Pair p;
+  std::string text;
+  for (int i = 0; i < 10 * 1440; i++) text.push_back(static_cast<char>('a' + i / 1440));
+  ASSERT_TRUE(p.client->Write(Bytes(text)));
+  {
+    FrameBatch batch;
+    int n = 0;
+    for (PacketPtr& frame : Pair::Take(p.a)) {
+      PacketPtr fresh = NewPacket(std::move(frame->data));
+      fresh->ethertype = ETH_P_IP;
+      if (++n == 4) fresh->offload.gso = GsoKind::kTcpV4;
+      p.b.channel->Inject(std::move(fresh));
+    }
+  }
+  EXPECT_EQ(InfoOf(*p.server).tcpi_rcv_ooopack, 0u);
+  EXPECT_EQ(ReadText(*p.server), text);
+}
+
+TEST(Batch, SegmentsOfManyConnectionsAreNotMixed) {
+  VirtualClock clock;
+  TestHost a(clock, 1, 1), b(clock, 2, 2);
+  RefPtr<Endpoint> listener = b.Listener(80);
+  std::vector<RefPtr<Endpoint>> clients, servers;
+  auto move = [](TestHost& from, TestHost& to) { Pair::Move(from, to); };
+  constexpr int kConnections = 12;  // more than are joined at once
+  for (int i = 0; i < kConnections; i++) {
+    clients.push_back(a.New());
+    (void)clients.back()->Connect({Address::Ipv4(10, 0, 0, 2), 80});
+    for (int k = 0; k < 4; k++) move(a, b), move(b, a), clock.Advance(kMillisecond);
+    Result<RefPtr<Endpoint>> accepted = listener->Accept();
+    ASSERT_TRUE(accepted);
+    servers.push_back(*accepted);
+  }
+  for (int i = 0; i < kConnections; i++) {
+    ASSERT_TRUE(clients[static_cast<size_t>(i)]->Write(Bytes(std::string(4 * 1440, static_cast<char>('a' + i)))));
+  }
+  // One of each in turn.
+  std::vector<std::vector<PacketPtr>> flows(kConnections);
+  for (PacketPtr& frame : Pair::Take(a)) {
+    const std::byte* data = frame->data.view(0).data();
+    const size_t port = std::to_integer<size_t>(data[20]) << 8 | std::to_integer<size_t>(data[21]);
+    flows[port % kConnections].push_back(std::move(frame));
+  }
+  std::vector<PacketPtr> mixed;
+  for (bool more = true; more;) {
+    more = false;
+    for (auto& flow : flows) {
+      if (flow.empty()) continue;
+      mixed.push_back(std::move(flow.front()));
+      flow.erase(flow.begin());
+      more = true;
+    }
+  }
+  Pair::Deliver(b, std::move(mixed));
+  for (int i = 0; i < kConnections; i++) {
+    EXPECT_EQ(ReadText(*servers[static_cast<size_t>(i)]), std::string(4 * 1440, static_cast<char>('a' + i)));
+  }
+  for (auto* list : {&clients, &servers}) {
+    for (auto& e : *list) e->Close(true);
+  }
+  listener->Close();
+  for (TestHost* h : {&a, &b}) {
+    while (h->channel->Read() != nullptr) {
+    }
+  }
 }
 
 TEST(Batch, SegmentsOfOneWriteLeaveInOneCall) {

@@ -11,11 +11,17 @@ constexpr uint8_t kQuickAcks = 16;
 constexpr Time kTimestampAge = 24 * 24 * 3600 * kSecond;
 // How often a stranger's segment is answered (RFC 5961 section 7; Linux: tcp_invalid_ratelimit).
 constexpr Time kChallengeInterval = 500 * kMillisecond;
+
+// How many segments came as this one.
+uint32_t Joined(const Segment& s) {
+  if (s.segment_size == 0) return 1;
+  return static_cast<uint32_t>((s.payload.size() + s.segment_size - 1) / s.segment_size);
+}
 }  // namespace
 
 Connection::Verdict Connection::OnSegment(Time now, Segment& s) {
   if (state_ == State::kClosed) return Verdict::kDone;
-  stats_.segments_in++;
+  stats_.segments_in += Joined(s);
   if (state_ == State::kSynSent) {
     OnSynSent(now, s);
     if (state_ != State::kClosed) Output(now);
@@ -380,14 +386,15 @@ void Connection::OnData(Time now, Segment& s) {
     ack_now_ = true;
   }
   if (size > 0) {
-    stats_.data_segments_in++;
+    const uint32_t segments = Joined(s);
+    stats_.data_segments_in += segments;
     if (orphan_ && SeqGt(end, receive_.next())) {
       // Nobody is left to read it (RFC 9293 section 3.6.1).
       SendReset(snd_nxt_, receive_.next());
       Finish(ECONNRESET);
       return;
     }
-    rcv_mss_ = std::max(rcv_mss_, std::min(size, advertised_mss()));
+    rcv_mss_ = std::max(rcv_mss_, std::min(s.segment_size != 0 ? s.segment_size : size, advertised_mss()));
     bool had_holes = receive_.has_holes();
     ReceiveQueue::Added added = receive_.Insert(s.seq, std::move(s.payload));
     if (added.duplicate.start != added.duplicate.end && use_sack_) {
@@ -401,7 +408,11 @@ void Connection::OnData(Time now, Segment& s) {
       events_ |= kEventReadable;
       TakeUrgentByte();
     }
-    if (added.out_of_order) stats_.out_of_order++;
+    if (added.out_of_order) {
+      stats_.out_of_order += segments;
+      // The sender counts duplicates: one for each that came, of which the last is sent below.
+      for (uint32_t i = 1; i < segments; i++) SendAck(now);
+    }
     if (added.in_order == 0 || had_holes || added.duplicate.start != added.duplicate.end) {
       // RFC 5681 section 4.2: the sender must see holes, and their end, at once.
       ack_now_ = true;

@@ -60,6 +60,17 @@ Result<> Endpoint::BindLocked(const SocketAddress& address) {
   return {};
 }
 
+Result<bool> Endpoint::KnowsOpenCookie(const SocketAddress& peer) {
+  if ((protocol_.sysctls_.fast_open.load() & 1) == 0) return Err(EOPNOTSUPP);
+  Address remote;
+  {
+    sync::MutexLock lock(mu_);
+    remote = TRY(ToWire(peer.address));
+  }
+  if (remote.IsUnspecified()) remote = Address::Loopback(remote.family());
+  return protocol_.OpenCookieOf(remote).has_value();
+}
+
 Result<> Endpoint::Connect(const SocketAddress& peer, bool fast_open, Buffer data) {
   Use use(*this);
   if (closed_) return Err(EINVAL);

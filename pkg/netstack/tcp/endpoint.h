@@ -67,6 +67,8 @@ class Endpoint final : public RefCounted, private SegmentSink, private DeferredS
   // Stack::FindRoute, EADDRNOTAVAIL (no port left), EADDRINUSE, EAFNOSUPPORT, ECONNREFUSED, ETIMEDOUT, ... `data`
   // with fast open (MSG_FASTOPEN): the bytes are queued, and leave with the SYN if a cookie is known.
   Result<> Connect(const SocketAddress& peer, bool fast_open = false, Buffer data = {}) EXCLUDES(mu_);
+  // Whether a Connect with data would send that at once: EOPNOTSUPP where fast open is off.
+  Result<bool> KnowsOpenCookie(const SocketAddress& peer) EXCLUDES(mu_);
   // connect(2) to AF_UNSPEC: resets, and the endpoint may connect again.
   void Disconnect() EXCLUDES(mu_);
   // Binds if need be. EINVAL (connected), EADDRINUSE. Again: changes the backlog.
@@ -126,6 +128,7 @@ class Endpoint final : public RefCounted, private SegmentSink, private DeferredS
 
  private:
   friend class TcpProtocol;
+  friend class Coalescer;
   template <typename T, typename... Args>
   friend RefPtr<T> redoubt::MakeRef(Args&&... args);
 

@@ -3,6 +3,8 @@
 #include <netinet/in.h>
 
 #include "pkg/netstack/checksum/checksum.h"
+#include "pkg/netstack/stack/frame_batch.h"
+#include "pkg/netstack/tcp/coalescer.h"
 #include "pkg/netstack/tcp/endpoint.h"
 
 namespace redoubt::netstack::tcp {
@@ -44,6 +46,8 @@ Disposition TcpProtocol::HandlePacket(Packet& packet, const FourTuple& id) {
   }
   segment->ecn = static_cast<Ecn>(packet.traffic_class & 3);
   if (RefPtr<Endpoint> endpoint = Find(id)) {
+    const bool joined = packet.offload.gso != GsoKind::kNone;  // by who sent it
+    if (FrameBatch::Active() && Coalescer::OfThread().Take(endpoint, *segment, !joined)) return Disposition::kHandled;
     if (endpoint->HandleSegment(*segment)) return Disposition::kHandled;
     stats_.time_wait_reused.fetch_add(1, std::memory_order_relaxed);
   }

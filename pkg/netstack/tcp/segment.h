@@ -61,7 +61,8 @@ struct Segment {
   uint16_t urgent = 0;
   Options options;
   Ecn ecn = Ecn::kNotEct;
-  // Sent: payload bytes per segment if this is a super-segment for the link to cut, else 0.
+  // Payload bytes per segment, if these are several: sent, for the link to cut; received, joined by the Coalescer. Else
+  // 0.
   uint16_t segment_size = 0;
   Buffer payload;
 

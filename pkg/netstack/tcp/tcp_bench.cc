@@ -1,15 +1,19 @@
 // Loopback TCP through the whole stack, beside the host's own, in the same shapes.
 #include <benchmark/benchmark.h>
+#include <linux/if_ether.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstring>
 #include <thread>
 
 #include "pkg/netstack/inet/inet.h"
+#include "pkg/netstack/link/channel.h"
+#include "pkg/netstack/stack/frame_batch.h"
 #include "pkg/netstack/tcp/endpoint.h"
 #include "pkg/netstack/tcp/protocol.h"
 
@@ -150,6 +154,81 @@ void BM_ConnectAcceptClose(benchmark::State& state) {
   listener->Close();
 }
 BENCHMARK(BM_ConnectAcceptClose);
+
+// A host on a link without super-segments, whose frames the benchmark carries.
+struct Host {
+  Host(Clock& clock, uint8_t number) : random(number), stack(clock, random) {
+    RegisterInet(stack);
+    auto owned = std::make_unique<TcpProtocol>(stack);
+    tcp = owned.get();
+    stack.RegisterTransport(std::move(owned));
+    auto link = std::make_unique<Channel>(Channel::Options{.queue = 1 << 16});
+    channel = link.get();
+    wire = *stack.AddInterface({.name = "wire", .link = std::move(link), .autoconfigure = false});
+    (void)wire->AddAddress({.prefix = {Address::Ipv4(10, 0, 0, number), 24}});
+    wire->SetUp(true);
+  }
+  ~Host() {
+    wire.reset();
+    stack.Close();
+    stack.timers().RunTimers(kNever - 1, 1000);
+  }
+  SeededRandom random;
+  Stack stack;
+  TcpProtocol* tcp;
+  RefPtr<Interface> wire;
+  Channel* channel;
+};
+
+void Carry(Host& from, Host& to, size_t most) {
+  PacketList frames;
+  for (size_t i = 0; i < most; i++) {
+    PacketPtr p = from.channel->Read();
+    if (p == nullptr) break;
+    PacketPtr fresh = NewPacket(std::move(p->data));
+    fresh->ethertype = ETH_P_IP;
+    fresh->offload.checksum = ChecksumState::kVerified;
+    frames.PushBack(std::move(fresh));
+  }
+  FrameBatch batch;
+  while (PacketPtr p = frames.PopFront()) to.channel->Inject(std::move(p));
+}
+
+// Segments of an Ethernet's size in batches of range(0): the time is the receiver's alone, for each segment, with a
+// read after each batch.
+void BM_ReceiveSegments(benchmark::State& state) {
+  RealClock clock;
+  Host a(clock, 1), b(clock, 2);
+  RefPtr<Endpoint> listener = Endpoint::Create(*b.tcp, Family::kIpv4);
+  (void)listener->Bind({Address::Any(Family::kIpv4), 80});
+  (void)listener->Listen(1);
+  RefPtr<Endpoint> client = Endpoint::Create(*a.tcp, Family::kIpv4);
+  (void)client->Connect({Address::Ipv4(10, 0, 0, 2), 80});
+  for (int i = 0; i < 4; i++) Carry(a, b, 100), Carry(b, a, 100);
+  RefPtr<Endpoint> server = *listener->Accept();
+  listener->Close();
+  const size_t most = static_cast<size_t>(state.range(0));
+  std::vector<std::byte> bytes(1 << 20, std::byte{1});
+  size_t total = 0;
+  for (auto _ : state) {
+    while (a.channel->queued() < most) {
+      if (Send(*client, bytes.data(), 64 << 10) == 0) break;
+    }
+    const size_t n = std::min(most, a.channel->queued());
+    const Time start = clock.Now();
+    Carry(a, b, n);
+    size_t got = 0;
+    while (size_t r = Receive(*server, bytes.data(), bytes.size())) got += r;
+    state.SetIterationTime(n == 0 ? 0 : static_cast<double>(clock.Now() - start) / 1e9 / static_cast<double>(n));
+    total += got;
+    Carry(b, a, 100);
+    a.stack.timers().RunTimers(clock.Now());
+    b.stack.timers().RunTimers(clock.Now());
+  }
+  if (total == 0) state.SkipWithError("nothing came");
+  client->Close(true), server->Close(true);
+}
+BENCHMARK(BM_ReceiveSegments)->Arg(1)->Arg(8)->Arg(32)->UseManualTime();
 
 struct NativePair {
   NativePair() {

@@ -2,10 +2,13 @@
 #ifndef REDOUBT_PKG_NETSTACK_TRANSPORT_DATAGRAM_ENDPOINT_H_
 #define REDOUBT_PKG_NETSTACK_TRANSPORT_DATAGRAM_ENDPOINT_H_
 
+#include <atomic>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <vector>
 
+#include "pkg/bpf/bpf.h"
 #include "pkg/errors/errors.h"
 #include "pkg/netstack/address/address.h"
 #include "pkg/netstack/address/socket_address.h"
@@ -65,6 +68,9 @@ class DatagramEndpoint : public RefCounted {
   size_t ReceiveQueueBytes() const EXCLUDES(mu_);  // of the next datagram: FIONREAD
   uint64_t dropped() const EXCLUDES(mu_);          // because the queue was full (SO_RXQ_OVFL)
 
+  // SO_ATTACH_FILTER: what the reader gets from now on; null: all.
+  void SetFilter(std::shared_ptr<const bpf::Program> filter) EXCLUDES(mu_);
+
   // IP_ADD_MEMBERSHIP and its kin. EADDRINUSE, EADDRNOTAVAIL, ENODEV, ENOBUFS, EINVAL.
   Result<> JoinGroup(const Address& group, uint32_t interface_index) EXCLUDES(mu_);
   Result<> LeaveGroup(const Address& group, uint32_t interface_index) EXCLUDES(mu_);
@@ -75,6 +81,17 @@ class DatagramEndpoint : public RefCounted {
 
   // Puts a datagram into the queue and wakes readers; false if it was full.
   bool Enqueue(PacketPtr packet) EXCLUDES(mu_);
+  // Where a filter finds things in a packet's data.
+  struct FilterPlaces {
+    size_t data = 0;             // what the filter is about
+    size_t network = 0;          // the network header
+    std::optional<size_t> link;  // the link header, if it is still there
+  };
+  // How many bytes from places.data on the filter leaves: 0: the packet is lost, more than there are: all.
+  size_t Filter(const Packet& packet, const FilterPlaces& places) const EXCLUDES(mu_) {
+    if (!filtered_.load(std::memory_order_relaxed)) return SIZE_MAX;
+    return RunFilter(packet, places);
+  }
   // Remembers an error and wakes everybody. `pending` says whether it also becomes SO_ERROR.
   void ReportError(const TransportError& error, const SocketAddress& destination, bool pending) EXCLUDES(mu_);
   void LeaveAllGroups() EXCLUDES(mu_);
@@ -99,12 +116,16 @@ class DatagramEndpoint : public RefCounted {
   bool closed_ GUARDED_BY(mu_) = false;
 
  private:
+  size_t RunFilter(const Packet& packet, const FilterPlaces& places) const EXCLUDES(mu_);
+
   PacketList queue_ GUARDED_BY(mu_);
   size_t queued_bytes_ GUARDED_BY(mu_) = 0;
   uint64_t dropped_ GUARDED_BY(mu_) = 0;
   int error_ GUARDED_BY(mu_) = 0;
   std::vector<QueuedError> errors_ GUARDED_BY(mu_);
   std::vector<Membership> memberships_ GUARDED_BY(mu_);
+  std::atomic<bool> filtered_{false};
+  std::shared_ptr<const bpf::Program> filter_ GUARDED_BY(mu_);
   // The last route and what it was found for.
   Route route_ GUARDED_BY(mu_);
   RouteRequest route_request_ GUARDED_BY(mu_);

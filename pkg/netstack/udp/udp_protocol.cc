@@ -50,6 +50,12 @@ Disposition UdpProtocol::HandlePacket(Packet& packet, const FourTuple& id) {
     }
   }
   auto deliver = [&](UdpEndpoint& endpoint, PacketPtr copy) {
+    // A filter is about the datagram with its header, of which all stays.
+    const size_t kept = endpoint.Filter(*copy, {.data = packet.transport_offset});
+    if (kept == 0) {
+      Count(stats_.in_errors);
+      return;
+    }
     copy->data.TrimFront(packet.transport_offset + header::Udp::kSize);
     copy->source_port = id.remote_port;
     copy->source = endpoint.FromWire(packet.source);
@@ -61,6 +67,7 @@ Disposition UdpProtocol::HandlePacket(Packet& packet, const FourTuple& id) {
         one->data.CapLength(piece);
         copy->data.TrimFront(piece);
       }
+      one->data.CapLength(std::max(kept, header::Udp::kSize) - header::Udp::kSize);
       // Else each would be counted with the chunk of all.
       if (piece != payload) one->data.Compact();
       if (endpoint.Enqueue(std::move(one))) {
@@ -100,6 +107,8 @@ Disposition UdpProtocol::HandlePacket(Packet& packet, const FourTuple& id) {
   }
   PacketPtr whole = NewPacket(std::move(packet.data));
   whole->interface_index = packet.interface_index;
+  whole->interface = packet.interface;
+  whole->ethertype = packet.ethertype;
   whole->type = packet.type;
   whole->ttl = packet.ttl;
   whole->traffic_class = packet.traffic_class;

@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "pkg/heap/heap.h"
 #include "pkg/log/log.h"
 
 namespace redoubt::platform::kvm {
@@ -10,6 +11,8 @@ namespace {
 using ring0::pagetables::PTEs;
 
 constexpr uint32_t kPerChunk = kTableChunk / sizeof(PTEs);
+// What a table costs the host: itself, and what KVM makes of it, shadow or second level.
+constexpr size_t kTableCost = 2 * sizeof(PTEs);
 
 }  // namespace
 
@@ -37,6 +40,7 @@ Result<PTEs*> TableMemory::NewPTEs() {
   PTEs* table = reinterpret_cast<PTEs*>(memory_.start() + current_ * kTableChunk) + chunk.used;
   chunk.used++;
   chunk.live++;
+  heap::Allocated(kTableCost);
   if (chunk.used == kPerChunk) current_ = kMaxTableChunks;
   return table;
 }
@@ -56,6 +60,7 @@ void TableMemory::Recycle(size_t index) {
     return;
   }
   memory_.Forget(index * kTableChunk, kTableChunk);
+  heap::Freed(chunks_[index].used * kTableCost);
   chunks_[index] = {};
   free_.push_back(index);
 }

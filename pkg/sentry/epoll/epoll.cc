@@ -194,6 +194,13 @@ std::optional<epoll_event> Epoll::Find(int fd, const vfs::FileDescription& file)
   return epoll_event{.events = it->second->events.load(), .data = it->second->data};
 }
 
+RefPtr<vfs::FileDescription> Epoll::Watched(int fd, const vfs::FileDescription* file) const {
+  sync::MutexLock lock(mu_);
+  auto it = interests_.find({fd, file});
+  if (it == interests_.end() || !it->second->file->TryIncRef()) return nullptr;
+  return RefPtr<vfs::FileDescription>::Adopt(it->second->file);
+}
+
 void Epoll::RecheckInterest(const Key& key, vfs::FileDescription& file) {
   // The file's own locks may be of any rank, so none is held while it is asked.
   waiter::EventMask ready = file.Readiness(waiter::kAll);

@@ -34,6 +34,9 @@ class Epoll final : public vfs::FileDescription {
   // What was asked for; nullopt if nothing.
   std::optional<epoll_event> Find(int fd, const vfs::FileDescription& file) const;
 
+  // The file that is watched with this key, for those who keep no reference; null if it is not (any more).
+  RefPtr<vfs::FileDescription> Watched(int fd, const vfs::FileDescription* file) const;
+
   // Events that hold now, as many as there is room for, at most one of each interest: how many there are.
   // Level-triggered ones stay ready. Does not block.
   size_t Take(std::span<epoll_event> events);

@@ -129,6 +129,7 @@ void Kernel::AddTaskLocked(Task& task) {
     }
   }
   task.group_->tasks.push_back(&task);
+  task.group_->running++;
   forks.fetch_add(1, std::memory_order_relaxed);
 }
 

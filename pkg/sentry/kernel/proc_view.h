@@ -3,6 +3,7 @@
 #define REDOUBT_PKG_SENTRY_KERNEL_PROC_VIEW_H_
 
 #include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -16,14 +17,17 @@ namespace redoubt::kernel {
 class ProcView final : public proc::KernelView {
  public:
   using NetTables = std::function<std::string(std::string_view)>;
-  // `filesystems`: the types that mount(2) knows. `net_tables`: KernelView::NetTable; none without a network.
+  using NetSettings = std::function<std::optional<NetSetting>(std::string_view)>;
+  // `filesystems`: the types that mount(2) knows. `net_tables`: KernelView::NetTable, `net_settings`: FindNetSetting;
+  // none without a network.
   // `ns` null: the outermost.
   ProcView(Kernel& kernel, RefPtr<PidNamespace> ns, std::function<std::vector<std::string>()> filesystems,
-           NetTables net_tables = {})
+           NetTables net_tables = {}, NetSettings net_settings = {})
       : kernel_(kernel),
         ns_(ns ? std::move(ns) : RefPtr<PidNamespace>(&kernel.root_pid_ns())),
         filesystems_(std::move(filesystems)),
-        net_tables_(std::move(net_tables)) {}
+        net_tables_(std::move(net_tables)),
+        net_settings_(std::move(net_settings)) {}
 
   std::vector<int> Processes() override;
   std::vector<int> Threads(int tgid) override;
@@ -48,12 +52,16 @@ class ProcView final : public proc::KernelView {
   Result<> SetDomainname(std::string name) override;
   std::vector<std::string> Filesystems() override;
   std::string NetTable(std::string_view name) override { return net_tables_ ? net_tables_(name) : std::string(); }
+  std::optional<NetSetting> FindNetSetting(std::string_view name) override {
+    return net_settings_ ? net_settings_(name) : std::nullopt;
+  }
 
  private:
   Kernel& kernel_;
   const RefPtr<PidNamespace> ns_;
   const std::function<std::vector<std::string>()> filesystems_;
   const NetTables net_tables_;
+  const NetSettings net_settings_;
 };
 
 }  // namespace redoubt::kernel

@@ -102,7 +102,7 @@ void Task::FinishExit() {
   RefPtr<RefCounted> sem_undo;
   {
     sync::MutexLock lock(kernel_.mu);
-    last = group_->tasks.size() == 1;
+    last = --group_->running == 0;
     if (last) sem_undo = std::move(group_->sem_undo);
   }
   if (last) group_->timers->StopAll();
@@ -124,6 +124,8 @@ void Task::FinishExit() {
     fs = std::move(fs_);
     mounts = std::move(mount_ns_);
   }
+  // What a close may wait for (SO_LINGER), one of an ending process does not.
+  interrupt_.fetch_or(kAttention, std::memory_order_seq_cst);
   fds->DropUser();
   fs.reset();
   mounts->DropUser();

@@ -72,6 +72,7 @@ class ThreadGroup final : public RefCounted {
   // The tree.
   Task* leader = nullptr;         // has the group's ID; outlives its own exit until the group is reaped
   std::vector<Task*> tasks;       // not yet exited
+  int running = 0;                // of those, that have not begun to: the last of them ends what is the process's
   ThreadGroup* parent = nullptr;  // null for init and for the dead
   std::atomic<int> parent_id{0};  // getppid(2): 0 if the parent is of another PID namespace
   void SetParentLocked(ThreadGroup* p) {

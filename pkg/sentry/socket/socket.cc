@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <boost/intrusive/list.hpp>
 #include <cstring>
 
 #include "pkg/sentry/time/clock.h"
@@ -19,6 +20,16 @@ namespace {
 constexpr size_t kFamilies = 64;
 constinit std::atomic<Family*> families[kFamilies];
 constinit std::atomic<DeviceIoctls*> device_ioctls;
+
+// Every socket, so that they can be listed. Never destroyed, as sockets may outlive main.
+struct Table {
+  sync::Mutex mu{sync::Rank::kLeaf};
+  boost::intrusive::list<Socket> sockets GUARDED_BY(mu);
+};
+Table& All() {
+  static Table* const table = new Table;
+  return *table;
+}
 
 // Linux's SOCK_MIN_SNDBUF and SOCK_MIN_RCVBUF.
 constexpr uint32_t kMinSendBuffer = 4608;
@@ -102,7 +113,59 @@ Result<int> IntOption(std::span<const std::byte> value) {
 }
 
 Socket::Socket(vfs::Path path, int family, int type, int protocol, int flags)
-    : FileDescription(std::move(path), O_RDWR | flags), family_(family), type_(type), protocol_(protocol) {}
+    : FileDescription(std::move(path), O_RDWR | flags), family_(family), type_(type), protocol_(protocol) {
+  Table& all = All();
+  sync::MutexLock lock(all.mu);
+  all.sockets.push_back(*this);
+}
+
+Socket::~Socket() {
+  Table& all = All();
+  sync::MutexLock lock(all.mu);
+  all.sockets.erase(all.sockets.iterator_to(*this));
+}
+
+std::vector<RefPtr<Socket>> SocketsOf(int family) {
+  std::vector<RefPtr<Socket>> found;
+  Table& all = All();
+  sync::MutexLock lock(all.mu);
+  for (Socket& s : all.sockets) {
+    // One that is being made, or ends, has no reference.
+    if (s.family() == family && s.TryIncRef()) found.push_back(RefPtr<Socket>::Adopt(&s));
+  }
+  return found;
+}
+
+SocketOwner OwnerOf(const Socket& socket) {
+  Result<vfs::Attributes> a = socket.inode().GetAttributes();
+  if (!a) return {};
+  return {.ino = a->ino, .uid = a->uid};
+}
+
+std::unordered_map<const void*, SocketOwner> OwnersOf(int family) {
+  std::unordered_map<const void*, SocketOwner> owners;
+  for (const RefPtr<Socket>& s : SocketsOf(family)) {
+    if (const void* key = s->EndpointKey()) owners.emplace(key, OwnerOf(*s));
+  }
+  return owners;
+}
+
+Result<> Socket::SetFilterOption(int name, std::span<const std::byte> value) {
+  sync::MutexLock lock(filter_mu_);
+  if (option_on(SO_LOCK_FILTER)) return Err(EPERM);
+  if (name == SO_DETACH_FILTER) {
+    if (filter_.empty()) return Err(ENOENT);
+    TRY(AttachFilter(nullptr));
+    filter_.clear();
+    return {};
+  }
+  std::vector<sock_filter> code(value.size() / sizeof(sock_filter));
+  std::memcpy(code.data(), value.data(), code.size() * sizeof(sock_filter));
+  bpf::Program program = TRY(bpf::Program::CreateForPackets(code));
+  TRY(AttachFilter(std::make_shared<const bpf::Program>(std::move(program))));
+  filter_ = std::move(code);
+  return {};
+}
 
 void Socket::InheritOptions(const Socket& listener) {
   auto copy = [](auto& to, const auto& from) {
@@ -142,6 +205,9 @@ Result<> Socket::SetOption(const Caller& caller, int level, int name, std::span<
       linger_.store(std::bit_cast<uint64_t>(l), std::memory_order_relaxed);
       return {};
     }
+    case SO_ATTACH_FILTER:
+    case SO_DETACH_FILTER:
+      return SetFilterOption(name, value);
     case SO_TYPE:
     case SO_PROTOCOL:
     case SO_DOMAIN:
@@ -181,6 +247,8 @@ Result<> Socket::SetOption(const Caller& caller, int level, int name, std::span<
       break;
   }
   if (!IsSwitch(name)) return Err(ENOPROTOOPT);
+  // Once on, it stays on.
+  if (name == SO_LOCK_FILTER && number == 0 && option_on(name)) return Err(EPERM);
   const uint64_t bit = uint64_t{1} << name;
   if (number != 0) {
     options_.fetch_or(bit, std::memory_order_relaxed);
@@ -219,6 +287,13 @@ Result<std::vector<std::byte>> Socket::GetOption(const Caller&, int level, int n
     case SO_PRIORITY:
     case SO_MARK:
       return OptionBytes<int>(0);
+    case SO_BPF_EXTENSIONS:
+      return OptionBytes<int>(SKF_AD_MAX);
+    case SO_GET_FILTER: {
+      sync::MutexLock lock(filter_mu_);
+      auto bytes = std::as_bytes(std::span(filter_));
+      return std::vector<std::byte>(bytes.begin(), bytes.end());
+    }
     default:
       if (!IsSwitch(name)) return Err(ENOPROTOOPT);
       return OptionBytes<int>(option_on(name) ? 1 : 0);

@@ -3,19 +3,24 @@
 #ifndef REDOUBT_PKG_SENTRY_SOCKET_SOCKET_H_
 #define REDOUBT_PKG_SENTRY_SOCKET_SOCKET_H_
 
+#include <linux/filter.h>
 #include <sys/socket.h>
 
 #include <atomic>
 #include <bit>
+#include <boost/intrusive/list_hook.hpp>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
+#include "pkg/bpf/bpf.h"
 #include "pkg/errors/errors.h"
 #include "pkg/fiber/fiber.h"
 #include "pkg/refs/refs.h"
@@ -25,6 +30,7 @@
 #include "pkg/sentry/vfs/file_description.h"
 #include "pkg/sentry/vfs/vfs.h"
 #include "pkg/sentry/wait/wait.h"
+#include "pkg/sync/mutex.h"
 
 namespace redoubt::socket {
 
@@ -60,12 +66,20 @@ struct Caller {
 // A deadline for calls that must not wait at all.
 inline constexpr fiber::Time kNoWait = std::numeric_limits<fiber::Time>::min();
 
+// Ancillary data of the protocol's own (cmsg(3)): IP_PKTINFO, IP_RECVERR, ...
+struct Control {
+  int level = 0;
+  int type = 0;
+  std::vector<std::byte> data;
+};
+
 // What sendmsg(2) sends besides the data.
 struct OutMessage {
   IoSequence data;
   Address to;                                       // empty: none
   std::vector<RefPtr<vfs::FileDescription>> files;  // SCM_RIGHTS; taken if anything was sent
   std::optional<Identity> creds;                    // SCM_CREDENTIALS, already checked
+  std::vector<Control> control = {};                // as the guest gave it: hostile
 };
 
 // What recvmsg(2) gets.
@@ -76,19 +90,14 @@ struct InMessage {
   AddressBytes from;  // only if wanted; empty: the sender has no name
   std::vector<RefPtr<vfs::FileDescription>> files;
   std::optional<Identity> creds;  // if the socket wants them
-  // Ancillary data of the protocol's own: IP_PKTINFO, IP_RECVERR, ...
-  struct Control {
-    int level = 0;
-    int type = 0;
-    std::vector<std::byte> data;
-  };
   std::vector<Control> control;
 };
 
 // An open socket. Calls with a deadline wait, interruptibly, until it has come: kNoWait gives EAGAIN at once, and so
 // does a deadline that passes. Read and Write are Receive and Send without waiting, as for any description.
-class Socket : public vfs::FileDescription {
+class Socket : public vfs::FileDescription, public boost::intrusive::list_base_hook<> {
  public:
+  ~Socket() override;
   int family() const { return family_; }
   int type() const { return type_; }  // SOCK_STREAM, ...
   int protocol() const { return protocol_; }
@@ -110,7 +119,14 @@ class Socket : public vfs::FileDescription {
   // setsockopt(2), getsockopt(2). The base implements what socket(7) has for every family; derived ones add theirs and
   // call it. ENOPROTOOPT, EINVAL. A value got is cut to the caller's length by the syscall.
   virtual Result<> SetOption(const Caller& caller, int level, int name, std::span<const std::byte> value);
+  // The value of SO_ATTACH_FILTER is the program's instructions, which the syscall layer has fetched.
   virtual Result<std::vector<std::byte>> GetOption(const Caller& caller, int level, int name);
+  // The same for the few options that are a question: `given` are bytes that the guest had put where the answer goes.
+  virtual Result<std::vector<std::byte>> AnswerOption(const Caller& caller, int level, int name,
+                                                      std::span<const std::byte> given) {
+    return GetOption(caller, level, name);
+  }
+  virtual bool AsksWithOption(int level, int name) const { return false; }
 
   // Deadlines of calls that start now, by O_NONBLOCK, MSG_DONTWAIT in `flags`, SO_RCVTIMEO and SO_SNDTIMEO.
   fiber::Time ReceiveDeadline(int flags) const;
@@ -118,6 +134,11 @@ class Socket : public vfs::FileDescription {
 
   // What a family does not know goes to the network devices: netdevice(7) works on a socket of any family. ENOTTY.
   Result<uint64_t> Ioctl(MemoryIo& io, uint32_t command, uint64_t arg) override;
+
+  // Changes when the peer has announced urgent data: SIGURG.
+  virtual uint32_t UrgentMarks() const { return 0; }
+  // What the protocol's own lists know this by, for OwnersOf; null if it is in none.
+  virtual const void* EndpointKey() const { return nullptr; }
 
   Result<uint64_t> Seek(int64_t, int) override { return Err(ESPIPE); }
   bool SupportsEpoll() const override { return true; }
@@ -137,6 +158,8 @@ class Socket : public vfs::FileDescription {
   virtual int TakeError() { return 0; }
   virtual bool IsListening() const { return false; }
   virtual void BuffersChanged() {}
+  // SO_ATTACH_FILTER; null: SO_DETACH_FILTER. ENOPROTOOPT: this family has no filters.
+  virtual Result<> AttachFilter(std::shared_ptr<const bpf::Program> program) { return Err(ENOPROTOOPT); }
   // Whether a SOL_SOCKET option that is on or off is on.
   bool option_on(int name) const { return options_.load(std::memory_order_relaxed) >> name & 1; }
   // SO_LINGER.
@@ -145,12 +168,28 @@ class Socket : public vfs::FileDescription {
   void InheritOptions(const Socket& listener);
 
  private:
+  Result<> SetFilterOption(int name, std::span<const std::byte> value) EXCLUDES(filter_mu_);
+
   const int family_, type_, protocol_;
   std::atomic<uint32_t> send_buffer_{kDefaultBuffer}, receive_buffer_{kDefaultBuffer};
   std::atomic<int64_t> send_timeout_{0}, receive_timeout_{0};  // nanoseconds; 0: none
   std::atomic<uint64_t> options_{0};                           // a bit for each option by its number
   std::atomic<uint64_t> linger_{0};                            // struct linger
+  sync::Mutex filter_mu_{sync::Rank::kSocket};
+  std::vector<sock_filter> filter_ GUARDED_BY(filter_mu_);  // as it was attached: SO_GET_FILTER
 };
+
+// All sockets of a family there are now.
+std::vector<RefPtr<Socket>> SocketsOf(int family);
+// What sock_diag(7) and /proc/net show of a socket besides its own state: the inode by which /proc/PID/fd names it, and
+// its owner.
+struct SocketOwner {
+  uint64_t ino = 0;
+  uint32_t uid = 0;
+};
+SocketOwner OwnerOf(const Socket& socket);
+// Of a family's sockets, by EndpointKey. An endpoint that is not there is nobody's: closed, or not yet accepted.
+std::unordered_map<const void*, SocketOwner> OwnersOf(int family);
 
 // An address family. Thread-safe.
 class Family {
@@ -199,6 +238,19 @@ auto Blocking(Object& object, waiter::EventMask mask, fiber::Time deadline, Atte
   if (result.error() == Errno(ETIMEDOUT)) return Err(EAGAIN);
   if (result.error() == kErestartsys && deadline != fiber::kForever) return Err(EINTR);
   return result;
+}
+
+// The same for attempts that may fail with ETIMEDOUT of their own, which is not the deadline's.
+template <typename Object, typename Attempt>
+auto Wait(Object& object, waiter::EventMask mask, fiber::Time deadline, Attempt&& attempt) -> decltype(attempt()) {
+  decltype(attempt()) outcome = Err(EAGAIN);
+  Result<> waited = Blocking(object, mask, deadline, [&]() -> Result<> {
+    outcome = attempt();
+    if (!outcome && outcome.error() == Errno(EAGAIN)) return Err(EAGAIN);
+    return {};
+  });
+  if (!waited) return Err(waited.error());
+  return outcome;
 }
 
 }  // namespace redoubt::socket

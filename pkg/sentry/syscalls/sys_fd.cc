@@ -2,6 +2,7 @@
 #include <dirent.h>
 #include <linux/close_range.h>
 #include <linux/openat2.h>
+#include <linux/sockios.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
 
@@ -9,6 +10,7 @@
 #include <cstring>
 
 #include "pkg/sentry/fsimpl/devpts/devpts.h"
+#include "pkg/sentry/socket/socket.h"
 #include "pkg/sentry/syscalls/common.h"
 #include "pkg/sentry/syscalls/handlers.h"
 #include "pkg/sentry/syscalls/sigio.h"
@@ -183,12 +185,15 @@ Result<uint64_t> DoGetdents(Task& task, const SyscallArgs& a) {
 }
 
 // F_SETFL, with what O_ASYNC sets off.
-Result<uint64_t> SetFlags(Task& task, vfs::FileDescription& file, int flags) {
+Result<uint64_t> SetFlags(Task& task, int fd, vfs::FileDescription& file, int flags) {
   const int old = file.flags();
   TRY(file.SetStatusFlags(flags));
-  if (((old ^ file.flags()) & O_ASYNC) != 0) TRY(SetSigio(task, file, (file.flags() & O_ASYNC) != 0));
+  if (((old ^ file.flags()) & O_ASYNC) != 0) TRY(SetSigio(task, fd, file, (file.flags() & O_ASYNC) != 0));
   return 0;
 }
+
+// F_SETOWN, SIOCSPGRP: a negative number is a process group's.
+f_owner_ex OwnerOfNumber(int id) { return {.type = id < 0 ? F_OWNER_PGRP : F_OWNER_PID, .pid = id < 0 ? -id : id}; }
 
 }  // namespace
 
@@ -279,7 +284,7 @@ Result<uint64_t> Fcntl(Task& task, const SyscallArgs& a) {
     case F_GETFL:
       return static_cast<uint64_t>(file->flags() & ~O_CLOEXEC);
     case F_SETFL:
-      return TRY(SetFlags(task, *file, a.I32(2)));
+      return TRY(SetFlags(task, fd, *file, a.I32(2)));
     case F_GETLK:
     case F_SETLK:
     case F_SETLKW:
@@ -290,11 +295,11 @@ Result<uint64_t> Fcntl(Task& task, const SyscallArgs& a) {
     case F_SETOWN: {
       const int id = a.I32(2);
       if (id == INT_MIN) return Err(EINVAL);
-      TRY(SetSigioOwner(task, *file, {.type = id < 0 ? F_OWNER_PGRP : F_OWNER_PID, .pid = id < 0 ? -id : id}));
+      TRY(SetSigioOwner(task, fd, *file, OwnerOfNumber(id)));
       return 0;
     }
     case F_SETOWN_EX:
-      TRY(SetSigioOwner(task, *file, TRY(task.mm().CopyInObject<f_owner_ex>(a.Pointer(2)))));
+      TRY(SetSigioOwner(task, fd, *file, TRY(task.mm().CopyInObject<f_owner_ex>(a.Pointer(2)))));
       return 0;
     case F_GETOWN: {
       const f_owner_ex owner = GetSigioOwner(task, *file);
@@ -304,6 +309,10 @@ Result<uint64_t> Fcntl(Task& task, const SyscallArgs& a) {
       TRY(task.mm().CopyOutObject(a.Pointer(2), GetSigioOwner(task, *file)));
       return 0;
     case F_SETSIG:
+      TRY(SetSigioSignal(task, fd, *file, a.U64(2)));
+      return 0;
+    case F_GETSIG:
+      return static_cast<uint64_t>(GetSigioSignal(task, *file));
     case F_NOTIFY:
     case F_SETLEASE:
       return Err(EINVAL);
@@ -334,7 +343,22 @@ Result<uint64_t> Ioctl(Task& task, const SyscallArgs& a) {
     case FIOASYNC: {
       if (!file->SupportsEpoll()) return Err(ENOTTY);
       int32_t on = TRY(task.mm().CopyInObject<int32_t>(a.Pointer(2)));
-      return TRY(SetFlags(task, *file, on != 0 ? file->flags() | O_ASYNC : file->flags() & ~O_ASYNC));
+      return TRY(SetFlags(task, a.I32(0), *file, on != 0 ? file->flags() | O_ASYNC : file->flags() & ~O_ASYNC));
+    }
+    case FIOSETOWN:
+    case SIOCSPGRP: {
+      if (!RefCast<socket::Socket>(file)) return file->Ioctl(task.mm(), a.U32(1), a.U64(2));
+      const int id = TRY(task.mm().CopyInObject<int32_t>(a.Pointer(2)));
+      if (id == INT_MIN) return Err(EINVAL);
+      TRY(SetSigioOwner(task, a.I32(0), *file, OwnerOfNumber(id)));
+      return 0;
+    }
+    case FIOGETOWN:
+    case SIOCGPGRP: {
+      if (!RefCast<socket::Socket>(file)) return file->Ioctl(task.mm(), a.U32(1), a.U64(2));
+      const f_owner_ex owner = GetSigioOwner(task, *file);
+      TRY(task.mm().CopyOutObject<int32_t>(a.Pointer(2), owner.type == F_OWNER_PGRP ? -owner.pid : owner.pid));
+      return 0;
     }
     case FIONBIO: {
       int32_t on = TRY(task.mm().CopyInObject<int32_t>(a.Pointer(2)));

@@ -1,5 +1,6 @@
 // Sockets: socket(2), bind(2), listen(2), accept(2), connect(2), send(2), recv(2), getsockopt(2), ... of whatever
 // family.
+#include <linux/filter.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -8,6 +9,7 @@
 #include <span>
 #include <utility>
 
+#include "pkg/bpf/bpf.h"
 #include "pkg/sentry/socket/socket.h"
 #include "pkg/sentry/syscalls/common.h"
 #include "pkg/sentry/syscalls/handlers.h"
@@ -107,7 +109,7 @@ Result<socket::Identity> CheckCredentials(Task& task, const ucred& creds) {
   return socket::Identity{.pid = std::move(pid), .uid = creds.uid, .gid = creds.gid};
 }
 
-// cmsg(3): what comes with a message to be sent. Levels other than SOL_SOCKET are the protocol's; none so far has any.
+// cmsg(3): what comes with a message to be sent. Levels other than SOL_SOCKET are the protocol's.
 Result<> ParseControl(Task& task, std::span<const std::byte> control, socket::OutMessage& message) {
   while (control.size() >= sizeof(cmsghdr)) {
     cmsghdr header;
@@ -132,6 +134,9 @@ Result<> ParseControl(Task& task, std::span<const std::byte> control, socket::Ou
         default:
           return Err(EINVAL);
       }
+    } else {
+      message.control.push_back(
+          {.level = header.cmsg_level, .type = header.cmsg_type, .data = std::vector(data.begin(), data.end())});
     }
     control = control.subspan(std::min(control.size(), CMSG_ALIGN(header.cmsg_len)));
   }
@@ -239,7 +244,7 @@ Result<uint64_t> ReceiveMessage(Task& task, socket::Socket& s, Addr header_addr,
   if (!message.files.empty()) {
     DeliverFiles(task, std::move(message.files), (flags & MSG_CMSG_CLOEXEC) != 0, control);
   }
-  for (const socket::InMessage::Control& c : message.control) control.Add(c.level, c.type, c.data);
+  for (const socket::Control& c : message.control) control.Add(c.level, c.type, c.data);
   if (control.truncated()) message.flags |= MSG_CTRUNC;
   if (header.msg_name != nullptr) {
     const size_t length = std::min<size_t>(message.from.size(), header.msg_namelen);
@@ -422,9 +427,22 @@ Result<uint64_t> Shutdown(Task& task, const SyscallArgs& a) {
   return 0;
 }
 
+// The program that a struct sock_fprog names (socket(7), SO_ATTACH_FILTER).
+Result<std::vector<std::byte>> CopyInFilter(Task& task, Addr addr, size_t size) {
+  if (size != sizeof(sock_fprog)) return Err(EINVAL);
+  const sock_fprog program = TRY(task.mm().CopyInObject<sock_fprog>(addr));
+  if (program.filter == nullptr || program.len == 0 || program.len > bpf::kMaxInstructions) return Err(EINVAL);
+  return task.mm().CopyInVector<std::byte>(reinterpret_cast<Addr>(program.filter), program.len * sizeof(sock_filter));
+}
+
 Result<uint64_t> Setsockopt(Task& task, const SyscallArgs& a) {
   RefPtr<socket::Socket> s = TRY(GetSocket(task, a.I32(0)));
   if (a.I32(4) < 0) return Err(EINVAL);
+  if (a.I32(1) == SOL_SOCKET && a.I32(2) == SO_ATTACH_FILTER) {
+    std::vector<std::byte> code = TRY(CopyInFilter(task, a.Pointer(3), a.U32(4)));
+    TRY(s->SetOption(PlainCaller(task), SOL_SOCKET, SO_ATTACH_FILTER, code));
+    return 0;
+  }
   std::vector<std::byte> value =
       TRY(task.mm().CopyInVector<std::byte>(a.Pointer(3), std::min<size_t>(a.U32(4), kMaxOption)));
   TRY(s->SetOption(PlainCaller(task), a.I32(1), a.I32(2), value));
@@ -435,7 +453,23 @@ Result<uint64_t> Getsockopt(Task& task, const SyscallArgs& a) {
   RefPtr<socket::Socket> s = TRY(GetSocket(task, a.I32(0)));
   const int room = TRY(task.mm().CopyInObject<int>(a.Pointer(4)));
   if (room < 0) return Err(EINVAL);
-  std::vector<std::byte> value = TRY(s->GetOption(PlainCaller(task), a.I32(1), a.I32(2)));
+  if (a.I32(1) == SOL_SOCKET && a.I32(2) == SO_GET_FILTER) {
+    // Lengths are in instructions.
+    std::vector<std::byte> code = TRY(s->GetOption(PlainCaller(task), SOL_SOCKET, SO_GET_FILTER));
+    const size_t count = code.size() / sizeof(sock_filter);
+    if (room != 0 && static_cast<size_t>(room) < count) return Err(EINVAL);
+    if (room != 0) TRY(task.mm().CopyOutAll(a.Pointer(3), code));
+    TRY(task.mm().CopyOutObject(a.Pointer(4), static_cast<int>(count)));
+    return 0;
+  }
+  std::vector<std::byte> value;
+  if (s->AsksWithOption(a.I32(1), a.I32(2))) {
+    value =
+        TRY(task.mm().CopyInVector<std::byte>(a.Pointer(3), std::min<size_t>(static_cast<size_t>(room), kMaxOption)));
+    value = TRY(s->AnswerOption(PlainCaller(task), a.I32(1), a.I32(2), value));
+  } else {
+    value = TRY(s->GetOption(PlainCaller(task), a.I32(1), a.I32(2)));
+  }
   const size_t n = std::min(value.size(), static_cast<size_t>(room));
   TRY(task.mm().CopyOutAll(a.Pointer(3), std::span(value).first(n)));
   TRY(task.mm().CopyOutObject(a.Pointer(4), static_cast<int>(n)));

@@ -8,10 +8,13 @@
 #include <memory>
 #include <thread>
 
+#include "runsc/boot/filter/kvm_host_filter.h"
 #include "runsc/boot/filter/kvm_none_filter.h"
 #include "runsc/boot/filter/kvm_sandbox_filter.h"
+#include "runsc/boot/filter/ptrace_host_filter.h"
 #include "runsc/boot/filter/ptrace_none_filter.h"
 #include "runsc/boot/filter/ptrace_sandbox_filter.h"
+#include "runsc/boot/filter/systrap_host_filter.h"
 #include "runsc/boot/filter/systrap_none_filter.h"
 #include "runsc/boot/filter/systrap_sandbox_filter.h"
 
@@ -21,10 +24,13 @@ namespace {
 constexpr Filter kFilters[] = {
     {"systrap", "none", kSystrapNoneProgram, kSystrapNoneRules},
     {"systrap", "sandbox", kSystrapSandboxProgram, kSystrapSandboxRules},
+    {"systrap", "host", kSystrapHostProgram, kSystrapHostRules},
     {"ptrace", "none", kPtraceNoneProgram, kPtraceNoneRules},
     {"ptrace", "sandbox", kPtraceSandboxProgram, kPtraceSandboxRules},
+    {"ptrace", "host", kPtraceHostProgram, kPtraceHostRules},
     {"kvm", "none", kKvmNoneProgram, kKvmNoneRules},
     {"kvm", "sandbox", kKvmSandboxProgram, kKvmSandboxRules},
+    {"kvm", "host", kKvmHostProgram, kKvmHostRules},
 };
 
 }  // namespace

@@ -15,7 +15,7 @@ namespace redoubt::boot {
 
 struct Filter {
   std::string_view platform;  // "systrap", "ptrace", "kvm"
-  std::string_view network;   // "none", "sandbox"
+  std::string_view network;   // "none", "sandbox", "host", "host"
   std::span<const sock_filter> program;
   std::span<const seccomp::Rule> rules;
 };

@@ -4,6 +4,10 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <linux/sched.h>
+#include <linux/sockios.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <netinet/udp.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
@@ -14,23 +18,46 @@
 
 #include <functional>
 #include <latch>
+#include <set>
 #include <thread>
+#include <tuple>
 
 #include "pkg/safecopy/safecopy_unsafe.h"
 #include "pkg/seccomp/rule.h"
 #include "pkg/seccomp/seccomp.h"
 #include "pkg/seccomp/violation.h"
+#include "pkg/sentry/socket/hostinet/options.h"
 
 namespace redoubt::boot {
 namespace {
 
 TEST(SentryFilter, NoMoreThanThis) {
   EXPECT_LE(seccomp::CountCalls(FindFilter("systrap", "sandbox")->rules), 45u);
+  EXPECT_LE(seccomp::CountCalls(FindFilter("systrap", "host")->rules), 51u);
   for (const Filter& f : Filters()) {
-    EXPECT_LE(seccomp::CountCalls(f.rules), 55u) << f.platform << " " << f.network;
-    EXPECT_LE(f.program.size(), 400u) << f.platform << " " << f.network;
+    const bool host = f.network == "host";
+    EXPECT_LE(seccomp::CountCalls(f.rules), host ? 61u : 55u) << f.platform << " " << f.network;
+    // The names of options are a line each.
+    EXPECT_LE(f.program.size(), host ? 1200u : 400u) << f.platform << " " << f.network;
   }
-  EXPECT_EQ(FindFilter("systrap", "host"), nullptr);
+  EXPECT_EQ(FindFilter("systrap", "bridge"), nullptr);
+}
+
+// What the Sentry hands on to the host, and what its filter lets it, are the same.
+TEST(SentryFilter, OptionsAreThoseThatHostSocketsHave) {
+  std::set<std::tuple<int, int, int>> allowed, wanted;
+  for (const seccomp::Rule& r : FindFilter("systrap", "host")->rules) {
+    if (r.number != SYS_setsockopt && r.number != SYS_getsockopt) continue;
+    ASSERT_EQ(r.conditions, 2u);
+    EXPECT_EQ(r.condition[0].argument, 1);
+    EXPECT_EQ(r.condition[1].argument, 2);
+    EXPECT_TRUE(allowed.emplace(r.number, r.condition[0].value, r.condition[1].value).second) << "twice";
+  }
+  for (const hostinet::Option& o : hostinet::Options()) {
+    if (o.most != 0) wanted.emplace(SYS_setsockopt, o.level, o.name);
+    if (o.got != 0) wanted.emplace(SYS_getsockopt, o.level, o.name);
+  }
+  EXPECT_EQ(allowed, wanted);
 }
 
 class SentryFilterTest : public ::testing::TestWithParam<Filter> {
@@ -93,7 +120,11 @@ TEST_P(SentryFilterTest, NothingOpens) {
   EXPECT_TRUE(Refused([] { syscall(SYS_open_by_handle_at, 0, nullptr, 0); }));
   EXPECT_EQ(Outcome([] { _exit(syscall(SYS_memfd_create, "x", MFD_CLOEXEC) == -1 && errno == ENOSYS ? 7 : 1); }), 7);
   EXPECT_TRUE(Refused([] { syscall(SYS_socket, AF_INET, SOCK_STREAM, 0); }));
+  EXPECT_TRUE(Refused([] { syscall(SYS_socket, AF_INET, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_TCP); }));
+  EXPECT_TRUE(Refused([] { syscall(SYS_socket, AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0); }));
+  EXPECT_TRUE(Refused([] { syscall(SYS_socket, AF_NETLINK, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC, 0); }));
   EXPECT_TRUE(Refused([] { syscall(SYS_socket, AF_PACKET, SOCK_RAW, 0); }));
+  EXPECT_TRUE(Refused([] { syscall(SYS_socketpair, AF_UNIX, SOCK_STREAM, 0, nullptr); }));
   EXPECT_TRUE(Refused([] { syscall(SYS_io_uring_setup, 1, nullptr); }));
   EXPECT_TRUE(Refused([] { syscall(SYS_newfstatat, AT_FDCWD, "/", nullptr, 0); }));
 }
@@ -130,6 +161,37 @@ TEST_P(SentryFilterTest, NobodyElseIsReached) {
   if (GetParam().platform != "ptrace") {
     EXPECT_TRUE(Refused([parent] { syscall(SYS_ptrace, PTRACE_SEIZE, parent, 0, 0); }));
   }
+}
+
+TEST_P(SentryFilterTest, SocketsAreTheHostsOnlyWhereAskedFor) {
+  auto make = [] {
+    if (syscall(SYS_socket, AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_TCP) < 0) {
+      syscall(SYS_exit_group, 1);
+    }
+  };
+  if (GetParam().network != "host") {
+    EXPECT_TRUE(Refused(make));
+    EXPECT_TRUE(Refused([] { syscall(SYS_connect, -1, nullptr, 0); }));
+    EXPECT_TRUE(Refused([] { syscall(SYS_bind, -1, nullptr, 0); }));
+    EXPECT_TRUE(Refused([] { syscall(SYS_setsockopt, -1, SOL_SOCKET, SO_REUSEADDR, nullptr, 0); }));
+    return;
+  }
+  EXPECT_EQ(Outcome(make), 0);
+  // Code, pointers, modules and other people's packets.
+  for (int name : {SO_ATTACH_FILTER, SO_ATTACH_BPF, SO_ATTACH_REUSEPORT_CBPF, SO_ATTACH_REUSEPORT_EBPF, SO_MARK,
+                   SO_SNDBUFFORCE, SO_ZEROCOPY, SO_BUSY_POLL}) {
+    EXPECT_TRUE(Refused([name] { syscall(SYS_setsockopt, -1, SOL_SOCKET, name, nullptr, 0); })) << name;
+  }
+  for (int name : {TCP_ULP, TCP_REPAIR, TCP_MD5SIG, TCP_ZEROCOPY_RECEIVE}) {
+    EXPECT_TRUE(Refused([name] { syscall(SYS_setsockopt, -1, IPPROTO_TCP, name, nullptr, 0); })) << name;
+    EXPECT_TRUE(Refused([name] { syscall(SYS_getsockopt, -1, IPPROTO_TCP, name, nullptr, nullptr); })) << name;
+  }
+  constexpr int kReplaceTables = 64;  // IPT_SO_SET_REPLACE of linux/netfilter_ipv4/ip_tables.h
+  for (int level : {IPPROTO_IP, IPPROTO_IPV6}) {
+    EXPECT_TRUE(Refused([level] { syscall(SYS_setsockopt, -1, level, kReplaceTables, nullptr, 0); })) << level;
+  }
+  EXPECT_TRUE(Refused([] { syscall(SYS_setsockopt, -1, IPPROTO_UDP, UDP_ENCAP, nullptr, 0); }));
+  EXPECT_TRUE(Refused([] { syscall(SYS_ioctl, -1, SIOCSIFFLAGS, nullptr); }));
 }
 
 TEST_P(SentryFilterTest, AFaultThatIsBlockedKills) {

@@ -1,4 +1,5 @@
 // System V shared memory and semaphores: shmget(2), shmop(2), shmctl(2), semget(2), semop(2), semctl(2).
+#include <sched.h>
 #include <signal.h>
 #include <sys/ipc.h>
 #include <sys/mman.h>
@@ -11,8 +12,10 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <initializer_list>
+#include <thread>
 #include <vector>
 
 #include "test/syscalls/util/child.h"
@@ -592,6 +595,27 @@ TEST(SemUndo, DeathBySignalReleasesALock) {
   ASSERT_OK(kill(holder, SIGKILL));
   EXPECT_EQ(WaitFor(waiter), 0);
   WaitFor(holder);
+}
+
+// Each of two threads may find the other not yet gone.
+TEST(SemUndo, TheLastOfThreadsThatEndTogetherTakesItBack) {
+  Sem sem;
+  for (int i = 0; i < 100; i++) {
+    sem.Set(1);
+    EXPECT_EQ(RunChild([&] {
+                EXPECT_OK(sem.Op(-1, SEM_UNDO));
+                std::atomic<int> ready{0};
+                auto end = [&ready] {
+                  for (ready++; ready < 2;) sched_yield();
+                  syscall(SYS_exit, 0);
+                };
+                std::thread(end).detach();
+                end();
+                return 1;
+              }),
+              0);
+    ASSERT_EQ(sem.Get(), 1) << "turn " << i;
+  }
 }
 
 TEST(SemUndo, ChildrenDoNotInheritAdjustments) {

@@ -6,19 +6,27 @@
 #include <linux/inet_diag.h>
 #include <linux/neighbour.h>
 #include <linux/netlink.h>
+#include <linux/packet_diag.h>
 #include <linux/rtnetlink.h>
 #include <linux/sock_diag.h>
+#include <linux/unix_diag.h>
+#include <net/ethernet.h>
 #include <net/if.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <sched.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include <cstring>
+#include <fstream>
+#include <iterator>
 #include <map>
 #include <set>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -39,6 +47,11 @@ T Read(const std::string& bytes, size_t at = 0) {
   T value{};
   if (bytes.size() >= at + sizeof(value)) std::memcpy(&value, bytes.data() + at, sizeof(value));
   return value;
+}
+uint32_t Inode(int fd) {
+  struct stat s{};
+  EXPECT_EQ(fstat(fd, &s), 0);
+  return static_cast<uint32_t>(s.st_ino);
 }
 std::string Padded(std::string s) {
   s.resize(NLMSG_ALIGN(s.size()));
@@ -621,12 +634,111 @@ TEST(Netlink, SocketsAreDumped) {
       EXPECT_EQ(m.idiag_family, AF_INET);
       EXPECT_EQ(m.idiag_state, protocol == IPPROTO_TCP ? 10 : 7);  // TCP_LISTEN, TCP_CLOSE
       EXPECT_EQ(m.id.idiag_src[0], htonl(INADDR_LOOPBACK));
+      EXPECT_EQ(m.idiag_inode, Inode(protocol == IPPROTO_TCP ? listener.get() : udp.get()));
+      EXPECT_EQ(m.idiag_uid, geteuid());
     }
     EXPECT_EQ(found, 1) << protocol;
     // No state is wanted, none is told.
     q.idiag_states = 0;
     EXPECT_EQ(n.Dump(SOCK_DIAG_BY_FAMILY, Bytes(q)).size(), 0u);
   }
+}
+
+// By the name that bind(2) gave, and to its peer by the inode.
+TEST(Netlink, UnixSocketsAreDumped) {
+  ScopedFd listener(socket(AF_UNIX, SOCK_STREAM, 0)), client(socket(AF_UNIX, SOCK_STREAM, 0));
+  sockaddr_un a{};
+  a.sun_family = AF_UNIX;
+  const std::string name = std::string(1, '\0') + "diag-" + std::to_string(getpid());
+  name.copy(a.sun_path, name.size());
+  const auto length = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + name.size());
+  ASSERT_OK(bind(listener.get(), reinterpret_cast<sockaddr*>(&a), length));
+  ASSERT_OK(listen(listener.get(), 7));
+  ASSERT_OK(connect(client.get(), reinterpret_cast<sockaddr*>(&a), length));
+  ScopedFd accepted(accept(listener.get(), nullptr, nullptr));
+  ASSERT_OK(write(client.get(), "12345", 5));
+  Netlink n(NETLINK_SOCK_DIAG);
+  unix_diag_req q{};
+  q.sdiag_family = AF_UNIX;
+  q.udiag_states = ~0u;
+  q.udiag_show = UDIAG_SHOW_NAME | UDIAG_SHOW_PEER | UDIAG_SHOW_RQLEN;
+  int found = 0;
+  for (const Answer& answer : n.Dump(SOCK_DIAG_BY_FAMILY, Bytes(q))) {
+    auto m = Read<unix_diag_msg>(answer.body);
+    const auto attributes = answer.attributes(sizeof(m));
+    auto number = [&](int type, size_t at = 0) {
+      auto it = attributes.find(type);
+      return it == attributes.end() ? 0u : Read<uint32_t>(it->second, at);
+    };
+    if (m.udiag_ino == Inode(listener.get())) {
+      found++;
+      EXPECT_EQ(m.udiag_family, AF_UNIX);
+      EXPECT_EQ(m.udiag_type, SOCK_STREAM);
+      EXPECT_EQ(m.udiag_state, 10);
+      EXPECT_EQ(attributes.at(UNIX_DIAG_NAME), name);
+      EXPECT_EQ(number(UNIX_DIAG_RQLEN), 0u);
+      EXPECT_EQ(number(UNIX_DIAG_RQLEN, 4), 7u);
+    } else if (m.udiag_ino == Inode(accepted.get())) {
+      found++;
+      EXPECT_EQ(m.udiag_state, 1);
+      EXPECT_EQ(attributes.at(UNIX_DIAG_NAME), name);
+      EXPECT_EQ(number(UNIX_DIAG_PEER), Inode(client.get()));
+      EXPECT_EQ(number(UNIX_DIAG_RQLEN), 5u);
+    } else if (m.udiag_ino == Inode(client.get())) {
+      found++;
+      EXPECT_EQ(number(UNIX_DIAG_PEER), Inode(accepted.get()));
+      EXPECT_EQ(attributes.count(UNIX_DIAG_NAME), 0u);
+    }
+  }
+  EXPECT_EQ(found, 3);
+  // Those that listen.
+  q.udiag_states = 1 << 10;
+  for (const Answer& answer : n.Dump(SOCK_DIAG_BY_FAMILY, Bytes(q))) {
+    EXPECT_EQ(Read<unix_diag_msg>(answer.body).udiag_state, 10);
+  }
+}
+
+TEST(Netlink, PacketSocketsAreDumped) {
+  ScopedFd s(socket(AF_PACKET, SOCK_RAW, htons(ETH_P_ARP)));
+  ASSERT_OK(s.get());
+  Netlink n(NETLINK_SOCK_DIAG);
+  packet_diag_req q{};
+  q.sdiag_family = AF_PACKET;
+  q.pdiag_show = PACKET_SHOW_INFO;
+  int found = 0;
+  for (const Answer& answer : n.Dump(SOCK_DIAG_BY_FAMILY, Bytes(q))) {
+    auto m = Read<packet_diag_msg>(answer.body);
+    if (m.pdiag_ino != Inode(s.get())) continue;
+    found++;
+    EXPECT_EQ(m.pdiag_family, AF_PACKET);
+    EXPECT_EQ(m.pdiag_type, SOCK_RAW);
+    EXPECT_EQ(m.pdiag_num, ETH_P_ARP);
+  }
+  EXPECT_EQ(found, 1);
+}
+
+// proc(5): by these, lsof and ss name processes.
+TEST(Netlink, InodesOfSocketsStandInProcNet) {
+  ScopedFd tcp(socket(AF_INET, SOCK_STREAM, 0)), udp(socket(AF_INET6, SOCK_DGRAM, 0)),
+      local(socket(AF_UNIX, SOCK_DGRAM, 0)), packet(socket(AF_PACKET, SOCK_RAW, 0));
+  sockaddr_in6 a{};
+  a.sin6_family = AF_INET6;
+  ASSERT_OK(bind(udp.get(), reinterpret_cast<sockaddr*>(&a), sizeof(a)));
+  ASSERT_OK(listen(tcp.get(), 1));
+  // The field of a line, counted from behind if negative.
+  auto has = [](const char* table, size_t field, uint32_t inode) {
+    std::ifstream in(std::string("/proc/net/") + table);
+    for (std::string line; std::getline(in, line);) {
+      std::istringstream words(line);
+      std::vector<std::string> fields{std::istream_iterator<std::string>(words), {}};
+      if (fields.size() > field && fields[field] == std::to_string(inode)) return true;
+    }
+    return false;
+  };
+  EXPECT_TRUE(has("tcp", 9, Inode(tcp.get())));
+  EXPECT_TRUE(has("udp6", 9, Inode(udp.get())));
+  EXPECT_TRUE(has("unix", 6, Inode(local.get())));
+  EXPECT_TRUE(has("packet", 8, Inode(packet.get())));
 }
 
 TEST(Netlink, DevicesAreSilent) {

@@ -1,5 +1,6 @@
 // Signals for I/O: O_ASYNC, F_SETOWN, F_SETOWN_EX of fcntl(2), FIOASYNC.
 #include <fcntl.h>
+#include <linux/sockios.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/ioctl.h>
@@ -202,6 +203,62 @@ TEST_F(Sigio, ToAProcessGroup) {
   EXPECT_TRUE(DoesNotCome());
   close(ready[0]);
   close(ready[1]);
+}
+
+TEST_F(Sigio, AnotherSignalSaysWhatAndWhere) {
+  EXPECT_EQ(fcntl(a_.get(), F_GETSIG), 0);
+  EXPECT_ERRNO(fcntl(a_.get(), F_SETSIG, 65), EINVAL);
+  EXPECT_ERRNO(fcntl(a_.get(), F_SETSIG, -1), EINVAL);
+  const int signal = SIGRTMIN + 3;
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, signal);
+  ASSERT_OK(sigprocmask(SIG_BLOCK, &set, nullptr));
+  ASSERT_OK(fcntl(a_.get(), F_SETSIG, signal));
+  EXPECT_EQ(fcntl(a_.get(), F_GETSIG), signal);
+  ASSERT_OK(fcntl(a_.get(), F_SETOWN, getpid()));
+  Async(a_.get(), true);
+  siginfo_t info{};
+  timespec none{}, limit{.tv_sec = 5, .tv_nsec = 0};
+  while (sigtimedwait(&set, &info, &none) > 0) {
+  }
+  ASSERT_EQ(write(b_.get(), "x", 1), 1);
+  ASSERT_EQ(sigtimedwait(&set, &info, &limit), signal);
+  EXPECT_EQ(info.si_code, POLL_IN);
+  EXPECT_EQ(info.si_fd, a_.get());
+  EXPECT_EQ(info.si_band, POLLIN | POLLRDNORM);
+  EXPECT_TRUE(DoesNotCome());  // not SIGIO as well
+  // SIGIO by name says so, too.
+  ASSERT_OK(fcntl(a_.get(), F_SETSIG, SIGIO));
+  Drain();
+  ASSERT_EQ(write(b_.get(), "y", 1), 1);
+  ASSERT_EQ(sigtimedwait(&set_, &info, &limit), SIGIO);
+  EXPECT_EQ(info.si_code, POLL_IN);
+  EXPECT_EQ(info.si_fd, a_.get());
+  ASSERT_OK(fcntl(a_.get(), F_SETSIG, 0));
+  Drain();
+  ASSERT_EQ(write(b_.get(), "z", 1), 1);
+  ASSERT_EQ(sigtimedwait(&set_, &info, &limit), SIGIO);
+  EXPECT_EQ(info.si_code, SI_KERNEL);
+}
+
+TEST_F(Sigio, SocketsHaveTheOwnerByIoctlToo) {
+  int owner = getpid();
+  ASSERT_OK(ioctl(a_.get(), SIOCSPGRP, &owner));
+  EXPECT_EQ(fcntl(a_.get(), F_GETOWN), getpid());
+  owner = -getpgrp();
+  ASSERT_OK(ioctl(a_.get(), FIOSETOWN, &owner));
+  owner = 0;
+  ASSERT_OK(ioctl(a_.get(), SIOCGPGRP, &owner));
+  EXPECT_EQ(owner, -getpgrp());
+  owner = 0;
+  ASSERT_OK(ioctl(a_.get(), FIOGETOWN, &owner));
+  EXPECT_EQ(owner, -getpgrp());
+  int p[2];
+  ASSERT_OK(pipe(p));
+  EXPECT_ERRNO(ioctl(p[0], SIOCSPGRP, &owner), ENOTTY);
+  close(p[0]);
+  close(p[1]);
 }
 
 TEST_F(Sigio, IsForgottenWithTheDescription) {

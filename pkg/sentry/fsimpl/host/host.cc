@@ -142,7 +142,7 @@ Result<RefPtr<vfs::FileDescription>> Import(int fd, int flags, uint32_t uid, uin
   return RefPtr<vfs::FileDescription>(MakeRef<HostDescription>(std::move(inode), std::move(path), flags));
 }
 
-void Prepare() { (void)Poller::Get(); }
+void Prepare() { Poller::Get().Start(); }
 
 RefPtr<tty::Terminal> TerminalOf(vfs::FileDescription& file) {
   auto* description = dynamic_cast<HostDescription*>(&file);

@@ -7,6 +7,8 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -131,6 +133,12 @@ class KernelView {
   virtual std::vector<std::string> Filesystems() = 0;
   // Lines of /proc/net/NAME after its heading ("tcp", "udp", "unix", "dev", "route", ...). Default: none.
   virtual std::string NetTable(std::string_view name) { return {}; }
+  // The number behind /proc/sys/net/NAME, if the network obeys it ("ipv4/tcp_fastopen"). Default: none is.
+  struct NetSetting {
+    std::function<int64_t()> get;
+    std::function<void(int64_t)> set;
+  };
+  virtual std::optional<NetSetting> FindNetSetting(std::string_view name) { return std::nullopt; }
 };
 
 }  // namespace redoubt::proc

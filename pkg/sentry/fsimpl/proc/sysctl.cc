@@ -43,6 +43,19 @@ class Builder {
                     fs_, 0644, [stored]() -> Result<std::string> { return fmt::format("{}\n", stored->load()); },
                     [stored, min, max](std::string_view text) { return Store(text, min, max, *stored); }));
   }
+  // Obeyed where there is a network.
+  void Setting(Directory& d, const char* name, std::string_view setting, int64_t value, int64_t min, int64_t max) {
+    std::optional<KernelView::NetSetting> s = fs_.view().FindNetSetting(setting);
+    if (!s) return Number(d, name, value, min, max);
+    d.Add(name, MakeRef<FunctionFile>(
+                    fs_, 0644, [get = s->get]() -> Result<std::string> { return fmt::format("{}\n", get()); },
+                    [set = s->set, min, max](std::string_view text) -> Result<> {
+                      std::atomic<int64_t> number;
+                      TRY(Store(text, min, max, number));
+                      set(number.load());
+                      return {};
+                    }));
+  }
   void Function(Directory& d, const char* name, uint32_t permissions, FunctionFile::Generator g,
                 FunctionFile::Storer s = nullptr) {
     d.Add(name, MakeRef<FunctionFile>(fs_, permissions, std::move(g), std::move(s)));
@@ -191,7 +204,7 @@ void AddNet(Builder& b, Directory& sys) {
   b.Number(*ipv4, "tcp_sack", 1, 0, 1);
   b.Number(*ipv4, "tcp_timestamps", 1, 0, 2);
   b.Number(*ipv4, "tcp_tw_reuse", 2, 0, 2);
-  b.Number(*ipv4, "tcp_fastopen", 1);
+  b.Setting(*ipv4, "tcp_fastopen", "ipv4/tcp_fastopen", 1, 0, 0xff);
   b.Number(*ipv4, "tcp_syncookies", 1, 0, 2);
 }
 

@@ -34,12 +34,17 @@ class DatagramSocket final : public InetSocket {
 
   Result<size_t> Read(IoSequence& dst, vfs::IoFlags flags) override;
   Result<size_t> Write(IoSequence& src, vfs::IoFlags flags) override { return SendBytes(src, std::nullopt, 0); }
+  const void* EndpointKey() const override { return &endpoint_; }
   waiter::EventMask Readiness(waiter::EventMask mask) override { return endpoint_.Readiness() & mask; }
   void RegisterWaiter(waiter::Entry& entry) override { endpoint_.waiters().Register(entry); }
   void UnregisterWaiter(waiter::Entry& entry) override { endpoint_.waiters().Unregister(entry); }
 
  protected:
   int TakeError() override { return endpoint_.TakeError(); }
+  Result<> AttachFilter(std::shared_ptr<const bpf::Program> program) override {
+    endpoint_.SetFilter(std::move(program));
+    return {};
+  }
   Result<size_t> Readable() override { return endpoint_.ReceiveQueueBytes(); }
   Result<size_t> Unsent() override { return size_t{0}; }  // nothing waits here
 

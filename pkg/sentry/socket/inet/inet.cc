@@ -55,7 +55,7 @@ class Inet final : public socket::Family {
 };
 
 struct Registration {
-  explicit Registration(Network& network) : v4(network, AF_INET), v6(network, AF_INET6), devices(network.stack()) {}
+  explicit Registration(Network& network) : v4(network, AF_INET), v6(network, AF_INET6), devices(network) {}
   Inet v4, v6;
   InterfaceIoctls devices;
 };

@@ -31,18 +31,7 @@ class InetSocket : public socket::Socket {
   Network& network_;
 };
 
-// socket::Blocking for attempts that may fail with ETIMEDOUT of their own, which is not the deadline's.
-template <typename Object, typename Attempt>
-auto Wait(Object& object, waiter::EventMask mask, fiber::Time deadline, Attempt&& attempt) -> decltype(attempt()) {
-  decltype(attempt()) outcome = Err(EAGAIN);
-  Result<> waited = socket::Blocking(object, mask, deadline, [&]() -> Result<> {
-    outcome = attempt();
-    if (!outcome && outcome.error() == Errno(EAGAIN)) return Err(EAGAIN);
-    return {};
-  });
-  if (!waited) return Err(waited.error());
-  return outcome;
-}
+using socket::Wait;
 
 }  // namespace redoubt::inetsock
 

@@ -2,6 +2,7 @@
 
 #include <arpa/inet.h>
 #include <linux/capability.h>
+#include <linux/ethtool.h>
 #include <linux/sockios.h>
 #include <net/if.h>
 #include <netinet/in.h>
@@ -121,6 +122,34 @@ Result<> Change(Interface& interface, uint32_t command, const ifreq& request) {
   return {};
 }
 
+// SIOCETHTOOL: which offloads are on, as programs that capture ask so that they have room for super-segments.
+Result<> AnswerEthtool(const Interface& interface, MemoryIo& io, Addr arg) {
+  ethtool_value value{.cmd = TRY(io.CopyInObject<uint32_t>(arg)), .data = 0};
+  const netstack::LinkCaps caps = interface.link().caps();
+  switch (value.cmd) {
+    case ETHTOOL_GTSO:
+    case ETHTOOL_GGSO:
+    case ETHTOOL_GGRO:
+      value.data = (caps & netstack::kCapTcpGso) != 0;
+      break;
+    case ETHTOOL_GTXCSUM:
+      value.data = (caps & netstack::kCapTxChecksum) != 0;
+      break;
+    case ETHTOOL_GRXCSUM:
+      value.data = (caps & netstack::kCapRxChecksum) != 0;
+      break;
+    case ETHTOOL_GSG:
+      value.data = 1;
+      break;
+    case ETHTOOL_GUFO:
+    case ETHTOOL_GFLAGS:
+      break;
+    default:
+      return Err(EOPNOTSUPP);
+  }
+  return io.CopyOutObject(arg, value);
+}
+
 }  // namespace
 
 Result<uint64_t> InterfaceIoctls::Ioctl(MemoryIo& io, uint32_t command, uint64_t arg) {
@@ -138,6 +167,7 @@ Result<uint64_t> InterfaceIoctls::Ioctl(MemoryIo& io, uint32_t command, uint64_t
     case SIOCGIFTXQLEN:
     case SIOCSIFFLAGS:
     case SIOCSIFMTU:
+    case SIOCETHTOOL:
       break;
     default:
       return Err(ENOTTY);
@@ -151,7 +181,12 @@ Result<uint64_t> InterfaceIoctls::Ioctl(MemoryIo& io, uint32_t command, uint64_t
     interface = stack_.FindInterface(std::string_view(request.ifr_name));
   }
   if (!interface) return Err(ENODEV);
+  if (command == SIOCETHTOOL) {
+    TRY(AnswerEthtool(*interface, io, reinterpret_cast<Addr>(request.ifr_data)));
+    return 0;
+  }
   if (command == SIOCSIFFLAGS || command == SIOCSIFMTU) {
+    if (network_.read_only()) return Err(EPERM);
     TRY(Change(*interface, command, request));
     return 0;
   }

@@ -3,6 +3,7 @@
 #define REDOUBT_PKG_SENTRY_SOCKET_INET_INTERFACE_IOCTL_H_
 
 #include "pkg/netstack/stack/stack.h"
+#include "pkg/sentry/socket/inet/network.h"
 #include "pkg/sentry/socket/socket.h"
 
 namespace redoubt::inetsock {
@@ -11,10 +12,11 @@ namespace redoubt::inetsock {
 // SIOCGIFHWADDR, SIOCGIFTXQLEN. ENODEV, EADDRNOTAVAIL, EFAULT, EINVAL.
 class InterfaceIoctls final : public socket::DeviceIoctls {
  public:
-  explicit InterfaceIoctls(netstack::Stack& stack) : stack_(stack) {}
+  explicit InterfaceIoctls(Network& network) : network_(network), stack_(network.stack()) {}
   Result<uint64_t> Ioctl(MemoryIo& io, uint32_t command, uint64_t arg) override;
 
  private:
+  Network& network_;
   netstack::Stack& stack_;
 };
 

@@ -1,4 +1,5 @@
-// Frames of host descriptors, received by the threads of the executor: an event source in front of another.
+// Frames of host descriptors, and what else comes by descriptors, received by the threads of the executor: an event
+// source in front of another.
 #ifndef REDOUBT_PKG_SENTRY_SOCKET_INET_LINK_EVENTS_H_
 #define REDOUBT_PKG_SENTRY_SOCKET_INET_LINK_EVENTS_H_
 
@@ -27,6 +28,18 @@ class LinkEvents final : public fiber::EventSource {
   static constexpr size_t kMaxLinks = 64;
   static constexpr size_t kFramesPerLook = 64;
 
+  // Takes what a descriptor has to give.
+  class Receiver {
+   public:
+    virtual ~Receiver() = default;
+    // About `most` of it; called by one thread at a time, with no lock held.
+    struct Taken {
+      bool any = false;
+      bool more = false;  // perhaps
+    };
+    virtual Taken Receive(size_t most) = 0;
+  };
+
   // `other` outlives this; may be null. Errors of epoll_create1(2) and eventfd(2).
   static Result<std::unique_ptr<LinkEvents>> Create(fiber::EventSource* other);
   ~LinkEvents() override;
@@ -34,6 +47,8 @@ class LinkEvents final : public fiber::EventSource {
   // From now on receives for `link`, whose descriptor is `fd`; both outlive this. ENOSPC; errors of epoll_ctl(2). Any
   // thread, also while the executor runs.
   Result<> Add(int fd, netstack::FdLink& link) EXCLUDES(add_mu_);
+  // The same for another receiver; `fd` is readable as long as there is something.
+  Result<> Add(int fd, std::unique_ptr<Receiver> receiver) EXCLUDES(add_mu_);
 
   // fiber::EventSource
   bool Poll() override;
@@ -57,7 +72,7 @@ class LinkEvents final : public fiber::EventSource {
   int guard_stop_ = -1;
 
   sync::Mutex add_mu_{sync::Rank::kLeaf};
-  std::array<std::atomic<netstack::FdLink*>, kMaxLinks> links_{};  // append only
+  std::array<std::unique_ptr<Receiver>, kMaxLinks> links_;  // append only; those below link_count_ are for all to see
   std::atomic<size_t> link_count_{0};
   std::thread guard_;
 

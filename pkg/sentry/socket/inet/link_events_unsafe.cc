@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <utility>
 
 #include "pkg/sentry/socket/inet/link_events.h"
 
@@ -29,6 +30,19 @@ void CountUp(int event_fd) {
   // SAFETY: 8 bytes from a local; it fails only when the counter is full, after 2^64 of these.
   (void)!write(event_fd, &one, sizeof(one));
 }
+
+class LinkReceiver final : public LinkEvents::Receiver {
+ public:
+  explicit LinkReceiver(netstack::FdLink& link) : link_(link) {}
+  Taken Receive(size_t most) override {
+    const uint64_t before = link_.stats().received.load(std::memory_order_relaxed);
+    const bool more = link_.DispatchReady(most);
+    return {.any = link_.stats().received.load(std::memory_order_relaxed) != before, .more = more};
+  }
+
+ private:
+  netstack::FdLink& link_;
+};
 
 }  // namespace
 
@@ -62,11 +76,13 @@ LinkEvents::~LinkEvents() {
   if (event_fd_ >= 0 && other_ == nullptr) close(event_fd_);
 }
 
-Result<> LinkEvents::Add(int fd, netstack::FdLink& link) {
+Result<> LinkEvents::Add(int fd, netstack::FdLink& link) { return Add(fd, std::make_unique<LinkReceiver>(link)); }
+
+Result<> LinkEvents::Add(int fd, std::unique_ptr<Receiver> receiver) {
   sync::MutexLock lock(add_mu_);
   const size_t n = link_count_.load(std::memory_order_relaxed);
   if (n == kMaxLinks) return Err(ENOSPC);
-  links_[n].store(&link, std::memory_order_relaxed);
+  links_[n] = std::move(receiver);
   link_count_.store(n + 1, std::memory_order_release);
   TRY(Watch(epoll_fd_, fd));
   TRY(Watch(guard_epoll_fd_, fd));
@@ -80,10 +96,9 @@ bool LinkEvents::Look() {
   bool any = false, more = false;
   const size_t n = link_count_.load(std::memory_order_acquire);
   for (size_t i = 0; i < n; i++) {
-    netstack::FdLink& link = *links_[i].load(std::memory_order_relaxed);
-    const uint64_t before = link.stats().received.load(std::memory_order_relaxed);
-    more |= link.DispatchReady(kFramesPerLook);
-    any |= link.stats().received.load(std::memory_order_relaxed) != before;
+    const Receiver::Taken taken = links_[i]->Receive(kFramesPerLook);
+    more |= taken.more;
+    any |= taken.any;
   }
   interval_ = any ? kShortest : std::min(2 * interval_, kLongest);
   next_look_.store(more ? 0 : __builtin_ia32_rdtsc() + interval_, std::memory_order_relaxed);

@@ -10,7 +10,7 @@
 namespace redoubt::inetsock {
 
 // The lines after the heading of /proc/net/NAME: dev, if_inet6, route, tcp, tcp6, udp, udp6; none for any other name.
-// Owner and inode of a socket are shown as 0: the endpoints do not know them.
+// Owner and inode are those of the socket, as stat(2) and /proc/PID/fd show them; 0 where there is none (any more).
 std::string NetTable(Network& network, std::string_view name);
 
 }  // namespace redoubt::inetsock

@@ -44,6 +44,11 @@ class Network final {
   // At most one; null for none. Lives as long as the network unless taken off while nothing changes.
   void SetObserver(NetworkObserver* observer) { observer_.store(observer, std::memory_order_release); }
 
+  // From now on nobody changes interfaces, addresses and routes from inside (EPERM): they are a picture of the host's,
+  // whose sockets are used.
+  void SetReadOnly() { read_only_.store(true, std::memory_order_relaxed); }
+  bool read_only() const { return read_only_.load(std::memory_order_relaxed); }
+
   netstack::Stack& stack() { return stack_; }
   netstack::UdpProtocol& udp() { return *inet_.udp; }
   netstack::tcp::TcpProtocol& tcp() { return *tcp_; }
@@ -72,6 +77,7 @@ class Network final {
   void ObserveChanges();
 
   std::atomic<NetworkObserver*> observer_{nullptr};
+  std::atomic<bool> read_only_{false};
   ExecutorClock clock_;
   HostRandom random_;
   netstack::Stack stack_;

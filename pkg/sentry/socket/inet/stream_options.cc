@@ -155,6 +155,11 @@ Result<> StreamSocket::SetTcpOption(int name, std::span<const std::byte> value) 
     case TCP_NOTSENT_LOWAT:
       ChangeOptions([&](EndpointOptions& o) { o.not_sent_low_water = static_cast<uint32_t>(n); });
       return {};
+    case TCP_FASTOPEN_CONNECT:
+      if (n != 0 && n != 1) return Err(EINVAL);
+      if (endpoint_->state() != netstack::tcp::State::kClosed) return Err(EINVAL);
+      open_with_data_.store(n != 0, std::memory_order_relaxed);
+      return {};
     case TCP_FASTOPEN:
       if (n < 0) return Err(EINVAL);
       ChangeOptions([&](EndpointOptions& o) { o.fast_open_queue = static_cast<uint32_t>(n); });
@@ -219,6 +224,8 @@ Result<std::vector<std::byte>> StreamSocket::GetTcpOption(int name) {
       return OptionBytes(o.not_sent_low_water);
     case TCP_FASTOPEN:
       return Int(o.fast_open_queue);
+    case TCP_FASTOPEN_CONNECT:
+      return Int(open_with_data_.load(std::memory_order_relaxed));
     case TCP_CONGESTION: {
       constexpr size_t kNameSize = 16;  // TCP_CA_NAME_MAX
       std::string algorithm(netstack::tcp::CongestionName(

@@ -21,6 +21,26 @@ StreamSocket::~StreamSocket() {
   endpoint_->Close(l.l_onoff != 0 && l.l_linger == 0);
 }
 
+// As Linux: also where calls do not wait, and not longer than for the acknowledgement of the FIN; a signal, or the end
+// of the process, ends it. Where another call still uses the socket, its end does not wait.
+Result<> StreamSocket::OnClose() {
+  const linger l = linger_option();
+  if (l.l_onoff == 0 || l.l_linger == 0 || RefCount() != 1 || wait::CurrentSleeper() == nullptr) return {};
+  endpoint_->Close();
+  const fiber::Time until = fiber::Now() + int64_t{static_cast<uint32_t>(l.l_linger)} * netstack::kSecond;
+  (void)wait::Retry(*this, waiter::kOut, until, [&]() -> Result<> {
+    switch (endpoint_->state()) {
+      case State::kFinWait1:
+      case State::kClosing:
+      case State::kLastAck:
+        return Err(EAGAIN);
+      default:
+        return {};
+    }
+  });
+  return {};
+}
+
 Result<> StreamSocket::Bind(const Caller& caller, socket::Address address) {
   const netstack::SocketAddress to = TRY(ParseAddress(family(), address));
   TRY(CheckPort(caller, to.port));
@@ -35,13 +55,29 @@ Result<> StreamSocket::Listen(const Caller&, int backlog) {
 
 Result<> StreamSocket::Connect(const Caller&, socket::Address address, fiber::Time deadline) {
   if (TRY(FamilyOf(address)) == AF_UNSPEC) {
+    (void)TakePutOff();
     endpoint_->Disconnect();
     return {};
   }
   const netstack::SocketAddress peer = TRY(ParseAddress(family(), address));
+  if (put_off_.load(std::memory_order_relaxed)) return Err(EISCONN);
+  bool open = open_with_data_.load(std::memory_order_relaxed) && endpoint_->state() == State::kClosed;
+  if (open) {
+    Result<bool> known = endpoint_->KnowsOpenCookie(peer);
+    open = known.has_value();
+    if (open && *known) {
+      sync::MutexLock lock(put_off_mu_);
+      put_off_peer_ = peer;
+      put_off_.store(true, std::memory_order_relaxed);
+      return {};
+    }
+  }
   // The first answer says why a call that does not wait failed: just begun, or still going on. As in Linux that is so
   // even where, on the loopback, the handshake is complete already.
-  Result<> first = endpoint_->Connect(peer);
+  return FinishConnect(peer, endpoint_->Connect(peer, open), deadline);
+}
+
+Result<> StreamSocket::FinishConnect(const netstack::SocketAddress& peer, Result<> first, fiber::Time deadline) {
   auto going_on = [](const Result<>& r) {
     return !r && (r.error() == Errno(EINPROGRESS) || r.error() == Errno(EALREADY));
   };
@@ -54,6 +90,33 @@ Result<> StreamSocket::Connect(const Caller&, socket::Address address, fiber::Ti
   // socket(7): a connect that SO_SNDTIMEO ends goes on.
   if (!done && done.error() == Errno(EAGAIN)) return Err(EINPROGRESS);
   return done;
+}
+
+std::optional<netstack::SocketAddress> StreamSocket::TakePutOff() {
+  if (!put_off_.load(std::memory_order_relaxed)) return std::nullopt;
+  sync::MutexLock lock(put_off_mu_);
+  if (!put_off_.exchange(false, std::memory_order_relaxed)) return std::nullopt;
+  return put_off_peer_;
+}
+
+Result<size_t> StreamSocket::SendOpening(const netstack::SocketAddress& peer, IoSequence& data, fiber::Time deadline) {
+  netstack::Buffer bytes;
+  const size_t n = TRY(endpoint_->KnowsOpenCookie(peer)) ? std::min(data.remaining(), kOpening) : 0;
+  if (n > 0) TRY(bytes.AppendFrom(n, [&](std::span<std::byte> to) { return data.CopyIn(to); }));
+  const size_t taken = bytes.size();
+  Result<> connected = FinishConnect(peer, endpoint_->Connect(peer, true, std::move(bytes)), deadline);
+  if (!connected && (connected.error() != Errno(EINPROGRESS) || taken == 0)) return Err(connected.error());
+  return taken;
+}
+
+Result<size_t> StreamSocket::Write(IoSequence& src, vfs::IoFlags) {
+  if (std::optional<netstack::SocketAddress> peer = TakePutOff()) return SendOpening(*peer, src, socket::kNoWait);
+  return SendOnce(src, 0);
+}
+
+waiter::EventMask StreamSocket::Readiness(waiter::EventMask mask) {
+  if (put_off_.load(std::memory_order_relaxed)) return (waiter::kOut | waiter::kWrNorm) & mask;
+  return endpoint_->Readiness() & mask;
 }
 
 Result<RefPtr<socket::Socket>> StreamSocket::Accept(const Caller& caller, int flags, fiber::Time deadline) {
@@ -81,8 +144,16 @@ Result<size_t> StreamSocket::SendOnce(IoSequence& data, int flags) {
 }
 
 Result<size_t> StreamSocket::Send(const Caller&, socket::OutMessage& message, int flags, fiber::Time deadline) {
-  if ((flags & MSG_FASTOPEN) != 0) return Err(EOPNOTSUPP);
   size_t total = 0;
+  std::optional<netstack::SocketAddress> opening = TakePutOff();
+  if (!opening && (flags & MSG_FASTOPEN) != 0) {
+    if (message.to.size() >= sizeof(sa_family_t) && TRY(FamilyOf(message.to)) == AF_UNSPEC) return Err(EOPNOTSUPP);
+    opening = TRY(ParseAddress(family(), message.to));
+  }
+  if (opening) {
+    total = TRY(SendOpening(*opening, message.data, deadline));
+    if (message.data.empty() || deadline == socket::kNoWait) return total;
+  }
   do {
     Result<size_t> n = Wait(*this, waiter::kOut, deadline, [&] { return SendOnce(message.data, flags); });
     if (!n) {

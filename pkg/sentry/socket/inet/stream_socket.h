@@ -2,14 +2,16 @@
 #ifndef REDOUBT_PKG_SENTRY_SOCKET_INET_STREAM_SOCKET_H_
 #define REDOUBT_PKG_SENTRY_SOCKET_INET_STREAM_SOCKET_H_
 
+#include <atomic>
+#include <optional>
+
 #include "pkg/netstack/tcp/endpoint.h"
 #include "pkg/sentry/socket/inet/inet_socket.h"
+#include "pkg/sync/mutex.h"
 
 namespace redoubt::inetsock {
 
-// Bytes are copied once each way: from guest memory into the netstack's chunks, and from those to guest memory. Unlike
-// Linux's, close(2) does not wait for SO_LINGER's time (a time of 0 does reset), there is no SIGURG, and MSG_FASTOPEN
-// is EOPNOTSUPP.
+// Bytes are copied once each way: from guest memory into the netstack's chunks, and from those to guest memory.
 class StreamSocket final : public InetSocket {
  public:
   StreamSocket(Network& network, vfs::Path path, int family, int flags, RefPtr<netstack::tcp::Endpoint> endpoint);
@@ -30,9 +32,13 @@ class StreamSocket final : public InetSocket {
   Result<std::vector<std::byte>> GetOption(const socket::Caller& caller, int level, int name) override;
 
   Result<size_t> Read(IoSequence& dst, vfs::IoFlags flags) override;
-  Result<size_t> Write(IoSequence& src, vfs::IoFlags flags) override { return SendOnce(src, 0); }
+  Result<size_t> Write(IoSequence& src, vfs::IoFlags flags) override;
   Result<uint64_t> Ioctl(MemoryIo& io, uint32_t command, uint64_t arg) override;
-  waiter::EventMask Readiness(waiter::EventMask mask) override { return endpoint_->Readiness() & mask; }
+  // SO_LINGER: the last descriptor's close waits until the other side has everything, or the time is over.
+  Result<> OnClose() override;
+  uint32_t UrgentMarks() const override { return endpoint_->urgent_marks().load(std::memory_order_relaxed); }
+  const void* EndpointKey() const override { return endpoint_.get(); }
+  waiter::EventMask Readiness(waiter::EventMask mask) override;
   void RegisterWaiter(waiter::Entry& entry) override { endpoint_->waiters().Register(entry); }
   void UnregisterWaiter(waiter::Entry& entry) override { endpoint_->waiters().Unregister(entry); }
 
@@ -45,7 +51,13 @@ class StreamSocket final : public InetSocket {
  private:
   // Bytes that one attempt copies in at most: a limit on what a call holds beside the send buffer.
   static constexpr size_t kPiece = 256 << 10;
+  // Bytes that leave with a SYN at most: they fit into its segment on any link that IPv6 can use.
+  static constexpr size_t kOpening = 1280 - 40 - 60;
 
+  Result<> FinishConnect(const netstack::SocketAddress& peer, Result<> first, fiber::Time deadline);
+  // What leaves with the SYN (RFC 7413): how many bytes; EINPROGRESS if none can and the call does not wait.
+  Result<size_t> SendOpening(const netstack::SocketAddress& peer, IoSequence& data, fiber::Time deadline);
+  std::optional<netstack::SocketAddress> TakePutOff();
   Result<size_t> SendOnce(IoSequence& data, int flags);
   Result<size_t> ReceiveOnce(IoSequence& data, int flags);
   Result<size_t> ReceiveUrgent(socket::InMessage& message, int flags);
@@ -60,6 +72,11 @@ class StreamSocket final : public InetSocket {
 
   const RefPtr<netstack::tcp::Endpoint> endpoint_;
   fiber::Mutex options_mu_;
+  // TCP_FASTOPEN_CONNECT, and whom connect(2) named then: the first bytes make the connection.
+  std::atomic<bool> open_with_data_{false};
+  std::atomic<bool> put_off_{false};
+  sync::Mutex put_off_mu_{sync::Rank::kSocket};
+  netstack::SocketAddress put_off_peer_ GUARDED_BY(put_off_mu_);
 };
 
 }  // namespace redoubt::inetsock

@@ -10,6 +10,7 @@
 
 #include "pkg/netstack/tcp/endpoint.h"
 #include "pkg/netstack/udp/udp.h"
+#include "pkg/sentry/socket/socket.h"
 
 namespace redoubt::netlink {
 namespace {
@@ -31,6 +32,7 @@ struct Socket {
   uint8_t state = 0;
   SocketAddress local, peer;
   uint32_t receive_queue = 0, send_queue = 0;
+  socket::SocketOwner owner;
 };
 
 inet_diag_msg Describe(const Socket& s) {
@@ -44,6 +46,8 @@ inet_diag_msg Describe(const Socket& s) {
   m.id.idiag_cookie[0] = m.id.idiag_cookie[1] = INET_DIAG_NOCOOKIE;
   m.idiag_rqueue = s.receive_queue;
   m.idiag_wqueue = s.send_queue;
+  m.idiag_uid = s.owner.uid;
+  m.idiag_inode = static_cast<uint32_t>(s.owner.ino);
   return m;
 }
 
@@ -51,16 +55,33 @@ inet_diag_msg Describe(const Socket& s) {
 
 Result<> DiagProtocol::Handle(Request& r) {
   if (r.message.header.nlmsg_type != SOCK_DIAG_BY_FAMILY) return Err(EINVAL);
-  const auto q = r.message.Header<inet_diag_req_v2>();
   if (r.message.payload.size() < sizeof(sock_diag_req)) return Err(EINVAL);
-  // As Linux without the module of that family.
-  if (q.sdiag_family != AF_INET && q.sdiag_family != AF_INET6) return Err(ENOENT);
+  switch (r.message.Header<sock_diag_req>().sdiag_family) {
+    case AF_INET:
+    case AF_INET6:
+      return HandleInet(r);
+    case AF_UNIX:
+      return HandleUnix(r);
+    case AF_PACKET:
+      return HandlePacket(r);
+    default:
+      return Err(ENOENT);  // as Linux without the module of that family
+  }
+}
+
+Result<> DiagProtocol::HandleInet(Request& r) {
+  const auto q = r.message.Header<inet_diag_req_v2>();
   if (r.message.payload.size() < sizeof(q)) return Err(EINVAL);
   if (q.sdiag_protocol != IPPROTO_TCP && q.sdiag_protocol != IPPROTO_UDP) return Err(ENOENT);
   const Attributes attributes = TRY(Attributes::Parse(r.message, sizeof(q)));
   if (!r.is_dump()) return r.Refuse(EOPNOTSUPP, "only dumps are implemented");
   if (attributes.Has(INET_DIAG_REQ_BYTECODE)) return r.Refuse(EOPNOTSUPP, "filter programs are not implemented");
   const Family family = q.sdiag_family == AF_INET ? Family::kIpv4 : Family::kIpv6;
+  const auto owners = socket::OwnersOf(q.sdiag_family);
+  auto owner = [&](const void* endpoint) {
+    auto it = owners.find(endpoint);
+    return it != owners.end() ? it->second : socket::SocketOwner();
+  };
   auto wanted = [&](const Socket& s) {
     return s.family == family && s.state < 32 && (q.idiag_states >> s.state & 1) != 0 &&
            (q.id.idiag_sport == 0 || q.id.idiag_sport == htons(s.local.port)) &&
@@ -73,7 +94,8 @@ Result<> DiagProtocol::Handle(Request& r) {
                      .local = e->local(),
                      .peer = e->peer().value_or(SocketAddress{}),
                      .receive_queue = static_cast<uint32_t>(e->Readable()),
-                     .send_queue = static_cast<uint32_t>(e->Unacknowledged())};
+                     .send_queue = static_cast<uint32_t>(e->Unacknowledged()),
+                     .owner = owner(e.get())};
       if (!wanted(s)) continue;
       r.Answer(SOCK_DIAG_BY_FAMILY, Describe(s));
       if ((q.idiag_ext >> (INET_DIAG_INFO - 1) & 1) == 0) continue;
@@ -89,7 +111,8 @@ Result<> DiagProtocol::Handle(Request& r) {
                    .state = peer ? kEstablished : kClosed,
                    .local = e->local(),
                    .peer = peer.value_or(SocketAddress{}),
-                   .receive_queue = static_cast<uint32_t>(e->ReceiveQueueBytes())};
+                   .receive_queue = static_cast<uint32_t>(e->ReceiveQueueBytes()),
+                   .owner = owner(static_cast<const netstack::DatagramEndpoint*>(e.get()))};
     if (wanted(s)) r.Answer(SOCK_DIAG_BY_FAMILY, Describe(s));
   }
   return {};

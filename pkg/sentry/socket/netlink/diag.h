@@ -7,8 +7,8 @@
 
 namespace redoubt::netlink {
 
-// Dumps of TCP and UDP sockets. Other families, and dumps with a filter program, are refused, upon which `ss` reads
-// /proc/net and filters by itself.
+// Dumps of TCP, UDP, AF_UNIX and AF_PACKET sockets. Other families, and dumps with a filter program, are refused, upon
+// which `ss` reads /proc/net and filters by itself.
 class DiagProtocol final : public Protocol {
  public:
   explicit DiagProtocol(inetsock::Network& network) : network_(network) {}
@@ -16,6 +16,11 @@ class DiagProtocol final : public Protocol {
   uint32_t groups() const override { return 0; }
 
  private:
+  Result<> HandleInet(Request& request);
+  // diag_local.cc
+  Result<> HandleUnix(Request& request);
+  Result<> HandlePacket(Request& request);
+
   inetsock::Network& network_;
 };
 

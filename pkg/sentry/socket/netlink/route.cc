@@ -43,7 +43,7 @@ Result<> RouteProtocol::Handle(Request& r) {
   }
   // Everything that changes something needs the capability, whether it is known or not, as in Linux. Of the four
   // requests of each kind the third asks.
-  if ((r.message.header.nlmsg_type & 3) != 2 && !r.may_change) return Err(EPERM);
+  if ((r.message.header.nlmsg_type & 3) != 2 && (!r.may_change || network_.read_only())) return Err(EPERM);
   switch (r.message.header.nlmsg_type) {
     case RTM_SETLINK:
     case RTM_NEWLINK:

@@ -32,7 +32,7 @@ void WriteLink(Writer& w, const Heading& heading, Interface& interface) {
   w.Attribute(IFLA_MTU, interface.mtu());
   w.Attribute(IFLA_MAX_MTU, interface.link().mtu());
   w.Attribute(IFLA_GROUP, uint32_t{0});
-  w.Attribute(IFLA_PROMISCUITY, uint32_t{(interface.flags() & IFF_PROMISC) != 0});
+  w.Attribute(IFLA_PROMISCUITY, interface.promiscuity());
   w.Attribute(IFLA_NUM_TX_QUEUES, uint32_t{1});
   w.Attribute(IFLA_NUM_RX_QUEUES, uint32_t{1});
   w.Attribute(IFLA_CARRIER, uint8_t{1});

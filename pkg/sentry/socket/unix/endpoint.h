@@ -18,6 +18,7 @@
 #include "pkg/sentry/socket/socket.h"
 #include "pkg/sentry/socket/unix/address.h"
 #include "pkg/sentry/socket/unix/rights.h"
+#include "pkg/sentry/socket/unix/unix.h"
 #include "pkg/sync/mutex.h"
 #include "pkg/waiter/waiter.h"
 
@@ -71,6 +72,11 @@ class Endpoint final : public RefCounted {
   Result<size_t> Readable() const EXCLUDES(mu_);
   Result<size_t> Unread() const EXCLUDES(mu_);
 
+  // The inode of the socket that this is of.
+  void SetIno(uint64_t ino) { ino_.store(ino, std::memory_order_relaxed); }
+  // All but the owner.
+  void Describe(SocketInfo& info) const EXCLUDES(mu_);
+
   // For garbage collection.
   void ForEachQueued(const std::function<void(const Rights&)>& f) EXCLUDES(mu_);
   void TakeRights(std::vector<Rights>& out) EXCLUDES(mu_);
@@ -115,6 +121,7 @@ class Endpoint final : public RefCounted {
   const int type_;
   const Identity creator_;
   std::atomic<uint32_t> send_limit_{socket::Socket::kDefaultBuffer};
+  std::atomic<uint64_t> ino_{0};
   fiber::Mutex send_mu_, receive_mu_;
   mutable sync::Mutex mu_{sync::Rank::kSocket};
   State state_ GUARDED_BY(mu_) = State::kUnconnected;

@@ -24,7 +24,9 @@ void SetCurrentIdentity(Identity (*current)()) { current_identity = current; }
 UnixSocket::UnixSocket(vfs::Path path, int flags, RefPtr<Endpoint> endpoint, Identity owner)
     : Socket(std::move(path), AF_UNIX, endpoint->type(), 0, flags),
       endpoint_(std::move(endpoint)),
-      owner_(std::move(owner)) {}
+      owner_(std::move(owner)) {
+  endpoint_->SetIno(socket::OwnerOf(*this).ino);
+}
 
 UnixSocket::~UnixSocket() {
   const Name name = endpoint_->name();

@@ -35,6 +35,7 @@ class UnixSocket final : public socket::Socket {
   void UnregisterWaiter(waiter::Entry& entry) override { endpoint_->events().Unregister(entry); }
 
   Endpoint& endpoint() const { return *endpoint_; }
+  SocketInfo Describe() const;
 
  protected:
   int TakeError() override { return endpoint_->TakeError(); }
