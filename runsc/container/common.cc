@@ -12,6 +12,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdio>
 #include <cstring>
 
 #include "pkg/log/log.h"
@@ -68,6 +69,9 @@ Outcome<control::Reply> Answer(const control::Connection& connection, const std:
 Outcome<control::Reply> FirstAnswer(sandbox::Sandbox& sandbox) {
   Result<control::Packet> packet = sandbox.connection().Receive();
   Result<control::Reply> reply = packet ? control::ParseReply(packet->bytes) : Err(packet.error());
+  if (!reply || !reply->error.empty()) {
+    if (std::string why = sandbox.WhyNoGofer(); !why.empty()) return Fail(why, sandbox::kSetupFailed);
+  }
   if (!reply) {
     return Fail(fmt::format("internal error: the sandbox has ended without a word: {}; run again with --debug-log DIR "
                             "for the reason",
@@ -122,6 +126,25 @@ Expected<void> EnterNetwork(const specutils::Spec& spec) {
   UniqueFd fd(open(ns->path.c_str(), O_RDONLY | O_CLOEXEC));
   if (fd && setns(fd.get(), CLONE_NEWNET) == 0) return {};
   return std::unexpected(fmt::format("cannot enter the network namespace {}: {}", ns->path, std::strerror(errno)));
+}
+
+pid_t ProcessNamedBy(const std::string& path, const std::string& kind) {
+  pid_t pid = 0;
+  if (std::sscanf(path.c_str(), "/proc/%d/", &pid) != 1 || path != fmt::format("/proc/{}/ns/{}", pid, kind)) return 0;
+  return pid;
+}
+
+std::optional<State> ContainerNamedBy(const Store& store, const std::string& path, const std::string& kind) {
+  const pid_t pid = ProcessNamedBy(path, kind);
+  if (pid == 0) return {};
+  for (State& state : store.List()) {
+    std::vector<HostProcess> standing = store.Execs(state.id);
+    standing.push_back(state.process);
+    if (std::ranges::any_of(standing, [pid](const HostProcess& p) { return p.pid == pid && p.Alive(); })) {
+      return std::move(state);
+    }
+  }
+  return {};
 }
 
 Expected<void> WritePidFile(const std::string& path, pid_t pid) {

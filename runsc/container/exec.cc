@@ -11,6 +11,7 @@
 
 #include "runsc/console/console.h"
 #include "runsc/container/internal.h"
+#include "runsc/container/user_namespace.h"
 #include "runsc/specutils/codec.h"
 
 namespace redoubt::container {
@@ -75,6 +76,7 @@ Outcome<int> Exec(const Settings& settings, const ExecArgs& args) {
   }
   Outcome<specutils::Process> process = ProcessOf(*entry, args);
   if (!process) return std::unexpected(process.error());
+  if (auto there = CheckUser(state.id_mappings, *process); !there) return Fail(args.id, there.error());
   if (args.terminal) process->terminal = true;
   UniqueFd terminal;
   if (!args.console_socket.empty()) {
@@ -101,6 +103,7 @@ Outcome<int> Exec(const Settings& settings, const ExecArgs& args) {
   control::Request request{.method = control::Method::kExec,
                            .container = args.id,
                            .attach = true,
+                           .ignore_paused = args.ignore_paused,
                            .preserved = static_cast<uint32_t>(args.preserve_fds),
                            .body = specutils::SerializeProcess(*process)};
   if (Result<> sent = connection->Send(control::Serialize(request), fds); !sent) {
