@@ -160,7 +160,7 @@ ip addr add 192.0.2.77/24 dev eth0
 ip link set eth0 down
 busybox ifconfig eth0 mtu 1400 2>&1
 python3 - <<'PY'
-import errno, socket, struct
+import ctypes, errno, socket, struct
 print(socket.if_nameindex()[0])
 def attempt(what, f):
     try: print(what, f())
@@ -173,7 +173,8 @@ print("ping", answer[0], answer[8:])
 attempt("raw", lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, 1))
 attempt("low port", lambda: socket.create_server(("127.0.0.1", 81)))
 s = socket.socket()
-attempt("filter", lambda: s.setsockopt(socket.SOL_SOCKET, 26, bytes(16)))
+program = ctypes.create_string_buffer(struct.pack("HBBI", 6, 0, 0, 0xffff))
+attempt("filter", lambda: s.setsockopt(socket.SOL_SOCKET, 26, struct.pack("HxxxxxxP", 1, ctypes.addressof(program))))
 attempt("mark", lambda: s.setsockopt(socket.SOL_SOCKET, 36, 1))
 attempt("ulp", lambda: s.setsockopt(socket.IPPROTO_TCP, 31, b"tls"))
 u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); u.bind(("127.0.0.1", 0))
