@@ -8,8 +8,9 @@
 
 namespace redoubt::heap {
 
-// Bytes allocated by operator new and not freed, the allocator's rounding included, and what others have said they took.
-// Without the former in programs that are not linked with //pkg/heap:counted, which replaces operator new and delete.
+// Bytes allocated by operator new and not freed, the allocator's rounding included, and what others have said they
+// took. Without the former in programs that are not linked with //pkg/heap:counted, which replaces operator new and
+// delete.
 uint64_t Used();
 
 // True once after Used has grown by about a megabyte. Costs a load.
