@@ -181,7 +181,10 @@ UniqueFd FakeCli::StartGofer() {
   int pair[2];
   if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0) abort();
   UniqueFd ours(pair[0]), its(pair[1]);
-  gofers_.push_back(Start({"runsc-gofer", "gofer", "rw", root_, "3"}, {{2, 2}, {3, its.get()}}));
+  // Why it cannot start is for the test's own errors.
+  const int served = sandbox::kGoferReasonFd + 1;
+  gofers_.push_back(Start({"runsc-gofer", "gofer", "rw", root_, std::to_string(served)},
+                          {{2, 2}, {sandbox::kGoferReasonFd, 2}, {served, its.get()}}));
   return ours;
 }
 
