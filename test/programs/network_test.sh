@@ -292,7 +292,7 @@ RTNETLINK answers: File exists
 ['3', 'LISTEN', '192.0.2.77:7777', '0.0.0.0:*']" "$(run admin 2>&1 | sed 's/ *$//')"
 
 # Of the machine's link addresses those on its own wire are seen and no other.
-macs() { grep -oE '([0-9a-f]{2}:){5}[0-9a-f]{2}' | sort -u; }
+macs() { grep -aoE '([0-9a-f]{2}:){5}[0-9a-f]{2}' | sort -u; }
 bundle macs /run/netns/$INSIDE sh -c 'busybox ping -c 1 -W 5 192.0.2.1; cat /sys/class/net/*/address /proc/net/arp; ip -o link; ip neigh'
 run macs 2>&1 | macs >"$SCRATCH/seen-macs"
 { ip -n $INSIDE -o link show eth0; ip -n $OUTSIDE -o link show to-inside; echo 00:00:00:00:00:00; } | macs >"$SCRATCH/own-macs"
