@@ -293,7 +293,7 @@ RTNETLINK answers: File exists
 
 # Of the machine's link addresses those on its own wire are seen and no other.
 macs() { grep -aoE '([0-9a-f]{2}:){5}[0-9a-f]{2}' | sort -u; }
-bundle macs /run/netns/$INSIDE sh -c 'busybox ping -c 1 -W 5 192.0.2.1; cat /sys/class/net/*/address /proc/net/arp; ip -o link; ip neigh'
+bundle macs /run/netns/$INSIDE sh -c 'curl -sS http://192.0.2.1:8000/small; cat /proc/net/arp; ip -o link; ip neigh'
 run macs 2>&1 | macs >"$SCRATCH/seen-macs"
 { ip -n $INSIDE -o link show eth0; ip -n $OUTSIDE -o link show to-inside; echo 00:00:00:00:00:00; } | macs >"$SCRATCH/own-macs"
 same "link addresses" "" "$(comm -3 "$SCRATCH/seen-macs" "$SCRATCH/own-macs" | grep -v ff:ff:ff:ff:ff:ff)"
