@@ -19,6 +19,9 @@ constexpr size_t kHeader = 512;
 constexpr size_t kHeaderSize = 64;
 constexpr uint64_t kFeatureX87 = 1;
 constexpr uint64_t kFeatureSse = 2;
+// Protection keys' rights (SDM vol. 1, 13.5.7). Guests have no keys: what they write there with WRPKRU holds until the
+// next state that is given, and a state that took away the rights to memory would stop the stub that loads it.
+constexpr uint64_t kFeaturePkru = 1 << 9;
 
 struct Features {
   size_t size = kLegacySize + kHeaderSize;
@@ -33,7 +36,7 @@ Features Detect() {
     // SAFETY: OSXSAVE says that xgetbv is enabled; leaf 0xd exists wherever it is.
     uint32_t lo, hi;
     asm volatile("xgetbv" : "=a"(lo), "=d"(hi) : "c"(0));
-    f.xcr0 = (uint64_t{hi} << 32) | lo;
+    f.xcr0 = ((uint64_t{hi} << 32) | lo) & ~kFeaturePkru;
     __cpuid_count(0xd, 0, a, b, c, d);
     f.size = std::max<size_t>(f.size, b);
   }
