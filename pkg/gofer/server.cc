@@ -31,9 +31,11 @@ Result<std::string> Name(Reader& r) {
   return name;
 }
 
-// The outcome of a chown of what has just been made: an unprivileged gofer keeps its own group, as any user would.
+// The outcome of a chown of what has just been made: an unprivileged gofer keeps its own group, as any user would. In a
+// user namespace a group that is shown as nobody's cannot be given, and may be what a set-group-ID directory gave.
+// Whoever cares looks who the owner is.
 Result<> GiveToGroup(int result) {
-  if (result < 0 && errno != EPERM) return ErrFromHost();
+  if (result < 0 && errno != EPERM && errno != EINVAL && errno != EOVERFLOW) return ErrFromHost();
   return {};
 }
 

@@ -43,8 +43,9 @@ class Container final : public RefCounted {
 
   OrFailure<void> Start() EXCLUDES(mu_);
   // A process beside the first; whoever gets it calls AwaitExec. `fds` as above, without gofers.
-  OrFailure<RefPtr<Process>> Exec(const specutils::Process& process, std::vector<UniqueFd> fds, uint32_t preserved)
-      EXCLUDES(mu_);
+  // In a paused container it is refused, or is paused too.
+  OrFailure<RefPtr<Process>> Exec(const specutils::Process& process, std::vector<UniqueFd> fds, uint32_t preserved,
+                                  bool ignore_paused) EXCLUDES(mu_);
   // Park the calling fiber until the first process, or that one, has ended and what belongs to it has been cleared
   // away. The status as wait(2) encodes it.
   int AwaitEnd() EXCLUDES(mu_);

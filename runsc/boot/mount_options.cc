@@ -45,6 +45,8 @@ constexpr std::string_view kWithoutEffect[] = {
     "defaults", "bind", "rbind", "newinstance", "silent", "loud",
     // How host mounts would propagate: there is nobody to propagate to.
     "private", "rprivate", "slave", "rslave", "shared", "rshared", "unbindable", "runbindable",
+    // Done by who serves the tree.
+    "idmap", "ridmap",
     // When the host writes is its own business; mandatory locks are gone from Linux.
     "sync", "async", "dirsync", "lazytime", "nolazytime", "iversion", "noiversion", "mand", "nomand", "notmpcopyup"};
 
@@ -53,8 +55,6 @@ struct Refused {
   const char* why;
 };
 constexpr Refused kRefused[] = {
-    {"idmap", "ID-mapped mounts are not supported; change the owner of the files instead"},
-    {"ridmap", "ID-mapped mounts are not supported; change the owner of the files instead"},
     {"remount", "what an earlier mount has set is not changed; give the options there"},
 };
 

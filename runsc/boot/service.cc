@@ -193,7 +193,8 @@ void Service::CreateOther(const RefPtr<Peer>& peer, const Request& request, Fds 
 void Service::Exec(const RefPtr<Peer>& peer, Container& container, const Request& request, Fds fds) {
   specutils::Expected<specutils::Process> process = specutils::ParseProcess(request.body);
   OrFailure<RefPtr<Process>> made =
-      process ? container.Exec(*process, std::move(fds), request.preserved) : Fail(process.error());
+      process ? container.Exec(*process, std::move(fds), request.preserved, request.ignore_paused)
+              : Fail(process.error());
   if (!made) {
     peer->Reply(ToReply(made.error()));
     return;

@@ -115,6 +115,15 @@ bool Finish(Builder& b, uint64_t capabilities) {
          b.Add("no core dumps", NoCore());
 }
 
+int MapIdsOf(const Tree& tree) {
+  if (tree.ids.empty()) return 0;
+  const int user_namespace = MakeUserNamespace(tree.ids);
+  if (user_namespace < 0) return errno;
+  const int error = MapTree(tree.fd, user_namespace, tree.maps_all);
+  close(user_namespace);
+  return error;
+}
+
 }  // namespace
 
 unsigned long BirthNamespaces() { return geteuid() == 0 ? CLONE_NEWPID : CLONE_NEWUSER | CLONE_NEWPID; }
@@ -154,8 +163,12 @@ std::expected<Missing, std::string> EnterGoferBox(const Options& options, std::v
   Builder b(options.allow_weak);
   if (!b.Add("PID namespace", getpid() == 1 ? 0 : EPERM)) return b.failure();
   if (!b.Add("descriptors", CloseFrom(options.first_closed))) return b.failure();
+  int user_namespace = -1;
+  if (!options.ids.empty() && (user_namespace = MakeUserNamespace(options.ids)) < 0) {
+    return std::unexpected(fmt::format("cannot make the container's user namespace: {}", std::strerror(errno)));
+  }
   // Without privileges: the owner of files is to be seen as who he is; all others are nobody, to us and to the guest.
-  const std::optional<Ids> rootless = RootlessIds();
+  const std::optional<Ids> rootless = options.ids.empty() ? RootlessIds() : std::nullopt;
   if (rootless) {
     const uid_t uid = options.owner_uid < 0 ? rootless->uid : static_cast<uid_t>(options.owner_uid);
     const gid_t gid = options.owner_gid < 0 ? rootless->gid : static_cast<gid_t>(options.owner_gid);
@@ -175,6 +188,10 @@ std::expected<Missing, std::string> EnterGoferBox(const Options& options, std::v
     if (fd < 0) return std::unexpected(fmt::format("cannot serve {}: {}", tree.path, std::strerror(error)));
     tree.fd = fd;
     if (!b.Add("a mount of the tree's own", error)) return b.failure();
+    if (const int e = MapIdsOf(tree); e != 0) {
+      return std::unexpected(fmt::format("cannot map the IDs of {}: {}{}", tree.path, std::strerror(e),
+                                         e == EINVAL ? "; its file system may not have ID-mapped mounts" : ""));
+    }
   }
   auto [fd, error] = open_tree("/proc/self/fd", false, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
   if (fd < 0) {
@@ -185,6 +202,14 @@ std::expected<Missing, std::string> EnterGoferBox(const Options& options, std::v
   if (!b.Add("a mount of /proc/self/fd's own", error)) return b.failure();
   if (!LeaveTheHost(b)) return b.failure();
   if (fchdir(self_fd) != 0) return std::unexpected(fmt::format("/proc/self/fd: {}", std::strerror(errno)));
+  if (user_namespace >= 0) {
+    if (const int e = EnterUserNamespace(user_namespace, options.uid, options.gid); e != 0) {
+      return std::unexpected(fmt::format("cannot enter the container's user namespace: {}", std::strerror(e)));
+    }
+    close(user_namespace);
+    // What was asked when it was started is forgotten with the identity (prctl(2), PR_SET_PDEATHSIG).
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+  }
   if (!Finish(b, rootless ? 0 : kFileCapabilities)) return b.failure();
   DieWith(options.parent_pidfd);
   return b.Take();

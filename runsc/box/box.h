@@ -17,6 +17,8 @@
 #include <string>
 #include <vector>
 
+#include "runsc/box/user_namespace.h"
+
 namespace redoubt::box {
 
 // Why a wall does not stand where it should; one line a wall. Empty: all stand.
@@ -29,6 +31,10 @@ struct Options {
   int parent_pidfd = -1;
   // Descriptors from this one on are closed.
   int first_closed = 3;
+  // The gofer's: the user namespace it is to be in, and its IDs there. Empty: the host's.
+  IdMaps ids;
+  uid_t uid = 0;
+  gid_t gid = 0;
   // The gofer's, without privileges: as whom the guest sees the one user there is. -1: as who he is outside.
   int64_t owner_uid = -1, owner_gid = -1;
 };
@@ -70,10 +76,14 @@ std::expected<Missing, std::string> EnterSentryBox(const Options& options);
 struct Tree {
   std::string path;
   bool read_only = false;
+  // Owners as these IDs make them; with the mounts below if `maps_all`. Empty: as they are.
+  IdMaps ids;
+  bool maps_all = false;
   int fd = -1;  // out: O_PATH, the root of a mount of its own, from which no path leads out
 };
 
-// The same for the gofer, which keeps its user ID and the capabilities that files need. The trees are opened, with what
+// The same for the gofer, which keeps its user ID and the capabilities that files need; with `ids` it is nobody outside
+// of them, so that files of others are closed to it as to anybody. The trees are opened, with what
 // is mounted below them; nosuid, nodev, noexec, and read-only those that are. `self_fd`: /proc/self/fd, likewise, which
 // becomes the working directory too.
 std::expected<Missing, std::string> EnterGoferBox(const Options& options, std::vector<Tree>& trees, int& self_fd);

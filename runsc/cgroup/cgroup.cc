@@ -92,6 +92,14 @@ std::vector<Hierarchy> ParseHierarchies(const std::string& mountinfo) {
 
 std::vector<Hierarchy> HostHierarchies() { return ParseHierarchies(ReadText("/proc/self/mountinfo")); }
 
+Expected<void> CheckDriver(bool systemd) {
+  struct stat st{};
+  if (!systemd || (lstat("/run/systemd/system", &st) == 0 && S_ISDIR(st.st_mode))) return {};
+  return std::unexpected(
+      std::string("--systemd-cgroup: systemd does not run on this host (there is no /run/systemd/system); leave the "
+                  "flag out, and have the engine use its cgroupfs driver"));
+}
+
 Expected<std::string> ResolvePath(const std::string& cgroups_path, const std::string& id, bool systemd) {
   std::string path = cgroups_path.empty() ? "/" + id : cgroups_path;
   if (systemd && !cgroups_path.empty()) {

@@ -25,6 +25,8 @@ struct Hierarchy {
 std::vector<Hierarchy> ParseHierarchies(const std::string& mountinfo);
 std::vector<Hierarchy> HostHierarchies();
 
+// With `systemd`, an error where it does not run (sd_booted(3)).
+Expected<void> CheckDriver(bool systemd);
 // `linux.cgroupsPath` as a path below each mount point. With `systemd`, "slice:prefix:name" is where systemd would have
 // put it: /a.slice/a-b.slice/prefix-name.scope. Empty: "/ID".
 Expected<std::string> ResolvePath(const std::string& cgroups_path, const std::string& id, bool systemd);

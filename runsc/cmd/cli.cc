@@ -102,7 +102,8 @@ void AddFlags(CLI::App& app, Flags& flags) {
   app.add_option("--cpus", flags.cpus, "CPUs the guest sees (default: this process's)")->check(CLI::Range(1, 64));
   app.add_option("--memory", flags.memory_mib, "MiB of memory the guest may use (default: the host's)");
   app.add_flag("--systemd-cgroup", flags.systemd_cgroup,
-               "linux.cgroupsPath is \"slice:prefix:name\"; the directories are made where systemd would make them");
+               "linux.cgroupsPath is \"slice:prefix:name\"; the directories are made where systemd would make "
+               "them, without asking it; an error where systemd does not run");
   app.add_flag("--ignore-cgroups", flags.ignore_cgroups, "make no control groups: nothing bounds the sandbox");
   app.add_option("--rootless", flags.rootless,
                  "true, false or auto: accepted; who runs it decides, and an ordinary user needs no flag")

@@ -178,6 +178,9 @@ specutils::Expected<container::Settings> ToSettings(const Flags& flags) {
   if (flags.network == "sandbox") s.network = container::Network::kSandbox;
   if (flags.network == "none") s.network = container::Network::kNone;
   s.warn = [&flags](const std::string& what) { Warn(flags, what); };
+  if (isatty(STDERR_FILENO) != 0) {
+    s.progress = [](const std::string& what) { fmt::print(stderr, "runsc: {}\n", what); };
+  }
   specutils::SandboxOptions& o = s.options;
   o.platform = flags.platform;
   o.strace = flags.strace || !flags.strace_syscalls.empty();

@@ -12,6 +12,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdio>
 #include <cstring>
 
 #include "pkg/log/log.h"
@@ -31,6 +32,12 @@ LogToStderr::LogToStderr(Settings& settings) {
   copy_ = UniqueFd(fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3));
   settings.log_fd = settings.gofer_log_fd = copy_.get();
   settings.options.log_level = static_cast<int>(log::Level::kError);
+}
+
+void SayIfSlow(const Settings& settings, int fd, const std::string& what) {
+  if (!settings.progress) return;
+  pollfd p{fd, POLLIN, 0};
+  if (poll(&p, 1, 1000) == 0) settings.progress(what);
 }
 
 Outcome<control::Connection> Connect(const Settings& settings, const State& state) {
@@ -68,6 +75,9 @@ Outcome<control::Reply> Answer(const control::Connection& connection, const std:
 Outcome<control::Reply> FirstAnswer(sandbox::Sandbox& sandbox) {
   Result<control::Packet> packet = sandbox.connection().Receive();
   Result<control::Reply> reply = packet ? control::ParseReply(packet->bytes) : Err(packet.error());
+  if (!reply || !reply->error.empty()) {
+    if (std::string why = sandbox.WhyNoGofer(); !why.empty()) return Fail(why, sandbox::kSetupFailed);
+  }
   if (!reply) {
     return Fail(fmt::format("internal error: the sandbox has ended without a word: {}; run again with --debug-log DIR "
                             "for the reason",
@@ -89,6 +99,10 @@ Outcome<control::Reply> Ask(const Settings& settings, const State& state, const 
   if (Result<> sent = connection->Send(control::Serialize(named), numbers); !sent) {
     return Fail(state.id, fmt::format("container not running: its sandbox takes no request ({})", sent.error().name()));
   }
+  SayIfSlow(settings, connection->fd(),
+            fmt::format(
+                "container \"{}\": waiting for {}", state.id,
+                request.method == control::Method::kPause ? "its processes to come to rest" : "its sandbox to answer"));
   return Answer(*connection, state.id);
 }
 
@@ -122,6 +136,25 @@ Expected<void> EnterNetwork(const specutils::Spec& spec) {
   UniqueFd fd(open(ns->path.c_str(), O_RDONLY | O_CLOEXEC));
   if (fd && setns(fd.get(), CLONE_NEWNET) == 0) return {};
   return std::unexpected(fmt::format("cannot enter the network namespace {}: {}", ns->path, std::strerror(errno)));
+}
+
+pid_t ProcessNamedBy(const std::string& path, const std::string& kind) {
+  pid_t pid = 0;
+  if (std::sscanf(path.c_str(), "/proc/%d/", &pid) != 1 || path != fmt::format("/proc/{}/ns/{}", pid, kind)) return 0;
+  return pid;
+}
+
+std::optional<State> ContainerNamedBy(const Store& store, const std::string& path, const std::string& kind) {
+  const pid_t pid = ProcessNamedBy(path, kind);
+  if (pid == 0) return {};
+  for (State& state : store.List()) {
+    std::vector<HostProcess> standing = store.Execs(state.id);
+    standing.push_back(state.process);
+    if (std::ranges::any_of(standing, [pid](const HostProcess& p) { return p.pid == pid && p.Alive(); })) {
+      return std::move(state);
+    }
+  }
+  return {};
 }
 
 Expected<void> WritePidFile(const std::string& path, pid_t pid) {
@@ -163,9 +196,10 @@ Outcome<specutils::Spec> SpecOf(const Entry& entry) {
 namespace {
 
 // Waits until it is gone, at most so long.
-bool AwaitGone(const HostProcess& process, int milliseconds) {
+bool AwaitGone(const Settings& settings, const std::string& id, const HostProcess& process, int milliseconds) {
   UniqueFd fd(static_cast<int>(syscall(SYS_pidfd_open, process.pid, 0)));
   if (!fd || !process.Alive()) return true;
+  SayIfSlow(settings, fd.get(), fmt::format("container \"{}\": waiting for process {} to end", id, process.pid));
   pollfd p{fd.get(), POLLIN, 0};
   return poll(&p, 1, milliseconds) > 0;
 }
@@ -233,7 +267,7 @@ Outcome<> Destroy(const Settings& settings, Entry& entry) {
     if (p.Alive()) kill(p.pid, SIGKILL);
   }
   for (const HostProcess& p : processes) {
-    if (!AwaitGone(p, 10'000)) return Fail(state.id, fmt::format("process {} does not end", p.pid));
+    if (!AwaitGone(settings, state.id, p, 10'000)) return Fail(state.id, fmt::format("process {} does not end", p.pid));
   }
   Forget(settings, state);
   if (Outcome<specutils::Spec> spec = SpecOf(entry)) {

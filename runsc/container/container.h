@@ -43,6 +43,8 @@ struct Settings {
   int gofer_log_fd = -1;  // the gofer's
   // For what does not fail the command: one line.
   std::function<void(const std::string&)> warn;
+  // For what takes long, while somebody watches; null: nobody does.
+  std::function<void(const std::string&)> progress;
 };
 
 struct CreateArgs {

@@ -20,6 +20,7 @@
 #include "runsc/container/hooks.h"
 #include "runsc/container/internal.h"
 #include "runsc/container/tree.h"
+#include "runsc/container/user_namespace.h"
 #include "runsc/sandbox/network.h"
 #include "runsc/specutils/network.h"
 #include "runsc/specutils/seccomp.h"
@@ -65,28 +66,6 @@ Expected<void> CheckPaths(const specutils::Spec& spec, const std::string& bundle
     const specutils::Mount& m = spec.mounts[i];
     if (m.is_bind() && stat(m.source.c_str(), &st) != 0) {
       return std::unexpected(fmt::format("{}: mounts[{}].source: {}: {}", file, i, m.source, std::strerror(errno)));
-    }
-  }
-  return {};
-}
-
-// The PID in /proc/PID/ns/KIND; 0: the path is another.
-pid_t ProcessNamedBy(const std::string& path, const std::string& kind) {
-  pid_t pid = 0;
-  if (std::sscanf(path.c_str(), "/proc/%d/", &pid) != 1 || path != fmt::format("/proc/{}/ns/{}", pid, kind)) return 0;
-  return pid;
-}
-
-// Engines name an existing namespace by a process. If that stands for a container of ours outside,
-// the container is what they mean: inside there are other namespaces than the process is in.
-std::optional<State> ContainerNamedBy(const Store& store, const std::string& path, const std::string& kind) {
-  const pid_t pid = ProcessNamedBy(path, kind);
-  if (pid == 0) return {};
-  for (State& state : store.List()) {
-    std::vector<HostProcess> standing = store.Execs(state.id);
-    standing.push_back(state.process);
-    if (std::ranges::any_of(standing, [pid](const HostProcess& p) { return p.pid == pid && p.Alive(); })) {
-      return std::move(state);
     }
   }
   return {};
@@ -319,11 +298,15 @@ Outcome<pid_t> Make(const Settings& given, const CreateArgs& args, bool foregrou
   Expected<specutils::PidNamespace> pid_namespace = FindPidNamespace(store, state, *spec);
   if (!pid_namespace) return Fail(args.id, pid_namespace.error());
   spec->pid_namespace = std::move(*pid_namespace);
+  if (Expected<void> resolved = ResolveIdMappings(store, *spec); !resolved) return failed(resolved);
+  state.id_mappings = spec->id_mappings;
   if (auto saved = made.entry.SaveConfig(*config); !saved) return failed(saved);
   if (auto saved = made.entry.Save(); !saved) return failed(saved);
 
   std::vector<UniqueFd> procs;
   if (!settings.ignore_cgroups && (!spec->cgroups_path.empty() || !spec->resources.empty())) {
+    if (Expected<void> there = cgroup::CheckDriver(settings.systemd_cgroup); !there)
+      return Fail(args.id, there.error());
     Expected<std::string> path = cgroup::ResolvePath(spec->cgroups_path, args.id, settings.systemd_cgroup);
     if (!path) return Fail(args.id, path.error());
     Expected<cgroup::Cgroup> group = cgroup::Cgroup::Create(*path);
@@ -383,6 +366,7 @@ Outcome<pid_t> Make(const Settings& given, const CreateArgs& args, bool foregrou
   if (made.relay < 0) return Fail(args.id, fmt::format("fork: {}", std::strerror(errno)));
   report->second = control::Connection();
   state.process = HostProcess::Of(made.relay);
+  SayIfSlow(settings, report->first.fd(), fmt::format("container \"{}\": waiting for its sandbox to start", args.id));
   Outcome<control::Reply> reply = Answer(report->first, args.id);
   if (!reply) return std::unexpected(reply.error());
   if (state.sandbox == args.id) state.boot = HostProcess::Of(std::atoi(reply->body.c_str()));

@@ -101,6 +101,7 @@ Outcome<int> Exec(const Settings& settings, const ExecArgs& args) {
   control::Request request{.method = control::Method::kExec,
                            .container = args.id,
                            .attach = true,
+                           .ignore_paused = args.ignore_paused,
                            .preserved = static_cast<uint32_t>(args.preserve_fds),
                            .body = specutils::SerializeProcess(*process)};
   if (Result<> sent = connection->Send(control::Serialize(request), fds); !sent) {

@@ -4,6 +4,7 @@
 
 #include <signal.h>
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -46,6 +47,9 @@ class LogToStderr final {
   UniqueFd copy_;
 };
 
+// Waits for a descriptor to be readable, for a second at most, and says then, to who watches, what it waits for.
+void SayIfSlow(const Settings& settings, int fd, const std::string& what);
+
 // A Sentry that does not answer for so long is taken for broken.
 inline constexpr int kAnswerSeconds = 30;
 
@@ -69,6 +73,12 @@ Expected<void> EnterNetwork(const specutils::Spec& spec);
 // In the container, which has been created and not started; in order, each to its end. The error is of the first that
 // fails.
 Expected<void> RunGuestHooks(const Settings& settings, const State& state, const specutils::Spec& spec);
+
+// The PID in /proc/PID/ns/KIND; 0: the path is another.
+pid_t ProcessNamedBy(const std::string& path, const std::string& kind);
+// Engines name an existing namespace by a process. If that stands for a container of ours outside,
+// the container is what they mean: inside there are other namespaces than the process is in.
+std::optional<State> ContainerNamedBy(const Store& store, const std::string& path, const std::string& kind);
 
 Expected<void> WritePidFile(const std::string& path, pid_t pid);
 // What the flags say of the container's files.

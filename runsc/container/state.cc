@@ -104,6 +104,11 @@ Expected<State> ParseState(const std::string& path) {
     s.annotations = j.at("annotations").get<std::map<std::string, std::string>>();
     s.cgroups_path = j.at("cgroupsPath").get<std::string>();
     s.cgroup_directories = j.at("cgroupDirectories").get<std::vector<std::string>>();
+    auto mappings = [&](const char* key, std::vector<specutils::IdMapping>* to) {
+      if (auto parsed = specutils::ParseMapText(j.at(key).get<std::string>())) *to = std::move(*parsed);
+    };
+    mappings("uidMap", &s.id_mappings.uids);
+    mappings("gidMap", &s.id_mappings.gids);
     s.process = ProcessFrom(j.at("process"));
     s.boot = ProcessFrom(j.at("boot"));
     s.takes_network = j.at("takesNetwork");
@@ -171,6 +176,8 @@ Expected<void> Entry::Save() const {
             {"annotations", state_.annotations},
             {"cgroupsPath", state_.cgroups_path},
             {"cgroupDirectories", state_.cgroup_directories},
+            {"uidMap", specutils::MapText(state_.id_mappings.uids)},
+            {"gidMap", specutils::MapText(state_.id_mappings.gids)},
             {"process", container::ToJson(state_.process)},
             {"boot", container::ToJson(state_.boot)},
             {"takesNetwork", state_.takes_network},

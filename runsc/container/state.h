@@ -49,6 +49,7 @@ struct State {
   std::map<std::string, std::string> annotations;
   std::string cgroups_path;
   std::vector<std::string> cgroup_directories;  // made for it, to be removed with it
+  specutils::IdMappings id_mappings;            // of its user namespace; empty: it has none
   HostProcess process;                          // stands for the container's first process outside
   HostProcess boot;                             // the Sentry
   bool takes_network = false;                   // start is to take over the network namespace

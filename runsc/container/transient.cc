@@ -84,6 +84,7 @@ Outcome<int> RunTransient(const Settings& given, const specutils::Spec& wanted) 
                                                                  .listen_fd = listener ? listener->socket.get() : -1,
                                                                  .start = !network});
   if (!sandbox) return CannotSetUp(sandbox.error());
+  SayIfSlow(settings, sandbox->connection().fd(), "waiting for the sandbox to start");
   if (Outcome<control::Reply> reply = FirstAnswer(*sandbox); !reply) return std::unexpected(reply.error());
   if (network) {
     if (Outcome<> started = StartWith(*network, *listener); !started) return std::unexpected(started.error());

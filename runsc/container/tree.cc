@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "pkg/fd/unique_fd.h"
+#include "runsc/box/user_namespace.h"
 
 namespace redoubt::container {
 namespace {
@@ -47,6 +48,12 @@ specutils::Expected<void> EnterTree(const specutils::Spec& spec) {
     if (!m.is_bind()) continue;
     binds.push_back({m.destination, m.read_only(), CopyOf(m.source)});
     if (!binds.back().copy) return Fail(m.source);
+    if (m.mapped == specutils::Mount::Mapped::kNo) continue;
+    UniqueFd ids(box::MakeUserNamespace(
+        {.uids = specutils::MapText(m.mappings.uids), .gids = specutils::MapText(m.mappings.gids)}));
+    if (!ids) return Fail(m.source);
+    errno = box::MapTree(binds.back().copy.get(), ids.get(), m.mapped == specutils::Mount::Mapped::kTree);
+    if (errno != 0) return Fail(m.source);
   }
   // By a descriptor: if the container's root is the host's, its name leads to what is underneath.
   UniqueFd root = CopyOf(spec.root_path);

@@ -32,7 +32,7 @@ Result<T> Unpack(const std::string& bytes, F&& fill) {
 
 std::string Serialize(const Request& r) {
   return Pack(Json::array({static_cast<uint8_t>(r.method), r.container, r.pid, r.signal, r.all, r.keyboard, r.attach,
-                           r.start, r.preserved, r.body}));
+                           r.start, r.preserved, r.body, r.ignore_paused}));
 }
 
 Result<Request> ParseRequest(const std::string& bytes) {
@@ -47,6 +47,7 @@ Result<Request> ParseRequest(const std::string& bytes) {
     r.start = j.at(7);
     r.preserved = j.at(8);
     r.body = j.at(9).get<std::string>();
+    r.ignore_paused = j.at(10);
   });
 }
 

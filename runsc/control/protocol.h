@@ -41,9 +41,10 @@ struct Request {
   int signal = 0;
   bool all = false;
   bool keyboard = false;
-  bool attach = false;     // kCreate, kExec
-  bool start = false;      // kCreate: and start at once
-  uint32_t preserved = 0;  // descriptors from 3 on that the process gets
+  bool attach = false;         // kCreate, kExec
+  bool start = false;          // kCreate: and start at once
+  bool ignore_paused = false;  // kExec: also in a container that is paused; the process runs once it is resumed
+  uint32_t preserved = 0;      // descriptors from 3 on that the process gets
   std::string body;
 };
 

@@ -19,6 +19,7 @@
 #include "pkg/gofer/server.h"
 #include "pkg/log/log.h"
 #include "runsc/box/box.h"
+#include "runsc/sandbox/layout.h"
 
 namespace redoubt::gofer {
 
@@ -36,29 +37,38 @@ int GoferMain(int argc, char** argv) {
   limit.rlim_cur = limit.rlim_max;
   setrlimit(RLIMIT_NOFILE, &limit);
   std::vector<box::Tree> trees;
-  int first_closed = 3;
-  int64_t owner_uid = -1, owner_gid = -1;
+  box::Options options{.allow_weak = std::string_view(argv[0]) == "gofer-weak",
+                       .first_closed = sandbox::kGoferReasonFd + 1};
   for (int i = 1; i + 2 < argc; i += 3) {
-    if (std::string_view(argv[i]) == "owner") {
-      owner_uid = std::atoll(argv[i + 1]);
-      owner_gid = std::atoll(argv[i + 2]);
-      continue;
+    const std::string_view word = argv[i];
+    if (word == "owner") {
+      options.owner_uid = std::atoll(argv[i + 1]);
+      options.owner_gid = std::atoll(argv[i + 2]);
+    } else if (word == "userns") {
+      options.ids = {.uids = argv[i + 1], .gids = argv[i + 2]};
+    } else if (word == "as") {
+      options.uid = static_cast<uid_t>(std::strtoul(argv[i + 1], nullptr, 10));
+      options.gid = static_cast<gid_t>(std::strtoul(argv[i + 2], nullptr, 10));
+    } else if (word == "idmap" || word == "ridmap") {
+      // Of the tree before it.
+      trees.back().ids = {.uids = argv[i + 1], .gids = argv[i + 2]};
+      trees.back().maps_all = word == "ridmap";
+    } else {
+      box::Tree& tree = trees.emplace_back();
+      tree.path = argv[i + 1];
+      tree.read_only = word == "ro";
+      served.push_back({.server = nullptr, .socket = std::atoi(argv[i + 2])});
+      options.first_closed = std::max(options.first_closed, served.back().socket + 1);
     }
-    trees.push_back({.path = argv[i + 1], .read_only = std::string_view(argv[i]) == "ro"});
-    served.push_back({.server = nullptr, .socket = std::atoi(argv[i + 2])});
-    first_closed = std::max(first_closed, served.back().socket + 1);
   }
   int self = -1;
-  auto missing = box::EnterGoferBox({.allow_weak = std::string_view(argv[0]) == "gofer-weak",
-                                     .parent_pidfd = -1,
-                                     .first_closed = first_closed,
-                                     .owner_uid = owner_uid,
-                                     .owner_gid = owner_gid},
-                                    trees, self);
+  auto missing = box::EnterGoferBox(options, trees, self);
   if (!missing) {
     fmt::print(stderr, "runsc: gofer: {}\n", missing.error());
+    (void)!write(sandbox::kGoferReasonFd, missing.error().data(), missing.error().size());
     return 1;
   }
+  close(sandbox::kGoferReasonFd);
   for (const std::string& wall : *missing) LOG_ERROR("--allow-weak-box: the gofer goes without: {}", wall);
   for (size_t i = 0; i < trees.size(); i++) {
     served[i].server = std::make_unique<Server>(UniqueFd(trees[i].fd), UniqueFd(fcntl(self, F_DUPFD_CLOEXEC, 0)),

@@ -14,6 +14,9 @@ inline constexpr int kParentFd = 7;  // pidfd of the process to die with
 inline constexpr int kKvmFd = 8;     // /dev/kvm, if SandboxOptions::kvm_device is 0
 inline constexpr int kFirstClosedFd = 9;
 
+// The gofer's, beside stdin, stdout and stderr: a file for one line about why it cannot start.
+inline constexpr int kGoferReasonFd = 3;
+
 // Exit codes of failures of our own (docker-run(1), "Exit Status").
 inline constexpr int kSetupFailed = 125;
 inline constexpr int kNotExecutable = 126;

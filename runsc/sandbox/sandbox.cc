@@ -111,6 +111,7 @@ Sandbox::Sandbox(Sandbox&& o) noexcept
       gofer_(std::exchange(o.gofer_, -1)),
       boot_pidfd_(std::move(o.boot_pidfd_)),
       gofer_pidfd_(std::move(o.gofer_pidfd_)),
+      gofer_reason_(std::move(o.gofer_reason_)),
       connection_(std::move(o.connection_)) {}
 
 Sandbox::~Sandbox() { Kill(); }
@@ -141,7 +142,15 @@ Expected<Sandbox> Sandbox::Launch(const LaunchArgs& args) {
   // Without privileges, what the first process writes is the caller's, and the caller's files are its.
   const specutils::Process& first = args.spec.process;
   gofer_args.insert(gofer_args.end(), {"owner", std::to_string(first.uid), std::to_string(first.gid)});
-  std::vector<int> gofer_fds = {null.get(), null.get(), args.gofer_log_fd >= 0 ? args.gofer_log_fd : null.get()};
+  if (const specutils::IdMappings& ids = args.spec.id_mappings; !ids.empty()) {
+    gofer_args.insert(gofer_args.end(), {"userns", specutils::MapText(ids.uids), specutils::MapText(ids.gids)});
+    gofer_args.insert(gofer_args.end(), {"as", std::to_string(specutils::ServingId(ids.uids)),
+                                         std::to_string(specutils::ServingId(ids.gids))});
+  }
+  UniqueFd reason(memfd_create("runsc-reason", MFD_CLOEXEC));
+  if (!reason) return Fail("memfd");
+  std::vector<int> gofer_fds = {null.get(), null.get(), args.gofer_log_fd >= 0 ? args.gofer_log_fd : null.get(),
+                                reason.get()};
   std::vector<int> request_fds = args.stdio;
   for (int i = 0; i < args.preserved; i++) request_fds.push_back(3 + i);
   std::vector<UniqueFd> trees;
@@ -160,7 +169,12 @@ Expected<Sandbox> Sandbox::Launch(const LaunchArgs& args) {
   // Writes below a read-only or overlaid root never reach the gofer, which is told so too.
   if (!add_tree(args.spec.root_path, args.spec.root_read_only || args.spec.root_overlay)) return Fail("socketpair");
   for (const specutils::Mount& m : args.spec.mounts) {
-    if (m.is_bind() && !add_tree(m.source, m.read_only() || m.overlay)) return Fail("socketpair");
+    if (!m.is_bind()) continue;
+    if (!add_tree(m.source, m.read_only() || m.overlay)) return Fail("socketpair");
+    if (m.mapped == specutils::Mount::Mapped::kNo) continue;
+    gofer_args.push_back(m.mapped == specutils::Mount::Mapped::kTree ? "ridmap" : "idmap");
+    gofer_args.push_back(specutils::MapText(m.mappings.uids));
+    gofer_args.push_back(specutils::MapText(m.mappings.gids));
   }
 
   UniqueFd disk;
@@ -177,6 +191,7 @@ Expected<Sandbox> Sandbox::Launch(const LaunchArgs& args) {
                            .preserved = static_cast<uint32_t>(args.preserved),
                            .body = specutils::SerializeSpec(args.spec)};
   Sandbox sandbox;
+  sandbox.gofer_reason_ = std::move(reason);
   sandbox.connection_ = args.sentry_fd < 0 ? std::move(pair->first)
                                            : control::Connection(UniqueFd(fcntl(args.sentry_fd, F_DUPFD_CLOEXEC, 3)));
   // Into the socket before there is anybody to read it: boot finds it when it comes that far.
@@ -200,6 +215,12 @@ Expected<Sandbox> Sandbox::Launch(const LaunchArgs& args) {
   sandbox.gofer_pidfd_ = PidFd(sandbox.gofer_);
   if (!sandbox.gofer_pidfd_) return Fail("pidfd_open");
   return sandbox;
+}
+
+std::string Sandbox::WhyNoGofer() const {
+  char text[1000];
+  const ssize_t n = pread(gofer_reason_.get(), text, sizeof(text), 0);
+  return specutils::OneLine(std::string(text, n > 0 ? static_cast<size_t>(n) : 0));
 }
 
 std::string Sandbox::AwaitEnd(int milliseconds) {

@@ -48,6 +48,8 @@ class Sandbox final {
   // Readable once the process has ended (pidfd_open(2)).
   int boot_pidfd() const { return boot_pidfd_.get(); }
   int gofer_pidfd() const { return gofer_pidfd_.get(); }
+  // Why the gofer could not start, for people; empty: it has said nothing.
+  std::string WhyNoGofer() const;
   // Waits at most so long for boot to end by itself. What killed it, for people; empty if it ended as it should.
   std::string AwaitEnd(int milliseconds);
   void Kill();
@@ -58,6 +60,7 @@ class Sandbox final {
   pid_t boot_ = -1;
   pid_t gofer_ = -1;
   UniqueFd boot_pidfd_, gofer_pidfd_;
+  UniqueFd gofer_reason_;
   control::Connection connection_;
 };
 

@@ -32,6 +32,16 @@ Expected<T> Unpack(const std::string& bytes, const char* what, F&& fill) {
   }
 }
 
+Json ToJson(const std::vector<IdMapping>& mappings) {
+  Json json = Json::array();
+  for (const IdMapping& m : mappings) json.push_back(Json::array({m.inside, m.outside, m.size}));
+  return json;
+}
+
+void MappingsFrom(const Json& j, std::vector<IdMapping>& mappings) {
+  for (const Json& m : j) mappings.push_back({m.at(0), m.at(1), m.at(2)});
+}
+
 Json ToJson(const Process& p) {
   Json rlimits = Json::array();
   for (const Rlimit& r : p.rlimits) rlimits.push_back(Json::array({r.resource, r.soft, r.hard}));
@@ -111,6 +121,8 @@ std::string SerializeSpec(const Spec& s) {
                                        Limit(s.resources.cpu_period), Limit(s.resources.pids_limit)})},
                {"hostname", s.hostname},
                {"domainname", s.domainname},
+               {"uids", ToJson(s.id_mappings.uids)},
+               {"gids", ToJson(s.id_mappings.gids)},
                {"pid_namespace", Json::array({static_cast<int>(s.pid_namespace.kind), s.pid_namespace.container})},
                {"masked_paths", s.masked_paths},
                {"read_only_paths", s.read_only_paths},
@@ -137,6 +149,8 @@ Expected<Spec> ParseSpec(const std::string& bytes) {
     SetLimit(limits.at(3), s.resources.pids_limit);
     s.hostname = j.at("hostname").get<std::string>();
     s.domainname = j.at("domainname").get<std::string>();
+    MappingsFrom(j.at("uids"), s.id_mappings.uids);
+    MappingsFrom(j.at("gids"), s.id_mappings.gids);
     const Json& pid_namespace = j.at("pid_namespace");
     s.pid_namespace.kind = static_cast<PidNamespace::Kind>(pid_namespace.at(0).get<uint8_t>());
     s.pid_namespace.container = pid_namespace.at(1).get<std::string>();
@@ -146,9 +160,13 @@ Expected<Spec> ParseSpec(const std::string& bytes) {
       s.sysctls.emplace_back(v.at(0).get<std::string>(), v.at(1).get<std::string>());
     }
     for (const Json& m : j.at("mounts")) {
-      s.mounts.push_back({m.at("destination").get<std::string>(), m.at("type").get<std::string>(),
-                          m.at("source").get<std::string>(), m.at("options").get<std::vector<std::string>>(),
-                          m.at("overlay").get<bool>(), m.at("exclusive").get<bool>()});
+      Mount& mount = s.mounts.emplace_back();
+      mount.destination = m.at("destination").get<std::string>();
+      mount.type = m.at("type").get<std::string>();
+      mount.source = m.at("source").get<std::string>();
+      mount.options = m.at("options").get<std::vector<std::string>>();
+      mount.overlay = m.at("overlay");
+      mount.exclusive = m.at("exclusive");
     }
   });
 }

@@ -10,10 +10,13 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <map>
 #include <memory>
 #include <set>
 #include <string_view>
 #include <utility>
+
+#include "runsc/specutils/seccomp_tree.h"
 
 namespace redoubt::specutils {
 namespace {
@@ -81,7 +84,12 @@ std::vector<std::string> Names(const T (&table)[kSize]) {
 // Of the fields of one profile.
 class Compiler final {
  public:
-  Compiler(const Seccomp& seccomp, const std::string& file_name) : seccomp_(seccomp), file_name_(file_name) {}
+  enum class How : uint8_t {
+    kSplit,
+    kWhole,  // all by the library
+  };
+  Compiler(const Seccomp& seccomp, const std::string& file_name, How how)
+      : seccomp_(seccomp), file_name_(file_name), how_(how) {}
 
   Expected<SeccompProgram> Compile() {
     for (size_t i = 0; i < seccomp_.architectures.size(); i++) {
@@ -101,6 +109,11 @@ class Compiler final {
     if (!seccomp_.listener_path.empty()) return Fail("listenerPath", "listeners are not supported");
     Expected<uint32_t> by_default = ActionOf(seccomp_.default_action, seccomp_.default_error, "default");
     if (!by_default) return std::unexpected(by_default.error());
+    for (size_t i = 0; i < seccomp_.rules.size(); i++) {
+      if (Expected<void> read = ReadRule(seccomp_.rules[i], i, *by_default); !read) {
+        return std::unexpected(read.error());
+      }
+    }
     // What the host's kernel lacks the guest's has.
     (void)seccomp_api_set(6);
     context_.reset(seccomp_init(*by_default));
@@ -109,18 +122,18 @@ class Compiler final {
     (void)seccomp_attr_set(context_.get(), SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_ERRNO(ENOSYS));
     // A tree and not a list.
     (void)seccomp_attr_set(context_.get(), SCMP_FLTATR_CTL_OPTIMIZE, 2);
-    for (size_t i = 0; i < seccomp_.rules.size(); i++) {
-      const std::string path = fmt::format("syscalls[{}]", i);
-      if (Expected<void> added = AddRule(seccomp_.rules[i], path, *by_default); !added) {
-        return std::unexpected(added.error());
-      }
+    for (const Rule& rule : rules_) {
+      if (how_ == How::kSplit && IsDecidedByNumber(rule.number)) continue;
+      if (Expected<void> added = Add(rule); !added) return std::unexpected(added.error());
     }
+    // The guest makes calls of x86-64 only, so that the architecture need not be asked for before the number.
+    program.code = {BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr))};
     if (!Find(kActions, seccomp_.default_action)->lets_through && *by_default != SCMP_ACT_ERRNO(ENOSYS) &&
         newest_ > 0) {
-      program.code = {BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
-                      BPF_JUMP(BPF_JMP | BPF_JGT | BPF_K, static_cast<uint32_t>(newest_), 0, 1),
-                      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS)};
+      program.code.push_back(BPF_JUMP(BPF_JMP | BPF_JGT | BPF_K, static_cast<uint32_t>(newest_), 0, 1));
+      program.code.push_back(BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS));
     }
+    if (how_ == How::kSplit) AppendDecisions(DecidedByNumber(), *by_default, kFirstOfX32, &program.code);
     if (Expected<void> written = Export(&program.code); !written) return std::unexpected(written.error());
     return program;
   }
@@ -146,7 +159,32 @@ class Compiler final {
     return action->value | error.value_or(EPERM);
   }
 
-  Expected<void> AddRule(const Seccomp::Rule& rule, const std::string& path, uint32_t by_default) {
+  // A call, or one of several conditions for it.
+  struct Rule {
+    uint32_t action;
+    int number;
+    std::vector<scmp_arg_cmp> conditions;
+    const std::string* name;  // in seccomp_
+    size_t index;             // of the rule there
+  };
+
+  // Of a call whose arguments do not count, and for which there is one answer: most are, and the library takes long for
+  // each.
+  bool IsDecidedByNumber(int number) const {
+    auto it = by_number_.find(number);
+    return it != by_number_.end() && !it->second.conditional && it->second.actions.size() == 1;
+  }
+  std::map<uint32_t, Decision> DecidedByNumber() const {
+    std::map<uint32_t, Decision> decisions;
+    for (const auto& [number, rules] : by_number_) {
+      decisions[static_cast<uint32_t>(number)] =
+          IsDecidedByNumber(number) ? Decision(*rules.actions.begin()) : std::nullopt;
+    }
+    return decisions;
+  }
+
+  Expected<void> ReadRule(const Seccomp::Rule& rule, size_t index, uint32_t by_default) {
+    const std::string path = fmt::format("syscalls[{}]", index);
     Expected<uint32_t> action = ActionOf(rule.action, rule.error, path);
     if (!action) return std::unexpected(action.error());
     std::vector<scmp_arg_cmp> conditions;
@@ -165,28 +203,29 @@ class Compiler final {
       if (number < 0) continue;  // not known, or not a call of this machine
       newest_ = std::max(newest_, number);
       if (*action == by_default) continue;
+      OfNumber& of = by_number_[number];
+      of.conditional |= !conditions.empty();
+      if (conditions.empty() && !of.actions.insert(*action).second) continue;
+      auto add = [&](std::vector<scmp_arg_cmp> those) {
+        rules_.push_back({*action, number, std::move(those), &name, index});
+      };
       if (!twice) {
-        if (Expected<void> added = Add(*action, number, conditions, name, path); !added) return added;
-        continue;
+        add(conditions);
+      } else {
+        // Two conditions for one argument were alternatives from the start, and engines rely on it.
+        for (const scmp_arg_cmp& c : conditions) add({c});
       }
-      // Two conditions for one argument were alternatives from the start, and engines rely on it.
-      for (const scmp_arg_cmp& c : conditions) {
-        if (Expected<void> added = Add(*action, number, {c}, name, path); !added) return added;
-      }
+      if (rules_.size() > kMaxRules) return Fail(path, fmt::format("more than {} rules", kMaxRules));
     }
     return {};
   }
 
-  Expected<void> Add(uint32_t action, int number, const std::vector<scmp_arg_cmp>& conditions, const std::string& name,
-                     const std::string& path) {
-    // The library copies all that there are for each that is added.
-    if (conditions.empty() && !whole_.emplace(number, action).second) return {};
-    if (++rules_ > kMaxRules) return Fail(path, fmt::format("more than {} rules", kMaxRules));
-    const int r = seccomp_rule_add_array(context_.get(), action, number, static_cast<unsigned>(conditions.size()),
-                                         conditions.data());
+  Expected<void> Add(const Rule& rule) {
+    const int r = seccomp_rule_add_array(context_.get(), rule.action, rule.number,
+                                         static_cast<unsigned>(rule.conditions.size()), rule.conditions.data());
     // The same once more.
     if (r == 0 || r == -EEXIST) return {};
-    return Fail(path, fmt::format("rule for {}: {}", name, std::strerror(-r)));
+    return Fail(fmt::format("syscalls[{}]", rule.index), fmt::format("rule for {}: {}", *rule.name, std::strerror(-r)));
   }
 
   Expected<void> Export(std::vector<sock_filter>* code) const {
@@ -212,16 +251,26 @@ class Compiler final {
   const Seccomp& seccomp_;
   const std::string& file_name_;
   std::unique_ptr<void, Release> context_;
-  static constexpr int kMaxRules = 2000;  // of a call, or of a condition for it; engines have some 400
-  int rules_ = 0;
-  std::set<std::pair<int, uint32_t>> whole_;  // rules without conditions: number and action
-  int newest_ = 0;                            // the largest number that the profile names
+  const How how_;
+  static constexpr size_t kMaxRules = 2000;  // engines have some 400
+  static constexpr uint32_t kFirstOfX32 = 0x40000000;
+  std::vector<Rule> rules_;
+  struct OfNumber {
+    bool conditional = false;
+    std::set<uint32_t> actions;  // of rules without conditions
+  };
+  std::map<int, OfNumber> by_number_;
+  int newest_ = 0;  // the largest number that the profile names
 };
 
 }  // namespace
 
 Expected<SeccompProgram> CompileSeccomp(const Seccomp& seccomp, const std::string& file_name) {
-  return Compiler(seccomp, file_name).Compile();
+  return Compiler(seccomp, file_name, Compiler::How::kSplit).Compile();
+}
+
+Expected<SeccompProgram> CompileSeccompByLibrary(const Seccomp& seccomp, const std::string& file_name) {
+  return Compiler(seccomp, file_name, Compiler::How::kWhole).Compile();
 }
 
 std::vector<std::string> SeccompActions() { return Names(kActions); }

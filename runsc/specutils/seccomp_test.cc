@@ -3,12 +3,18 @@
 #include <gtest/gtest.h>
 #include <linux/audit.h>
 #include <linux/seccomp.h>
+#include <seccomp.h>
 #include <sys/syscall.h>
 
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
+#include <iterator>
+#include <memory>
+#include <random>
 
 #include "pkg/bpf/bpf.h"
+#include "test/fuzz/rounds.h"
 
 namespace redoubt::specutils {
 namespace {
@@ -122,6 +128,62 @@ TEST(Seccomp, CallsNewerThanTheProfileDoNotExist) {
   // Unless all calls are let through.
   EXPECT_EQ(Evaluate(Compile(R"({"defaultAction": "SCMP_ACT_LOG", )" + names), 1000), SECCOMP_RET_LOG);
   EXPECT_EQ(Evaluate(Compile(R"({"defaultAction": "SCMP_ACT_ALLOW"})"), 1000), SECCOMP_RET_ALLOW);
+}
+
+// Random profiles: calls by number, by arguments, and both, with actions that contradict each other. The library alone
+// says the same of every call.
+TEST(Seccomp, IsWhatTheLibraryMakesOfIt) {
+  const char* kNames[] = {"read",        "write", "open",    "close", "stat",   "mmap",  "clone", "socket",
+                          "personality", "mkdir", "openat2", "futex", "ptrace", "statx", "bpf",   "keyctl"};
+  const char* kActions[] = {"SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO", "SCMP_ACT_TRAP", "SCMP_ACT_KILL_PROCESS",
+                            "SCMP_ACT_LOG"};
+  const char* kOperators[] = {"SCMP_CMP_NE", "SCMP_CMP_LT", "SCMP_CMP_LE",       "SCMP_CMP_EQ",
+                              "SCMP_CMP_GE", "SCMP_CMP_GT", "SCMP_CMP_MASKED_EQ"};
+  fuzz::Rounds(100, [&](uint64_t seed) {
+    std::mt19937_64 random(seed);
+    auto pick = [&](const auto& of) { return of[random() % std::size(of)]; };
+    Seccomp profile;
+    profile.default_action = pick(kActions);
+    for (uint64_t n = random() % 12; n > 0; n--) {
+      Seccomp::Rule& rule = profile.rules.emplace_back();
+      for (uint64_t names = 1 + random() % 6; names > 0; names--) rule.names.push_back(pick(kNames));
+      rule.action = random() % 3 != 0 ? "SCMP_ACT_ALLOW" : pick(kActions);
+      if (rule.action == "SCMP_ACT_ERRNO") rule.error = random() % 3;
+      for (uint64_t args = random() % 3 == 0 ? 1 + random() % 2 : 0; args > 0; args--) {
+        rule.conditions.push_back({.index = static_cast<uint32_t>(random() % 3),
+                                   .value = random() % 4,
+                                   .value_two = random() % 4,
+                                   .op = pick(kOperators)});
+      }
+    }
+    Expected<SeccompProgram> fast = CompileSeccomp(profile, "f"), whole = CompileSeccompByLibrary(profile, "f");
+    ASSERT_EQ(fast.has_value(), whole.has_value()) << (fast ? whole.error() : fast.error());
+    if (!fast) return;
+    for (int number = -2; number < 500; number++) {
+      for (int i = 0; i < 4; i++) {
+        const std::initializer_list<uint64_t> args = {random() % 5, random() % 5, random() % 5};
+        ASSERT_EQ(Evaluate(*fast, number, args), Evaluate(*whole, number, args)) << number;
+      }
+    }
+    for (int number : {0x40000000, 0x40000001, 0x400001ff, 0x7fffffff}) {
+      ASSERT_EQ(Evaluate(*fast, number), Evaluate(*whole, number)) << number;
+    }
+  });
+}
+
+TEST(Seccomp, ManyNumbersOfAllActions) {
+  // Longer than a conditional jump reaches.
+  Seccomp profile{.default_action = "SCMP_ACT_KILL_PROCESS"};
+  for (uint16_t error = 0; error < 300; error++) {
+    const std::unique_ptr<char, decltype(&free)> name(seccomp_syscall_resolve_num_arch(SCMP_ARCH_X86_64, error), &free);
+    if (!name) continue;
+    profile.rules.push_back({.names = {name.get()}, .action = "SCMP_ACT_ERRNO", .error = error});
+  }
+  Expected<SeccompProgram> program = CompileSeccomp(profile, "f");
+  ASSERT_TRUE(program);
+  for (int number : {0, 1, 57, 150, 255, 299}) {
+    EXPECT_EQ(Evaluate(*program, number), SECCOMP_RET_ERRNO | static_cast<uint32_t>(number));
+  }
 }
 
 TEST(Seccomp, TheDefaultHasAnErrnoOfItsOwn) {

@@ -13,11 +13,11 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "runsc/specutils/fields.h"
+
 namespace redoubt::specutils {
 namespace {
 
-// Not the one that keeps the order: it looks through all keys for each that is added.
-using Json = nlohmann::json;
 using OrderedJson = nlohmann::ordered_json;
 
 constexpr const char* kCapabilities[] = {"CAP_CHOWN",
@@ -71,127 +71,6 @@ static_assert(std::size(kResources) == RLIM_NLIMITS);
 
 // What podman and Docker give a container by default.
 constexpr const char* kDefaultCapabilities[] = {"CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"};
-
-// Reads typed fields; the first error is kept, with the JSON path it was found at.
-class Fields final {
- public:
-  explicit Fields(std::string file) : file_(std::move(file)) {}
-  bool ok() const { return error_.empty(); }
-  const std::string& error() const { return error_; }
-  void Fail(const std::string& path, const std::string& what) {
-    if (error_.empty()) error_ = OneLine(fmt::format("{}: {}: {}", file_, path, what));
-  }
-
-  const Json* Find(const Json& object, const std::string& path, const char* key, bool required, Json::value_t type,
-                   const char* type_name) {
-    auto it = object.find(key);
-    std::string at = path.empty() ? key : path + "." + key;
-    if (it == object.end() || it->is_null()) {
-      if (required) Fail(at, "missing");
-      return nullptr;
-    }
-    bool number = type == Json::value_t::number_unsigned && it->is_number_integer();
-    if (number && it->is_number_integer() && !it->is_number_unsigned()) {
-      Fail(at, "must not be negative");
-      return nullptr;
-    }
-    if (it->type() != type && !number) {
-      Fail(at, fmt::format("must be {}, is {}", type_name, it->type_name()));
-      return nullptr;
-    }
-    return &*it;
-  }
-  const Json* Object(const Json& o, const std::string& path, const char* key, bool required) {
-    return Find(o, path, key, required, Json::value_t::object, "an object");
-  }
-  const Json* Array(const Json& o, const std::string& path, const char* key, bool required) {
-    return Find(o, path, key, required, Json::value_t::array, "an array");
-  }
-  void String(const Json& o, const std::string& path, const char* key, bool required, std::string* out) {
-    const Json* v = Find(o, path, key, required, Json::value_t::string, "a string");
-    if (v != nullptr) Text(*v, path.empty() ? key : path + "." + key, out);
-  }
-  void Bool(const Json& o, const std::string& path, const char* key, bool* out) {
-    if (const Json* v = Find(o, path, key, false, Json::value_t::boolean, "a boolean")) *out = v->get<bool>();
-  }
-  template <typename T>
-  void Number(const Json& o, const std::string& path, const char* key, bool required, T* out) {
-    const Json* v = Find(o, path, key, required, Json::value_t::number_unsigned, "a number");
-    if (v == nullptr) return;
-    uint64_t n = v->get<uint64_t>();
-    if (n > std::numeric_limits<T>::max()) {
-      Fail(path.empty() ? key : path + "." + key, fmt::format("{} is too large", n));
-      return;
-    }
-    *out = static_cast<T>(n);
-  }
-  template <typename T>
-  void Optional(const Json& o, const std::string& path, const char* key, std::optional<T>* out) {
-    auto it = o.find(key);
-    if (it == o.end() || it->is_null()) return;
-    Number(o, path, key, false, &out->emplace());
-  }
-  // Of a number or an optional one: the number's type.
-  template <typename T>
-  struct Plain {
-    using Type = T;
-  };
-  template <typename T>
-  struct Plain<std::optional<T>> {
-    using Type = T;
-  };
-  template <typename T>
-  using Value = typename Plain<T>::Type;
-  template <typename T>
-  void Signed(const Json& o, const std::string& path, const char* key, T* out) {
-    auto it = o.find(key);
-    if (it == o.end() || it->is_null()) return;
-    if (!it->is_number_integer()) {
-      Fail(path.empty() ? key : path + "." + key, fmt::format("must be a whole number, is {}", it->type_name()));
-      return;
-    }
-    int64_t value = it->get<int64_t>();
-    // Larger than any limit: none.
-    if (it->is_number_unsigned() && it->get<uint64_t>() > INT64_MAX) value = INT64_MAX;
-    if (!std::in_range<Value<T>>(value)) {
-      Fail(path.empty() ? key : path + "." + key, fmt::format("{} is out of range", value));
-      return;
-    }
-    *out = static_cast<Value<T>>(value);
-  }
-  void StringMap(const Json& o, const std::string& path, const char* key, std::map<std::string, std::string>* out) {
-    const Json* map = Object(o, path, key, false);
-    if (map == nullptr) return;
-    std::string at = path.empty() ? key : path + "." + key;
-    for (auto& [name, value] : map->items()) {
-      if (name.find('\0') != std::string::npos) return Fail(at, "a name has a NUL byte");
-      if (!Text(value, fmt::format("{}.{}", at, name), &(*out)[name])) return;
-    }
-  }
-  void Strings(const Json& o, const std::string& path, const char* key, bool required, std::vector<std::string>* out) {
-    const Json* a = Array(o, path, key, required);
-    if (a == nullptr) return;
-    for (size_t i = 0; i < a->size(); i++) {
-      if (!Text((*a)[i], fmt::format("{}.{}[{}]", path, key, i), &out->emplace_back())) return;
-    }
-  }
-
- private:
-  // Everything is C strings in the end.
-  bool Text(const Json& value, const std::string& path, std::string* out) {
-    if (!value.is_string()) {
-      Fail(path, "must be a string");
-      return false;
-    }
-    *out = value.get<std::string>();
-    if (out->find('\0') == std::string::npos) return true;
-    Fail(path, "has a NUL byte");
-    return false;
-  }
-
-  const std::string file_;
-  std::string error_;
-};
 
 void ParseCapabilities(Fields& f, const Json& caps, const char* key, uint64_t* out) {
   std::vector<std::string> names;
@@ -341,12 +220,52 @@ void ParseSeccomp(Fields& f, const Json& s, Seccomp* out) {
   }
 }
 
+void ParseIdMappings(Fields& f, const Json& o, const std::string& path, IdMappings* out) {
+  for (auto [key, list] : {std::pair{"uidMappings", &out->uids}, std::pair{"gidMappings", &out->gids}}) {
+    const Json* mappings = f.Array(o, path, key, false);
+    if (mappings == nullptr || mappings->empty()) continue;
+    const std::string at = path + "." + key;
+    // Not read on and on: what is wrong with so many is said below.
+    for (size_t i = 0; i < std::min(mappings->size(), kMaxIdMappings + 1) && f.ok(); i++) {
+      const std::string where = fmt::format("{}[{}]", at, i);
+      const Json& m = (*mappings)[i];
+      if (!m.is_object()) return f.Fail(where, "must be an object");
+      IdMapping& mapping = list->emplace_back();
+      f.Number(m, where, "containerID", true, &mapping.inside);
+      f.Number(m, where, "hostID", true, &mapping.outside);
+      f.Number(m, where, "size", true, &mapping.size);
+    }
+    if (!f.ok()) return;
+    if (std::string why = WhyInvalid(*list); !why.empty()) return f.Fail(at, why);
+  }
+  if (out->uids.empty() != out->gids.empty()) {
+    f.Fail(path, "uidMappings and gidMappings must be given together");
+  }
+}
+
+void ParseMount(Fields& f, const Json& m, const std::string& path, const std::string& bundle, Mount* mount) {
+  f.String(m, path, "destination", true, &mount->destination);
+  f.String(m, path, "type", false, &mount->type);
+  f.String(m, path, "source", false, &mount->source);
+  f.Strings(m, path, "options", false, &mount->options);
+  if (f.ok() && !mount->destination.starts_with('/')) f.Fail(path + ".destination", "must be an absolute path");
+  ParseIdMappings(f, m, path, &mount->mappings);
+  if (!mount->mappings.empty()) mount->mapped = Mount::Mapped::kTop;
+  for (const std::string& o : mount->options) {
+    if (o == "idmap") mount->mapped = Mount::Mapped::kTop;
+    if (o == "ridmap") mount->mapped = Mount::Mapped::kTree;
+  }
+  if (mount->mapped != Mount::Mapped::kNo && !mount->is_bind()) f.Fail(path, "only bind mounts can be ID-mapped");
+  if (mount->is_bind() && !mount->source.starts_with('/')) mount->source = bundle + "/" + mount->source;
+}
+
 void ParseLinux(Fields& f, const Json& json, Spec* spec) {
   const Json* l = f.Object(json, "", "linux", false);
   if (l == nullptr) return;
   f.Strings(*l, "linux", "maskedPaths", false, &spec->masked_paths);
   f.Strings(*l, "linux", "readonlyPaths", false, &spec->read_only_paths);
   f.String(*l, "linux", "cgroupsPath", false, &spec->cgroups_path);
+  ParseIdMappings(f, *l, "linux", &spec->id_mappings);
   std::map<std::string, std::string> sysctls;
   f.StringMap(*l, "linux", "sysctl", &sysctls);
   spec->sysctls.assign(sysctls.begin(), sysctls.end());
@@ -491,18 +410,7 @@ Expected<Spec> ParseConfig(const std::string& text, const std::string& file_name
         break;
       }
       Mount mount;
-      f.String(m, path, "destination", true, &mount.destination);
-      f.String(m, path, "type", false, &mount.type);
-      f.String(m, path, "source", false, &mount.source);
-      f.Strings(m, path, "options", false, &mount.options);
-      if (f.ok() && !mount.destination.starts_with('/')) f.Fail(path + ".destination", "must be an absolute path");
-      for (const char* key : {"uidMappings", "gidMappings"}) {
-        const Json* mappings = f.Array(m, path, key, false);
-        if (mappings != nullptr && !mappings->empty()) {
-          f.Fail(path + "." + key, "ID-mapped mounts are not supported; change the owner of the files instead");
-        }
-      }
-      if (mount.is_bind() && !mount.source.starts_with('/')) mount.source = bundle + "/" + mount.source;
+      ParseMount(f, m, path, bundle, &mount);
       spec.mounts.push_back(std::move(mount));
     }
   }

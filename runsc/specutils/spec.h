@@ -13,6 +13,8 @@
 #include <utility>
 #include <vector>
 
+#include "runsc/specutils/id_mappings.h"
+
 namespace redoubt::specutils {
 
 struct Rlimit {
@@ -30,6 +32,11 @@ struct Mount {
   bool overlay = false;
   // Nobody else changes the tree: what is known of it is not asked for again.
   bool exclusive = false;
+  // Of bind mounts: an ID-mapped mount (mount_setattr(2), MOUNT_ATTR_IDMAP), with what is mounted below if it is kTree.
+  // Without mappings of its own it has the container's.
+  enum class Mapped : uint8_t { kNo, kTop, kTree };
+  Mapped mapped = Mapped::kNo;
+  IdMappings mappings;
   bool is_bind() const;
   bool read_only() const;
 };
@@ -128,6 +135,9 @@ struct Spec {
   std::string hostname;
   std::string domainname;
   std::vector<Mount> mounts;
+  // Of the container's user namespace; empty: it has none, and IDs are the host's. If an existing one is named they are
+  // found out by the CLI.
+  IdMappings id_mappings;
   PidNamespace pid_namespace;                // found out by the CLI
   std::vector<std::string> masked_paths;     // inside: empty, whatever is there
   std::vector<std::string> read_only_paths;  // inside

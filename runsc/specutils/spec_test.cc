@@ -77,6 +77,38 @@ TEST(Spec, HooksNamespacesAndResources) {
             "config.json: linux.namespaces[0].type: unknown namespace \"x\"");
 }
 
+TEST(Spec, IdMappings) {
+  const std::string head = R"({"ociVersion":"1.0.2","root":{"path":"r"},"process":{"args":["a"],"cwd":"/"},)";
+  auto with = [&](const std::string& rest) { return Parse(head + rest + "}"); };
+  const std::string ids = R"("uidMappings":[{"containerID":0,"hostID":100000,"size":65536}],
+                            "gidMappings":[{"containerID":0,"hostID":200000,"size":65536}])";
+  Expected<Spec> spec = with("\"linux\":{" + ids + "}");
+  ASSERT_TRUE(spec) << spec.error();
+  EXPECT_EQ(spec->id_mappings.uids, std::vector<IdMapping>({{0, 100000, 65536}}));
+  EXPECT_EQ(spec->id_mappings.gids[0].outside, 200000u);
+  auto mount = [&](const std::string& rest) {
+    return with(R"("mounts":[{"destination":"/v","source":"/s","type":"bind",)" + rest + "}]");
+  };
+  spec = mount(ids);
+  ASSERT_TRUE(spec) << spec.error();
+  EXPECT_EQ(spec->mounts[0].mapped, Mount::Mapped::kTop);
+  EXPECT_EQ(spec->mounts[0].mappings.uids[0].outside, 100000u);
+  EXPECT_EQ(mount(ids + R"(,"options":["rbind","ridmap"])")->mounts[0].mapped, Mount::Mapped::kTree);
+  EXPECT_EQ(mount(R"("options":["bind","idmap"])")->mounts[0].mapped, Mount::Mapped::kTop);
+  EXPECT_EQ(mount(R"("options":["bind"])")->mounts[0].mapped, Mount::Mapped::kNo);
+
+  EXPECT_EQ(with(R"("linux":{"uidMappings":[{"containerID":0,"hostID":1,"size":1}]})").error(),
+            "config.json: linux: uidMappings and gidMappings must be given together");
+  EXPECT_EQ(with(R"("linux":{"uidMappings":[{"containerID":0,"hostID":1,"size":0}]})").error(),
+            "config.json: linux.uidMappings: a size is 0");
+  EXPECT_EQ(with(R"("linux":{"gidMappings":[{"containerID":0,"size":1}]})").error(),
+            "config.json: linux.gidMappings[0].hostID: missing");
+  EXPECT_EQ(with(R"("linux":{"gidMappings":[{"containerID":0,"hostID":4294967296,"size":1}]})").error(),
+            "config.json: linux.gidMappings[0].hostID: 4294967296 is too large");
+  EXPECT_EQ(with(R"("mounts":[{"destination":"/v","type":"tmpfs","options":["idmap"]}])").error(),
+            "config.json: mounts[0]: only bind mounts can be ID-mapped");
+}
+
 TEST(Spec, ProcessAndResourcesAlone) {
   Expected<Process> process = ParseProcessConfig(R"({"args":["a"],"cwd":"/","oomScoreAdj":-5})", "f");
   ASSERT_TRUE(process) << process.error();
@@ -97,7 +129,13 @@ TEST(Mount, TheLastWordOnWritingCounts) {
 TEST(Spec, TravelsToTheBootProcess) {
   Spec spec = *Parse(DefaultConfig({"x"}));
   spec.process.args.push_back("not\xff utf8");
-  spec.mounts.push_back({"/a", "bind", "/b", {"rbind", "ro"}, true, true});
+  spec.mounts.push_back({.destination = "/a",
+                         .type = "bind",
+                         .source = "/b",
+                         .options = {"rbind", "ro"},
+                         .overlay = true,
+                         .exclusive = true});
+  spec.id_mappings = {.uids = {{0, 100000, 10}, {20, 5, 1}}, .gids = {{0, 7, 4294967294}}};
   spec.root_exclusive = true;
   spec.resources.memory_limit = 1 << 20;
   spec.resources.cpu_quota = -1;  // none
@@ -119,6 +157,7 @@ TEST(Spec, TravelsToTheBootProcess) {
   EXPECT_EQ(copy->resources.pids_limit, 7);
   EXPECT_EQ(copy->masked_paths, spec.masked_paths);
   EXPECT_EQ(copy->sysctls, spec.sysctls);
+  EXPECT_EQ(copy->id_mappings, spec.id_mappings);
   EXPECT_FALSE(ParseSpec("garbage"));
   Expected<Process> process = ParseProcess(SerializeProcess(spec.process));
   ASSERT_TRUE(process);

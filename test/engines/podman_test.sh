@@ -85,6 +85,26 @@ same "named volume" kept "$(run -v named:/d localhost/bb cat /d/k)"
 out=$(run --read-only localhost/bb sh -c 'echo x > /x; echo y > /tmp/y && cat /tmp/y && ls -d /run' 2>&1)
 [[ $out == *"Read-only file system"*y*/run* ]] || fail "--read-only: $out"
 
+# --- a user namespace
+mkdir "$SCRATCH/mapped" && chmod 777 "$SCRATCH/mapped"
+out=$(run --uidmap 0:100000:5000 --gidmap 0:200000:5000 -v "$SCRATCH/mapped:/v" -v mapped:/d localhost/bb sh -c '
+  stat -c "%u %g" /etc/passwd /d; cat /proc/self/uid_map /proc/self/gid_map | tr -s " "; echo x >/v/f; echo x >/d/f; chown 7:8 /d/f; stat -c "%u %g" /v /v/f /d/f' 2>&1)
+same "--uidmap: inside" "0 0
+0 0
+ 0 100000 5000
+ 0 200000 5000
+65534 65534
+0 0
+7 8" "$out"
+same "--uidmap: outside" "100000 200000
+100007 200008" "$(stat -c '%u %g' "$SCRATCH/mapped/f" "$(podman volume inspect --format '{{.Mountpoint}}' mapped)/f")"
+podman run -d --name m --uidmap 0:100000:5000 localhost/bb sleep 1000 >/dev/null || fail "run -d --uidmap"
+same "--uidmap: exec" "0 100000 5000" "$(podman exec m cat /proc/1/uid_map | xargs)"
+echo copied >"$SCRATCH/in" && podman cp "$SCRATCH/in" m:/tmp/in || fail "--uidmap: cp"
+await podman exec m test -e /tmp/in
+same "--uidmap: cp" "0 copied" "$(podman exec m sh -c 'stat -c %u /tmp/in; cat /tmp/in' | xargs)"
+podman rm -f -t 0 m >/dev/null
+
 # --- limits
 same "--memory: the guest sees it" 65536 "$(run --memory 64m localhost/bb sh -c "awk '/MemTotal/ { print \$2 }' /proc/meminfo")"
 same "--cpus: the guest sees it" 1 "$(run --cpus 1 localhost/bb nproc)"

@@ -145,6 +145,30 @@ expect("tmpfs size", (n, why), n == 16 and why == "ENOSPC")
 check(libc.umount2(b"/tmp/m", MNT_DETACH))
 expect("tmpfs defaults", 0, os.statvfs("/dev/shm").f_files > 0 if os.path.ismount("/dev/shm") else True)
 
+# namespaces(7): PID namespaces of a user, at whatever depth.
+CLONE_NEWPID = 0x20000000
+def namespaces():
+    pids = []
+    def one():
+        r, w = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.write(w, bytes([0 if libc.unshare(CLONE_NEWPID) == 0 else ctypes.get_errno()]))
+            while True: signal.pause()
+        pids.append(pid)
+        error = os.read(r, 1)[0]
+        os.close(r)
+        os.close(w)
+        if error: raise OSError(error, os.strerror(error))
+    r = until(one, 20)
+    for pid in pids: os.kill(pid, signal.SIGKILL); os.waitpid(pid, 0)
+    return r
+old = sysctl("user/max_pid_namespaces")
+expect("PID namespaces by default", old, int(old) == int(sysctl("kernel/threads-max")) // 2)
+sysctl("user/max_pid_namespaces", 10)
+expect("PID namespaces", namespaces(), namespaces() == (10, "ENOSPC"))
+sysctl("user/max_pid_namespaces", old)
+
 # devpts(5): its own number of terminals.
 held = []
 n, why = child(lambda: until(lambda: held.append(os.open("/dev/ptmx", os.O_RDWR | os.O_NOCTTY))))

@@ -112,9 +112,37 @@ runsc pause c || fail "pause"
 same "paused" paused "$(status c)"
 refused 'cannot pause a container that is paused' pause c
 refused 'paused' exec c true
+runsc exec --ignore-paused c sh -c 'echo once it runs; exit 6' >"$SCRATCH/waits" &
+waits=$!
+sleep 0.5
+same "exec --ignore-paused waits" "" "$(cat "$SCRATCH/waits")"
+kill -0 $waits 2>/dev/null || fail "exec --ignore-paused has ended"
 runsc resume c || fail "resume"
 same "resumed" running "$(status c)"
 refused 'cannot resume a container that is running' resume c
+wait $waits
+same "exec --ignore-paused: code" 6 $?
+same "exec --ignore-paused: output" "once it runs" "$(cat "$SCRATCH/waits")"
+
+# --- what takes long is told, on a terminal only
+sentry=$(pgrep -P "$(pid c)" -x runsc-sandbox)
+slow() { # COMMAND: its output, of a Sentry that stands still for a while
+  kill -STOP "$sentry"
+  (sleep 1.5; kill -CONT "$sentry") &
+  "$@"
+  wait $!
+}
+same "progress" 'runsc: container "c": waiting for its processes to come to rest' \
+  "$(slow script -qec "timeout 60 '$RUNSC' --root '$ROOT' pause c" /dev/null </dev/null | tr -d '\r')"
+same "no progress for nobody" "" "$(slow runsc resume c 2>&1)"
+
+# --- where there is no systemd
+if [ ! -d /run/systemd/system ]; then
+  cp "$BUNDLE/config.json" "$SCRATCH/saved.json"
+  EDIT='c["linux"]["cgroupsPath"] = "system.slice:runsc:d"' config true
+  refused '--systemd-cgroup: systemd does not run on this host' --systemd-cgroup create --bundle "$BUNDLE" d
+  cp "$SCRATCH/saved.json" "$BUNDLE/config.json"
+fi
 
 # --- events
 runsc events --stats c | python3 -c 'import json, sys; e = json.load(sys.stdin); assert e["type"] == "stats" and e["data"]["pids"]["current"] >= 1 and e["data"]["memory"]["usage"]["usage"] > 0' || fail "events"

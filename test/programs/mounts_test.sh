@@ -67,10 +67,8 @@ same "a file is written" $'single\nmore' "$(cat "$SCRATCH/single")"
 ln -s file "$SCRATCH/volume/link"
 EDIT='mount("/v", "bind", S + "/volume", "rbind", "nosymfollow")' config 'readlink /v/link; cat /v/link; true'
 same "nosymfollow" $'file\ncat: can\'t open \'/v/link\': Too many levels of symbolic links' "$(run)"
-EDIT='mount("/v", "bind", S + "/volume", "rbind", "idmap")' config true
-refused 'option idmap: ID-mapped mounts are not supported'
-EDIT='mount("/v", "bind", S + "/volume", "rbind", uidMappings=[{"containerID": 0, "hostID": 1000, "size": 1}])' config true
-refused 'mounts[5].uidMappings: ID-mapped mounts are not supported'
+EDIT='mount("/v", "tmpfs", "tmpfs", "idmap")' config true
+refused 'mounts[5]: only bind mounts can be ID-mapped'
 
 # --- control groups
 EDIT='

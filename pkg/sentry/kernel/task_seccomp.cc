@@ -53,9 +53,16 @@ std::optional<Result<uint64_t>> Task::CheckSeccomp(uint64_t number, const Syscal
       if (error.value() == 0 || error.value() >= kErestartsys.value()) return Result<uint64_t>(error.AsReturnValue());
       return Err(error);
     }
-    case SECCOMP_RET_TRACE:       // there is no tracer
-    case SECCOMP_RET_USER_NOTIF:  // nor a listener
+    case SECCOMP_RET_TRACE:  // there is no tracer
       return Err(ENOSYS);
+    case SECCOMP_RET_USER_NOTIF: {
+      if (verdict.listener == nullptr) return Err(ENOSYS);
+      Result<std::optional<SeccompListener::Decision>> decision = verdict.listener->Ask(data, RefPtr<RefCounted>(this));
+      if (!decision) return Err(decision.error());
+      if (!*decision) return Err(ENOSYS);
+      if ((*decision)->proceed) return std::nullopt;
+      return Result<uint64_t>(static_cast<uint64_t>((*decision)->value));
+    }
     case SECCOMP_RET_TRAP: {
       // As if the call had not been made, but behind its instruction.
       regs().rax = number;
@@ -96,6 +103,8 @@ Result<int> Task::AddSeccompFilter(RefPtr<SeccompFilter> filter, bool all_thread
   sync::MutexLock lock(kernel_.mu);
   if (seccomp_mode() == SECCOMP_MODE_STRICT) return Err(EINVAL);
   const SeccompFilter* own = seccomp_filters_.get();
+  // One listener is enough to ask.
+  if (filter->HasListener() && own != nullptr && own->HasListener()) return Err(EBUSY);
   TRY(filter->Attach(seccomp_filters_));
   if (!all_threads) {
     UseSeccompFiltersLocked(std::move(filter));

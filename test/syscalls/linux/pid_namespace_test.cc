@@ -158,6 +158,9 @@ TEST(PidNamespace, UnshareMovesChildrenAndNotTheCaller) {
               EXPECT_OK(unshare(CLONE_NEWPID));
               EXPECT_EQ(getpid(), self);
               EXPECT_EQ(LinkOf("/proc/self/ns/pid"), own);
+              // Once only.
+              EXPECT_ERRNO(unshare(CLONE_NEWPID), EINVAL);
+              EXPECT_ERRNO(Clone3(CLONE_NEWPID), EINVAL);
               // A thread would be of another namespace than its process.
               EXPECT_ERRNO(Clone3(CLONE_THREAD | CLONE_SIGHAND | CLONE_VM, 0), EINVAL);
               Pipe ready, go;

@@ -185,6 +185,7 @@ Result<RefPtr<GoferInode>> GoferInode::Created(std::string_view name, const vfs:
   ExpireAttributes();
   p9::File::Found found = TRY(file_->WalkGetAttributes({std::string(name)}));
   const p9::Attributes& a = found.attributes;
+  const uint32_t type = a.mode & S_IFMT;
   // Mostly it is as wanted already.
   if (a.uid != n.uid || a.gid != n.gid || (set_mode && (a.mode & 07777) != (n.mode & 07777))) {
     p9::SetAttributes s{.valid = p9::kSetUid | p9::kSetGid, .uid = n.uid, .gid = n.gid};
@@ -192,7 +193,11 @@ Result<RefPtr<GoferInode>> GoferInode::Created(std::string_view name, const vfs:
       s.valid |= p9::kSetMode;
       s.mode = n.mode & 07777;
     }
-    TRY(found.file->SetAttributes(s));
+    if (Result<> given = found.file->SetAttributes(s); !given) {
+      // It must not stay as somebody else's; best effort, as the directory may have changed.
+      (void)file_->UnlinkAt(name, type == S_IFDIR ? AT_REMOVEDIR : 0);
+      return Err(given.error());
+    }
     found.attributes = TRY(found.file->GetAttributes());
   }
   return gofer().InodeFor(std::move(found.file), found.attributes);

@@ -112,7 +112,7 @@ void AddKernel(ProcFilesystem& fs, Builder& b, Directory& sys) {
   RefPtr<Directory> yama = b.Dir(kernel.get(), "yama");
   b.Number(*yama, "ptrace_scope", 0, 0, 3);
   RefPtr<Directory> seccomp = b.Dir(kernel.get(), "seccomp");
-  b.Text(*seccomp, "actions_avail", "kill_process kill_thread trap errno trace log allow");
+  b.Text(*seccomp, "actions_avail", "kill_process kill_thread trap errno user_notif trace log allow");
 }
 
 void AddVm(Builder& b, Directory& sys) {
@@ -161,6 +161,12 @@ void AddFs(Builder& b, Directory& sys) {
   b.Limit(*epoll, "max_user_watches", system.epoll_max_user_watches, 0, INT64_MAX);
 }
 
+// namespaces(7). Of the kinds that can be made inside; mount namespaces are bounded by their mounts.
+void AddUser(Builder& b, Directory& sys) {
+  RefPtr<Directory> user = b.Dir(&sys, "user");
+  b.Limit(*user, "max_pid_namespaces", limits::System::Get().max_pid_namespaces, 0, INT32_MAX);
+}
+
 void AddNet(Builder& b, Directory& sys) {
   RefPtr<Directory> net = b.Dir(&sys, "net");
   RefPtr<Directory> core = b.Dir(net.get(), "core");
@@ -203,6 +209,7 @@ RefPtr<Directory> MakeSysDirectory(ProcFilesystem& fs) {
   AddKernel(fs, b, *sys);
   AddVm(b, *sys);
   AddFs(b, *sys);
+  AddUser(b, *sys);
   AddNet(b, *sys);
   return sys;
 }
