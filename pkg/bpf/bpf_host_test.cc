@@ -74,33 +74,16 @@ class BpfHost : public ::testing::Test {
 };
 
 // Only kNumber gets to the program, whose result becomes an error number: all 32 bits folded into its twelve.
-Code AsErrno(const Code& program) {
+Code AsErrno(Code program) {
+  // The instruction pointer is not known beforehand.
+  for (sock_filter& f : program) {
+    if (f.code == (BPF_LD | BPF_W | BPF_ABS) && (f.k == 8 || f.k == 12)) f.k += 8;
+  }
   Code code = {BPF_STMT(BPF_LD | BPF_W | BPF_ABS, 0), BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, kNumber, 1, 0),
                BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
-  for (size_t i = 0; i < program.size(); i++) {
-    sock_filter f = program[i];
-    if (f.code == (BPF_RET | BPF_A) || f.code == (BPF_RET | BPF_K)) {
-      f = BPF_STMT(BPF_JMP | BPF_JA, static_cast<uint32_t>(program.size() - i - 1));
-    }
-    // The instruction pointer is not known beforehand.
-    if (f.code == (BPF_LD | BPF_W | BPF_ABS) && (f.k == 8 || f.k == 12)) f.k += 8;
-    code.push_back(f);
-  }
-  const sock_filter fold[] = {
-      BPF_STMT(BPF_ST, 15),
-      BPF_STMT(BPF_ALU | BPF_RSH | BPF_K, 12),
-      BPF_STMT(BPF_LDX | BPF_MEM, 15),
-      BPF_STMT(BPF_ALU | BPF_XOR | BPF_X, 0),
-      BPF_STMT(BPF_ST, 14),
-      BPF_STMT(BPF_LD | BPF_MEM, 15),
-      BPF_STMT(BPF_ALU | BPF_RSH | BPF_K, 24),
-      BPF_STMT(BPF_LDX | BPF_MEM, 14),
-      BPF_STMT(BPF_ALU | BPF_XOR | BPF_X, 0),
-      BPF_STMT(BPF_ALU | BPF_AND | BPF_K, 0xfff),
-      BPF_STMT(BPF_ALU | BPF_OR | BPF_K, SECCOMP_RET_ERRNO),
-      BPF_STMT(BPF_RET | BPF_A, 0),
-  };
-  code.insert(code.end(), std::begin(fold), std::end(fold));
+  AppendFolded(program, code);
+  code.push_back(BPF_STMT(BPF_ALU | BPF_OR | BPF_K, SECCOMP_RET_ERRNO));
+  code.push_back(BPF_STMT(BPF_RET | BPF_A, 0));
   return code;
 }
 

@@ -42,31 +42,12 @@ class PacketHost : public ::testing::Test {
   std::array<int, 2> fds_{};
 };
 
-// All 32 bits of what the program returns, folded into twelve, plus 1.
+// What the program returns, folded into twelve bits, plus 1.
 Code Folded(const Code& program) {
   Code code;
-  for (size_t i = 0; i < program.size(); i++) {
-    sock_filter f = program[i];
-    if (f.code == (BPF_RET | BPF_A) || f.code == (BPF_RET | BPF_K)) {
-      f = BPF_STMT(BPF_JMP | BPF_JA, static_cast<uint32_t>(program.size() - i - 1));
-    }
-    code.push_back(f);
-  }
-  const sock_filter fold[] = {
-      BPF_STMT(BPF_ST, 15),
-      BPF_STMT(BPF_ALU | BPF_RSH | BPF_K, 12),
-      BPF_STMT(BPF_LDX | BPF_MEM, 15),
-      BPF_STMT(BPF_ALU | BPF_XOR | BPF_X, 0),
-      BPF_STMT(BPF_ST, 14),
-      BPF_STMT(BPF_LD | BPF_MEM, 15),
-      BPF_STMT(BPF_ALU | BPF_RSH | BPF_K, 24),
-      BPF_STMT(BPF_LDX | BPF_MEM, 14),
-      BPF_STMT(BPF_ALU | BPF_XOR | BPF_X, 0),
-      BPF_STMT(BPF_ALU | BPF_AND | BPF_K, 0xfff),
-      BPF_STMT(BPF_ALU | BPF_ADD | BPF_K, 1),
-      BPF_STMT(BPF_RET | BPF_A, 0),
-  };
-  code.insert(code.end(), std::begin(fold), std::end(fold));
+  AppendFolded(program, code);
+  code.push_back(BPF_STMT(BPF_ALU | BPF_ADD | BPF_K, 1));
+  code.push_back(BPF_STMT(BPF_RET | BPF_A, 0));
   return code;
 }
 

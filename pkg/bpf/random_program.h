@@ -150,6 +150,30 @@ class RandomProgram final {
   const Loads loads_;
 };
 
+// Instead of returning a value the program goes on to its end, where all 32 bits of it, folded into twelve, are in A.
+inline void AppendFolded(const Code& program, Code& code) {
+  for (size_t i = 0; i < program.size(); i++) {
+    sock_filter f = program[i];
+    if (f.code == (BPF_RET | BPF_A) || f.code == (BPF_RET | BPF_K)) {
+      f = BPF_STMT(BPF_JMP | BPF_JA, static_cast<uint32_t>(program.size() - i - 1));
+    }
+    code.push_back(f);
+  }
+  const sock_filter fold[] = {
+      BPF_STMT(BPF_ST, 15),
+      BPF_STMT(BPF_ALU | BPF_RSH | BPF_K, 12),
+      BPF_STMT(BPF_LDX | BPF_MEM, 15),
+      BPF_STMT(BPF_ALU | BPF_XOR | BPF_X, 0),
+      BPF_STMT(BPF_ST, 14),
+      BPF_STMT(BPF_LD | BPF_MEM, 15),
+      BPF_STMT(BPF_ALU | BPF_RSH | BPF_K, 24),
+      BPF_STMT(BPF_LDX | BPF_MEM, 14),
+      BPF_STMT(BPF_ALU | BPF_XOR | BPF_X, 0),
+      BPF_STMT(BPF_ALU | BPF_AND | BPF_K, 0xfff),
+  };
+  code.insert(code.end(), std::begin(fold), std::end(fold));
+}
+
 }  // namespace redoubt::bpf
 
 #endif  // REDOUBT_PKG_BPF_RANDOM_PROGRAM_H_

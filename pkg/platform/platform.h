@@ -35,7 +35,7 @@ struct FpState {
 // fp_state_amd64_unsafe.cc:
 // Bytes of the XSAVE area for the features enabled on this host.
 size_t FpStateSize();
-// The features that may appear in the area (XCR0).
+// The features that may appear in the area: XCR0's, but for protection keys.
 uint64_t FpStateFeatures();
 // MXCSR bits that may be set; any other makes xrstor fault.
 uint32_t FpStateMxcsrMask();

@@ -99,10 +99,6 @@ int ReadFile(const char* path, std::string* text) {
   return error;
 }
 
-}  // namespace
-
-namespace {
-
 int NewUserNamespaceWith(const IdMaps& ids, int* fd) {
   Helper child([] {
     if (int e = NewNamespace(CLONE_NEWUSER); e != 0) return e;

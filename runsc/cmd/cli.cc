@@ -66,9 +66,8 @@ void AddFlags(CLI::App& app, Flags& flags) {
       "--network", flags.network,
       "what network the guest has: sandbox (the interfaces of the network namespace that config.json names, or "
       "else of the current one, with a stack of the sandbox's own), host (sockets of the host's stack in that "
-      "namespace: "
-      "the guest reaches what the host does) or none (a loopback); default: sandbox if config.json has a network "
-      "namespace");
+      "namespace: the guest reaches what the host does) or none (a loopback); default: sandbox if config.json has a "
+      "network namespace");
   app.add_option(
          "--overlay2", flags.overlay2,
          "where writes of a container go: none (to the root file system and the bind mounts themselves), "

@@ -1,14 +1,8 @@
+#!/usr/bin/env bash
 # Programs that see and send frames (packet(7)), and programs that say whose sockets there are (sock_diag(7)).
 . "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/networks.sh"
 OUTSIDE=rdtest-co-$$ INSIDE=rdtest-ci-$$
-pids=()
-cleanup() {
-  for p in "${pids[@]}"; do kill "$p" 2>/dev/null; done
-  wait
-  for n in $OUTSIDE $INSIDE; do ip netns del "$n" 2>/dev/null; done
-  rm -rf "$SCRATCH"
-}
-trap cleanup EXIT
 
 # The loopback: a capture of two datagrams and their answers among other traffic; the file is read outside.
 cat >"$SCRATCH/loopback.sh" <<'SCRIPT'
@@ -82,18 +76,11 @@ pair True
 lsof True True" "$(sandbox python3 "$SCRATCH/owners.py" 2>&1)"
 
 # An interface of the host's.
-for n in $OUTSIDE $INSIDE; do
-  ip netns add "$n" || { echo "cannot make network namespaces" >&2; exit 1; }
-  ip -n "$n" link set lo up
-done
-ip -n $OUTSIDE link add to-inside type veth peer name eth0 netns $INSIDE
-network() { ip -n "$1" addr add "$3/24" dev "$2" && ip -n "$1" link set "$2" up; }
-network $OUTSIDE to-inside 192.0.2.1
-network $INSIDE eth0 192.0.2.2
+make_namespaces $OUTSIDE $INSIDE
+wire $OUTSIDE to-inside $INSIDE
 mkdir "$SCRATCH/www"
 head -c 1000000 /dev/urandom >"$SCRATCH/www/large"
-ip netns exec $OUTSIDE python3 -m http.server -d "$SCRATCH/www" --bind 192.0.2.1 8000 >/dev/null 2>&1 &
-pids+=($!)
+background ip netns exec $OUTSIDE python3 -m http.server -d "$SCRATCH/www" --bind 192.0.2.1 8000 >/dev/null 2>&1
 for i in $(seq 100); do ip netns exec $OUTSIDE curl -s http://192.0.2.1:8000/ >/dev/null && break; sleep 0.1; done
 inside() { timeout 100 ip netns exec $INSIDE "$RUNSC" --network=sandbox do "$@"; }
 cat >"$SCRATCH/capture.sh" <<'SCRIPT'
@@ -137,8 +124,7 @@ print(sys.argv[2], data[14:].rstrip(b"\0").decode(), name, hex(protocol), kind, 
 if sys.argv[2] == "answer":
     s.send(data[6:12] + mine + b"\x88\xb5" + b"then from outside")
 SCRIPT
-ip netns exec $OUTSIDE python3 "$SCRATCH/frames.py" to-inside answer >"$SCRATCH/answered" &
-pids+=($!)
+background ip netns exec $OUTSIDE python3 "$SCRATCH/frames.py" to-inside answer >"$SCRATCH/answered"
 sleep 0.5
 same "a frame there and back, inside" "ask then from outside eth0 0x88b5 0 1 True" "$(inside python3 "$SCRATCH/frames.py" eth0 ask 2>&1)"
 for i in $(seq 50); do [ -s "$SCRATCH/answered" ] && break; sleep 0.1; done

@@ -6,30 +6,10 @@
 #
 # All of it in namespaces of this test's own; nothing is done to the machine's.
 . "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/networks.sh"
 OUTSIDE=rdhost-o-$$ INSIDE=rdhost-i-$$
-pids=()
-cleanup() {
-  for p in "${pids[@]}"; do kill "$p" 2>/dev/null; done
-  wait
-  for n in $OUTSIDE $INSIDE; do ip netns del "$n" 2>/dev/null; done
-  rm -rf "$SCRATCH"
-}
-trap cleanup EXIT
-background() {
-  "$@" &
-  pids+=($!)
-}
-for n in $OUTSIDE $INSIDE; do
-  ip netns add "$n" || { echo "cannot make network namespaces" >&2; exit 1; }
-  ip -n "$n" link set lo up
-done
-ip -n $OUTSIDE link add veth0 type veth peer name eth0 netns $INSIDE
-for n in "$OUTSIDE veth0 1" "$INSIDE eth0 2"; do
-  read -r name device last <<<"$n"
-  ip -n "$name" addr add "192.0.2.$last/24" dev "$device"
-  ip -n "$name" addr add "2001:db8::$last/64" dev "$device" nodad
-  ip -n "$name" link set "$device" up
-done
+make_namespaces $OUTSIDE $INSIDE
+wire $OUTSIDE veth0 $INSIDE
 ip -n $INSIDE tuntap add other mode tun
 ip -n $INSIDE addr add 198.51.100.7/32 dev other
 ip -n $INSIDE link set other up
@@ -47,18 +27,7 @@ mkdir "$SCRATCH/www"
 echo "hello from a server" >"$SCRATCH/www/small"
 head -c 3000000 /dev/urandom >"$SCRATCH/www/large"
 sum=$(sha256sum <"$SCRATCH/www/large")
-cat >"$SCRATCH/iperf" <<'SCRIPT'
-#!/bin/bash
-for i in 1 2 3 4 5; do
-  out=$(iperf3 -J "$@") && grep -q '"sum_received"' <<<"$out" && break
-  sleep 0.5
-done
-python3 -c 'import json, sys
-said = json.load(sys.stdin)
-end = said["end"]
-print("iperf3", end["sum_received"]["bits_per_second"] > 1e6 if "sum_received" in end else said.get("error"))' <<<"$out"
-SCRIPT
-chmod +x "$SCRATCH/iperf"
+make_iperf "$SCRATCH/iperf"
 cat >"$SCRATCH/dns.py" <<'SCRIPT'
 import socket
 s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
@@ -237,9 +206,11 @@ same "a new one" "lo
 [Errno 101] Network is unreachable" "$(timeout 60 ip netns exec $INSIDE "$RUNSC" --root "$SCRATCH/root" --network=host run --bundle "$SCRATCH/fresh" "fresh-$$" 2>&1)"
 
 # --- without privileges; /dev/kvm is not for everybody
+platform=${RUNSC_PLATFORM:-auto}
+platform=${platform/kvm/auto}
 cp "$RUNSC" "$SCRATCH/runsc" && chmod 755 "$SCRATCH" "$SCRATCH/runsc" && mkdir -m 777 "$SCRATCH/state"
 same "as a user" "eth0 lo other
-served" "$(cd / && RUNSC_PLATFORM=${RUNSC_PLATFORM/kvm/auto} timeout 60 ip netns exec $INSIDE setpriv --reuid=12345 --regid=12345 --clear-groups "$SCRATCH/runsc" --root="$SCRATCH/state" --network=host do sh -c "
+served" "$(cd / && RUNSC_PLATFORM=$platform timeout 60 ip netns exec $INSIDE setpriv --reuid=12345 --regid=12345 --clear-groups "$SCRATCH/runsc" --root="$SCRATCH/state" --network=host do sh -c "
   $devices; python3 -c '
 import socket
 s = socket.create_server((\"127.0.0.1\", 0)); c = socket.create_connection(s.getsockname()); a = s.accept()[0]; a.send(b\"served\"); print(c.recv(10).decode())'" 2>&1)"

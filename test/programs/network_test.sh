@@ -5,37 +5,16 @@
 #
 # All of it in namespaces of this test's own; nothing is done to the machine's.
 . "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/networks.sh"
 OUTSIDE=rdtest-o-$$ INSIDE=rdtest-i-$$ OTHER=rdtest-x-$$ EMPTY=rdtest-e-$$
-pids=()
-cleanup() {
-  for p in "${pids[@]}"; do kill "$p" 2>/dev/null; done
-  wait
-  for n in $OUTSIDE $INSIDE $OTHER $EMPTY; do ip netns del "$n" 2>/dev/null; done
-  rm -rf "$SCRATCH"
-}
-trap cleanup EXIT
 IN_OUTSIDE="ip netns exec $OUTSIDE"
 outside() { $IN_OUTSIDE "$@"; }
-# Programs only, no functions: what is killed is the program, not a shell around it.
-background() {
-  "$@" &
-  pids+=($!)
-}
-for n in $OUTSIDE $INSIDE $OTHER $EMPTY; do
-  ip netns add "$n" || { echo "cannot make network namespaces" >&2; exit 1; }
-  ip -n "$n" link set lo up
-done
-# Made inside, so that the machine never sees the interfaces.
-ip -n $OUTSIDE link add to-inside type veth peer name eth0 netns $INSIDE
+make_namespaces $OUTSIDE $INSIDE $OTHER $EMPTY
+wire $OUTSIDE to-inside $INSIDE
 ip -n $OUTSIDE link add to-other type veth peer name eth0 netns $OTHER
 outside sh -c 'echo 1 >/proc/sys/net/ipv4/ip_forward; echo 1 >/proc/sys/net/ipv6/conf/all/forwarding'
-network() { # NAMESPACE DEVICE IPV4 IPV6
-  ip -n "$1" addr add "$3/24" dev "$2" && ip -n "$1" addr add "$4/64" dev "$2" nodad && ip -n "$1" link set "$2" up
-}
-network $OUTSIDE to-inside 192.0.2.1 2001:db8::1
-network $OUTSIDE to-other 198.51.100.1 2001:db8:1::1
-network $INSIDE eth0 192.0.2.2 2001:db8::2
-network $OTHER eth0 198.51.100.2 2001:db8:1::2
+address $OUTSIDE to-other 198.51.100.1 2001:db8:1::1
+address $OTHER eth0 198.51.100.2 2001:db8:1::2
 gateways() { # NAMESPACE IPV4 IPV6
   ip -n "$1" route add default via "$2" mtu 1400 metric 7 && ip -n "$1" -6 route add default via "$3"
 }
@@ -65,20 +44,7 @@ SCRIPT
 }
 run() { timeout "${LIMIT:-120}" "$RUNSC" run --bundle "$SCRATCH/$1" "$1-$$"; }
 
-# iperf3 in JSON. Its server closes its listener between two clients, which resets one that comes too soon: again.
-cat >"$SCRATCH/iperf" <<'SCRIPT'
-#!/bin/bash
-for i in 1 2 3 4 5; do
-  # It also ends with 0 when it says no more than an error.
-  out=$(iperf3 -J "$@") && grep -q '"sum_received"' <<<"$out" && break
-  sleep 0.5
-done
-python3 -c 'import json, sys
-said = json.load(sys.stdin)
-end = said["end"]
-print("iperf3", end["sum_received"]["bits_per_second"] > 1e6 if "sum_received" in end else said.get("error"))' <<<"$out"
-SCRIPT
-chmod +x "$SCRATCH/iperf"
+make_iperf "$SCRATCH/iperf"
 
 # Outside: a capture, a web server of each IP version, names, iperf3.
 mkdir "$SCRATCH/www"
@@ -221,7 +187,7 @@ runsc create --bundle "$SCRATCH/late" --pid-file "$SCRATCH/pid" late >"$SCRATCH/
 pid=$(cat "$SCRATCH/pid")
 late() { nsenter --net="/proc/$pid/ns/net" ip "$@"; }
 ip -n $OUTSIDE link add to-late type veth peer name eth0 netns "$pid"
-network $OUTSIDE to-late 203.0.113.1 2001:db8:2::1
+address $OUTSIDE to-late 203.0.113.1 2001:db8:2::1
 late addr add 203.0.113.2/24 dev eth0
 late link set eth0 up
 background $IN_OUTSIDE python3 -m http.server -d "$SCRATCH/www" --bind 203.0.113.1 8000 >/dev/null 2>&1

@@ -5,21 +5,12 @@
 #   world (203.0.113.2) --- node: bridge 10.88.0.1 --- pod a (10.88.0.2): pause, web, client
 #                                                  \-- pod b (10.88.0.3): pause, client
 . "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/networks.sh"
 ROOT=$SCRATCH/root
 NODE=rdpod-n-$$ WORLD=rdpod-w-$$ A=rdpod-a-$$ B=rdpod-b-$$
-pids=()
 runsc() { timeout "${LIMIT:-60}" "$RUNSC" --root "$ROOT" "$@"; }
-cleanup() {
+before_cleanup() {
   for c in web client peer pause-a pause-b; do runsc delete --force $c >/dev/null 2>&1; done
-  for p in "${pids[@]}"; do kill "$p" 2>/dev/null; done
-  wait
-  for n in $NODE $WORLD $A $B; do ip netns del "$n" 2>/dev/null; done
-  rm -rf "$SCRATCH"
-}
-trap cleanup EXIT
-background() {
-  "$@" &
-  pids+=($!)
 }
 await() {
   for _ in $(seq 200); do
@@ -28,10 +19,7 @@ await() {
   done
   return 1
 }
-for n in $NODE $WORLD $A $B; do
-  ip netns add "$n" || { echo "cannot make network namespaces" >&2; exit 1; }
-  ip -n "$n" link set lo up
-done
+make_namespaces $NODE $WORLD $A $B
 ip -n $NODE link add bridge type bridge
 ip -n $NODE addr add 10.88.0.1/24 dev bridge
 ip -n $NODE -6 addr add fd88::1/64 dev bridge nodad

@@ -2,28 +2,11 @@
 # Servers in a sandbox with clients outside, and the other way round, over --network=sandbox, IPv4 and IPv6: redis, nginx, PostgreSQL, ssh,
 # node, DNS. All of it in namespaces of this test's own.
 . "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/networks.sh"
 OUTSIDE=rdserve-o-$$ INSIDE=rdserve-i-$$
-pids=()
-cleanup() {
-  for p in "${pids[@]}"; do kill "$p" 2>/dev/null; done
-  ip netns pids $OUTSIDE 2>/dev/null | xargs -r kill 2>/dev/null
-  wait
-  for n in $OUTSIDE $INSIDE; do ip netns del "$n" 2>/dev/null; done
-  rm -rf "$SCRATCH"
-}
-trap cleanup EXIT
 chmod 755 "$SCRATCH"
-for n in $OUTSIDE $INSIDE; do
-  ip netns add "$n" || { echo "cannot make network namespaces" >&2; exit 1; }
-  ip -n "$n" link set lo up
-done
-ip -n $OUTSIDE link add veth0 type veth peer name eth0 netns $INSIDE
-for n in "$OUTSIDE veth0 1" "$INSIDE eth0 2"; do
-  read -r name device last <<<"$n"
-  ip -n "$name" addr add "192.0.2.$last/24" dev "$device"
-  ip -n "$name" addr add "2001:db8::$last/64" dev "$device" nodad
-  ip -n "$name" link set "$device" up
-done
+make_namespaces $OUTSIDE $INSIDE
+wire $OUTSIDE veth0 $INSIDE
 outside() { ip netns exec $OUTSIDE "$@"; }
 
 # The same scripts run on either side.

@@ -15,61 +15,17 @@ namespace {
 
 constexpr size_t kWrite = 64 << 10;
 
-// Moves the frames that wait in one host's link to the other's, but every `drop`-th (0: all). Returns how many there
-// were.
-size_t Move(TestHost& from, TestHost& to, size_t drop = 0) {
-  static size_t count = 0;
-  size_t moved = 0;
-  while (PacketPtr p = from.channel->Read()) {
-    moved++;
-    if (drop != 0 && ++count % drop == 0) continue;
-    // A frame that comes in knows nothing of what it was when it was sent.
-    PacketPtr fresh = NewPacket(std::move(p->data));
-    fresh->ethertype = ETH_P_IP;
-    to.channel->Inject(std::move(fresh));
-  }
-  return moved;
-}
-
-struct Pair {
-  VirtualClock clock;
-  TestHost a{clock, 1, 1};
-  TestHost b{clock, 2, 2};
-  RefPtr<Endpoint> client = a.New(), server;
-
-  Pair() {
-    RefPtr<Endpoint> listener = b.Listener(80);
-    (void)client->Connect({Address::Ipv4(10, 0, 0, 2), 80});
-    for (int i = 0; i < 10; i++) {
-      Move(a, b);
-      Move(b, a);
-      clock.Advance(kMillisecond);
-    }
-    Result<RefPtr<Endpoint>> accepted = listener->Accept();
-    EXPECT_TRUE(accepted);
-    if (accepted) server = *accepted;
-    listener->Close();
-  }
-  ~Pair() {
-    client->Close(true);
-    if (server) server->Close(true);
-    for (Channel* c : {a.channel, b.channel}) {
-      while (c->Read() != nullptr) {
-      }
-    }
-  }
-
+struct Pair : ConnectedHosts {
   // One round trip: as much written as there is room for, and all read that has come. Returns the segments sent.
   size_t Turn(size_t most, size_t drop = 0) {
     if (Result<size_t> room = client->WriteRoom(); room && *room > 0) {
       EXPECT_TRUE(client->Write(Buffer::Allocate(std::min(*room, most))));
     }
-    const size_t segments = Move(a, b, drop);
+    const size_t segments = Carry(a, b, drop);
     while (server->Readable() > 0) EXPECT_TRUE(server->Read(kWrite));
-    Move(b, a);
+    Carry(b, a);
     clock.Advance(kMillisecond);
-    a.stack.timers().RunTimers(clock.Now());
-    b.stack.timers().RunTimers(clock.Now());
+    Timers();
     return segments;
   }
 };

@@ -12,25 +12,8 @@
 namespace redoubt::netstack::tcp {
 namespace {
 
-// Two connected endpoints, and the frames between them in the test's hands.
-struct Pair {
-  VirtualClock clock;
-  TestHost a{clock, 1, 1};
-  TestHost b{clock, 2, 2};
-  RefPtr<Endpoint> client = a.New(), server;
-
+struct Pair : ConnectedHosts {
   Pair() {
-    RefPtr<Endpoint> listener = b.Listener(80);
-    (void)client->Connect({Address::Ipv4(10, 0, 0, 2), 80});
-    for (int i = 0; i < 10; i++) {
-      Move(a, b);
-      Move(b, a);
-      clock.Advance(kMillisecond);
-    }
-    Result<RefPtr<Endpoint>> accepted = listener->Accept();
-    EXPECT_TRUE(accepted);
-    if (accepted) server = *accepted;
-    listener->Close();
     // Past the acknowledgements at once of a connection's start.
     for (int i = 0; i < 40; i++) {
       EXPECT_TRUE(client->Write(Bytes("x")));
@@ -41,17 +24,6 @@ struct Pair {
     }
     (void)ReadText(*server);
   }
-  ~Pair() {
-    client->Close(true);
-    if (server) server->Close(true);
-    for (Channel* c : {a.channel, b.channel}) {
-      while (c->Read() != nullptr) {
-      }
-    }
-  }
-  void Timers() {
-    for (TestHost* h : {&a, &b}) h->stack.timers().RunTimers(clock.Now());
-  }
   static std::vector<PacketPtr> Take(TestHost& from) {
     std::vector<PacketPtr> frames;
     while (PacketPtr p = from.channel->Read()) frames.push_back(std::move(p));
@@ -59,12 +31,7 @@ struct Pair {
   }
   static void Deliver(TestHost& to, std::vector<PacketPtr> frames) {
     FrameBatch batch;
-    for (PacketPtr& p : frames) {
-      // A frame that comes in knows nothing of what it was when it was sent.
-      PacketPtr fresh = NewPacket(std::move(p->data));
-      fresh->ethertype = ETH_P_IP;
-      to.channel->Inject(std::move(fresh));
-    }
+    for (PacketPtr& p : frames) to.channel->Inject(Arriving(std::move(p)));
   }
   static void Move(TestHost& from, TestHost& to) { Deliver(to, Take(from)); }
 };
@@ -130,8 +97,7 @@ TEST(Batch, SuperSegmentsKeepTheirPlace) {
     FrameBatch batch;
     int n = 0;
     for (PacketPtr& frame : Pair::Take(p.a)) {
-      PacketPtr fresh = NewPacket(std::move(frame->data));
-      fresh->ethertype = ETH_P_IP;
+      PacketPtr fresh = Arriving(std::move(frame));
       if (++n == 4) fresh->offload.gso = GsoKind::kTcpV4;
       p.b.channel->Inject(std::move(fresh));
     }
@@ -145,12 +111,11 @@ TEST(Batch, SegmentsOfManyConnectionsAreNotMixed) {
   TestHost a(clock, 1, 1), b(clock, 2, 2);
   RefPtr<Endpoint> listener = b.Listener(80);
   std::vector<RefPtr<Endpoint>> clients, servers;
-  auto move = [](TestHost& from, TestHost& to) { Pair::Move(from, to); };
   constexpr int kConnections = 12;  // more than are joined at once
   for (int i = 0; i < kConnections; i++) {
     clients.push_back(a.New());
     (void)clients.back()->Connect({Address::Ipv4(10, 0, 0, 2), 80});
-    for (int k = 0; k < 4; k++) move(a, b), move(b, a), clock.Advance(kMillisecond);
+    for (int k = 0; k < 4; k++) Pair::Move(a, b), Pair::Move(b, a), clock.Advance(kMillisecond);
     Result<RefPtr<Endpoint>> accepted = listener->Accept();
     ASSERT_TRUE(accepted);
     servers.push_back(*accepted);
@@ -214,9 +179,7 @@ TEST(Batch, AloneEachIsAnswered) {
   ASSERT_TRUE(p.client->Write(Bytes(std::string(8 * 1460, 'd'))));
   size_t answers = 0;
   for (PacketPtr& frame : Pair::Take(p.a)) {
-    PacketPtr fresh = NewPacket(std::move(frame->data));
-    fresh->ethertype = ETH_P_IP;
-    p.b.channel->Inject(std::move(fresh));
+    p.b.channel->Inject(Arriving(std::move(frame)));
     answers += Pair::Take(p.b).size();
   }
   EXPECT_GE(answers, 3u);

@@ -8,6 +8,7 @@
 
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "pkg/netstack/clock/random.h"
 #include "pkg/netstack/inet/inet.h"
@@ -65,6 +66,56 @@ struct TestHost {
   TcpProtocol* tcp;
   RefPtr<Interface> lo, wire;
   Channel* channel;
+};
+
+// What a host gets of a frame that another has sent: its bytes, and nothing of what it was when it was sent.
+inline PacketPtr Arriving(PacketPtr sent) {
+  PacketPtr fresh = NewPacket(std::move(sent->data));
+  fresh->ethertype = ETH_P_IP;
+  return fresh;
+}
+
+// Two hosts on a wire whose frames are in the test's hands, and a connection from one to the other.
+struct ConnectedHosts {
+  VirtualClock clock;
+  TestHost a{clock, 1, 1};
+  TestHost b{clock, 2, 2};
+  RefPtr<Endpoint> client = a.New(), server;
+
+  ConnectedHosts() {
+    RefPtr<Endpoint> listener = b.Listener(80);
+    (void)client->Connect({Address::Ipv4(10, 0, 0, 2), 80});
+    for (int i = 0; i < 10; i++) {
+      Carry(a, b);
+      Carry(b, a);
+      clock.Advance(kMillisecond);
+    }
+    Result<RefPtr<Endpoint>> accepted = listener->Accept();
+    EXPECT_TRUE(accepted);
+    if (accepted) server = *accepted;
+    listener->Close();
+  }
+  ~ConnectedHosts() {
+    client->Close(true);
+    if (server) server->Close(true);
+    for (Channel* c : {a.channel, b.channel}) {
+      while (c->Read() != nullptr) {
+      }
+    }
+  }
+  void Timers() {
+    for (TestHost* h : {&a, &b}) h->stack.timers().RunTimers(clock.Now());
+  }
+  // Moves the frames that wait in one host's link to the other's, one by one, but for every `drop`-th of all that were
+  // (0: all arrive). Returns how many there were.
+  size_t Carry(TestHost& from, TestHost& to, size_t drop = 0) {
+    size_t carried = 0;
+    for (; PacketPtr p = from.channel->Read(); carried++) {
+      if (drop == 0 || ++droppable % drop != 0) to.channel->Inject(Arriving(std::move(p)));
+    }
+    return carried;
+  }
+  size_t droppable = 0;
 };
 
 inline SocketAddress Local(uint16_t port, Family family = Family::kIpv4) { return {Address::Loopback(family), port}; }

@@ -142,12 +142,15 @@ SocketOwner OwnerOf(const Socket& socket) {
   return {.ino = a->ino, .uid = a->uid};
 }
 
-std::unordered_map<const void*, SocketOwner> OwnersOf(int family) {
-  std::unordered_map<const void*, SocketOwner> owners;
+SocketOwners::SocketOwners(int family) {
   for (const RefPtr<Socket>& s : SocketsOf(family)) {
-    if (const void* key = s->EndpointKey()) owners.emplace(key, OwnerOf(*s));
+    if (const void* key = s->EndpointKey()) owners_.emplace(key, OwnerOf(*s));
   }
-  return owners;
+}
+
+SocketOwner SocketOwners::Of(const void* endpoint) const {
+  auto it = owners_.find(endpoint);
+  return it != owners_.end() ? it->second : SocketOwner();
 }
 
 Result<> Socket::SetFilterOption(int name, std::span<const std::byte> value) {

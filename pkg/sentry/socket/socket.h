@@ -137,7 +137,7 @@ class Socket : public vfs::FileDescription, public boost::intrusive::list_base_h
 
   // Changes when the peer has announced urgent data: SIGURG.
   virtual uint32_t UrgentMarks() const { return 0; }
-  // What the protocol's own lists know this by, for OwnersOf; null if it is in none.
+  // What the protocol's own lists know this by, for SocketOwners; null if it is in none.
   virtual const void* EndpointKey() const { return nullptr; }
 
   Result<uint64_t> Seek(int64_t, int) override { return Err(ESPIPE); }
@@ -188,8 +188,16 @@ struct SocketOwner {
   uint32_t uid = 0;
 };
 SocketOwner OwnerOf(const Socket& socket);
-// Of a family's sockets, by EndpointKey. An endpoint that is not there is nobody's: closed, or not yet accepted.
-std::unordered_map<const void*, SocketOwner> OwnersOf(int family);
+// Those of all sockets that a family has now, by EndpointKey.
+class SocketOwners final {
+ public:
+  explicit SocketOwners(int family);
+  // An endpoint that no socket has is nobody's: closed, or not yet accepted.
+  SocketOwner Of(const void* endpoint) const;
+
+ private:
+  std::unordered_map<const void*, SocketOwner> owners_;
+};
 
 // An address family. Thread-safe.
 class Family {

@@ -23,6 +23,7 @@
 
 #include "test/syscalls/util/child.h"
 #include "test/syscalls/util/matchers.h"
+#include "test/syscalls/util/own_network.h"
 #include "test/syscalls/util/scoped_fd.h"
 
 namespace redoubt::testing {
@@ -46,15 +47,7 @@ sockaddr_ll Link(int index, uint16_t protocol) {
 class Packet : public ::testing::Test {
  protected:
   void SetUp() override {
-    // A sandbox has one network.
-    if (unshare(CLONE_NEWNET) == 0) {
-      ScopedFd s(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-      ifreq request{};
-      strcpy(request.ifr_name, "lo");
-      ASSERT_OK(ioctl(s.get(), SIOCGIFFLAGS, &request));
-      request.ifr_flags |= IFF_UP;
-      ASSERT_OK(ioctl(s.get(), SIOCSIFFLAGS, &request));
-    }
+    ASSERT_NO_FATAL_FAILURE(EnterOwnNetwork());
     lo_ = static_cast<int>(if_nametoindex("lo"));
     ASSERT_GT(lo_, 0);
   }

@@ -19,6 +19,7 @@
 #include <thread>
 
 #include "test/syscalls/util/matchers.h"
+#include "test/syscalls/util/own_network.h"
 #include "test/syscalls/util/scoped_fd.h"
 
 namespace redoubt::testing {
@@ -291,14 +292,7 @@ TEST_F(Urgent, InlineItStaysInTheStream) {
 class FastOpen : public Tcp {
  protected:
   void SetUp() override {
-    if (unshare(CLONE_NEWNET) == 0) {
-      ScopedFd s(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-      ifreq request{};
-      strcpy(request.ifr_name, "lo");
-      ASSERT_OK(ioctl(s.get(), SIOCGIFFLAGS, &request));
-      request.ifr_flags |= IFF_UP;
-      ASSERT_OK(ioctl(s.get(), SIOCSIFFLAGS, &request));
-    }
+    ASSERT_NO_FATAL_FAILURE(EnterOwnNetwork());
     Switch("3");
     // Each test has a server that no other one has got a cookie of: where there are no namespaces, clients remember.
     const std::string test = ::testing::UnitTest::GetInstance()->current_test_info()->name();

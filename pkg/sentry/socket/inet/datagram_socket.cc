@@ -7,6 +7,8 @@
 #include <cstring>
 #include <utility>
 
+#include "pkg/sentry/socket/inet/payload.h"
+
 namespace redoubt::inetsock {
 
 using netstack::Buffer;
@@ -51,12 +53,7 @@ Result<> DatagramSocket::Connect(const Caller&, socket::Address address, fiber::
 Result<size_t> DatagramSocket::SendBytes(IoSequence& data, const std::optional<SocketAddress>& to, int flags) {
   const size_t n = data.remaining();
   if (n > kMaxPayload) return Err(EMSGSIZE);
-  Buffer payload;
-  if (n > 0) payload = Buffer::Allocate(n, kHeadroom);
-  for (size_t i = 0; i < payload.view_count(); ++i) {
-    const std::span<std::byte> view = payload.MutableView(i);
-    if (TRY(data.CopyIn(view)) < view.size()) return Err(EFAULT);
-  }
+  Buffer payload = TRY(CopyInPayload(data, n, kHeadroom));
   fiber::MutexLock lock(cork_mu_);
   if (!pending_ && !cork_ && (flags & MSG_MORE) == 0) return transport_->Send(std::move(payload), to);
   if (corked_.size() + n > kMaxPayload) return Err(EMSGSIZE);
@@ -130,14 +127,8 @@ Result<size_t> DatagramSocket::ReceiveOnce(socket::InMessage& message, int flags
   if (packet == nullptr) return size_t{0};  // shut down
   const size_t length = packet->data.size();
   const size_t n = std::min<size_t>(length, message.data.remaining());
-  size_t done = 0;
-  for (size_t i = 0; done < n; ++i) {
-    const std::span<const std::byte> view = packet->data.view(i);
-    const std::span<const std::byte> part = view.first(std::min(view.size(), n - done));
-    // As on Linux a datagram that could not be copied is lost.
-    if (TRY(message.data.CopyOut(part)) < part.size()) return Err(EFAULT);
-    done += part.size();
-  }
+  // As on Linux a datagram that could not be copied is lost.
+  TRY(CopyOutPayload(packet->data, n, message.data));
   if (message.want_from) {
     message.from = FormatAddress(family(), packet->source, packet->source_port, packet->interface_index);
   }

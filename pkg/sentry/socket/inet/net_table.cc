@@ -24,11 +24,6 @@ std::string Words(const Address& address, Family family) {
   return s;
 }
 
-socket::SocketOwner Find(const std::unordered_map<const void*, socket::SocketOwner>& owners, const void* endpoint) {
-  auto it = owners.find(endpoint);
-  return it != owners.end() ? it->second : socket::SocketOwner();
-}
-
 template <typename SocketAddress>
 std::string Name(const SocketAddress& a, Family family) {
   return fmt::format("{}:{:04X}", Words(a.address, family), a.port);
@@ -39,11 +34,11 @@ int FamilyNumber(Family family) { return family == Family::kIpv4 ? AF_INET : AF_
 std::string TcpTable(Network& network, Family family) {
   std::string out;
   int line = 0;
-  const auto owners = socket::OwnersOf(FamilyNumber(family));
+  const socket::SocketOwners owners(FamilyNumber(family));
   for (const RefPtr<netstack::tcp::Endpoint>& e : network.tcp().Endpoints()) {
     if (e->family() != family) continue;
     const auto peer = e->peer().value_or(netstack::SocketAddress{});
-    const socket::SocketOwner owner = Find(owners, e.get());
+    const socket::SocketOwner owner = owners.Of(e.get());
     out += fmt::format(
         "{:4}: {} {} {:02X} {:08X}:{:08X} 00:00000000 00000000 {:5} {:8} {} 1 0000000000000000 0 0 0 10 -1\n", line++,
         Name(e->local(), family), Name(peer, family), static_cast<int>(e->state()), e->Unacknowledged(), e->Readable(),
@@ -55,11 +50,11 @@ std::string TcpTable(Network& network, Family family) {
 std::string UdpTable(Network& network, Family family) {
   std::string out;
   int line = 0;
-  const auto owners = socket::OwnersOf(FamilyNumber(family));
+  const socket::SocketOwners owners(FamilyNumber(family));
   for (const RefPtr<netstack::UdpEndpoint>& e : network.udp().Endpoints()) {
     if (e->family() != family) continue;
     const auto peer = e->peer();
-    const socket::SocketOwner owner = Find(owners, static_cast<const netstack::DatagramEndpoint*>(e.get()));
+    const socket::SocketOwner owner = owners.Of(static_cast<const netstack::DatagramEndpoint*>(e.get()));
     out += fmt::format("{:5}: {} {} {:02X} {:08X}:{:08X} 00:00000000 00000000 {:5} {:8} {} 2 0000000000000000 {}\n",
                        line++, Name(e->local(), family), Name(peer.value_or(netstack::SocketAddress{}), family),
                        peer ? 1 : 7, 0, e->ReceiveQueueBytes(), owner.uid, 0, owner.ino, e->dropped());

@@ -77,11 +77,7 @@ Result<> DiagProtocol::HandleInet(Request& r) {
   if (!r.is_dump()) return r.Refuse(EOPNOTSUPP, "only dumps are implemented");
   if (attributes.Has(INET_DIAG_REQ_BYTECODE)) return r.Refuse(EOPNOTSUPP, "filter programs are not implemented");
   const Family family = q.sdiag_family == AF_INET ? Family::kIpv4 : Family::kIpv6;
-  const auto owners = socket::OwnersOf(q.sdiag_family);
-  auto owner = [&](const void* endpoint) {
-    auto it = owners.find(endpoint);
-    return it != owners.end() ? it->second : socket::SocketOwner();
-  };
+  const socket::SocketOwners owners(q.sdiag_family);
   auto wanted = [&](const Socket& s) {
     return s.family == family && s.state < 32 && (q.idiag_states >> s.state & 1) != 0 &&
            (q.id.idiag_sport == 0 || q.id.idiag_sport == htons(s.local.port)) &&
@@ -95,7 +91,7 @@ Result<> DiagProtocol::HandleInet(Request& r) {
                      .peer = e->peer().value_or(SocketAddress{}),
                      .receive_queue = static_cast<uint32_t>(e->Readable()),
                      .send_queue = static_cast<uint32_t>(e->Unacknowledged()),
-                     .owner = owner(e.get())};
+                     .owner = owners.Of(e.get())};
       if (!wanted(s)) continue;
       r.Answer(SOCK_DIAG_BY_FAMILY, Describe(s));
       if ((q.idiag_ext >> (INET_DIAG_INFO - 1) & 1) == 0) continue;
@@ -112,7 +108,7 @@ Result<> DiagProtocol::HandleInet(Request& r) {
                    .local = e->local(),
                    .peer = peer.value_or(SocketAddress{}),
                    .receive_queue = static_cast<uint32_t>(e->ReceiveQueueBytes()),
-                   .owner = owner(static_cast<const netstack::DatagramEndpoint*>(e.get()))};
+                   .owner = owners.Of(static_cast<const netstack::DatagramEndpoint*>(e.get()))};
     if (wanted(s)) r.Answer(SOCK_DIAG_BY_FAMILY, Describe(s));
   }
   return {};

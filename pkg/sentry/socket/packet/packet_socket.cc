@@ -11,11 +11,11 @@
 #include <utility>
 
 #include "pkg/sentry/memmap/mmap_options.h"
+#include "pkg/sentry/socket/inet/payload.h"
 #include "pkg/sentry/socket/packet/link_address.h"
 
 namespace redoubt::packetsock {
 
-using netstack::Buffer;
 using netstack::LinkAddress;
 using netstack::PacketEndpoint;
 using netstack::PacketPtr;
@@ -79,12 +79,7 @@ Result<size_t> PacketSocket::SendBytes(IoSequence& data, const std::optional<Des
   if (type() == SOCK_DGRAM && !where.link && !interface->is_loopback()) return Err(EINVAL);
   const size_t n = data.remaining();
   if (n > kMaxFrame) return Err(EMSGSIZE);
-  Buffer frame;
-  if (n > 0) frame = Buffer::Allocate(n, kHeadroom);
-  for (size_t i = 0; i < frame.view_count(); ++i) {
-    const std::span<std::byte> view = frame.MutableView(i);
-    if (TRY(data.CopyIn(view)) < view.size()) return Err(EFAULT);
-  }
+  netstack::Buffer frame = TRY(inetsock::CopyInPayload(data, n, kHeadroom));
   return endpoint_->Send(std::move(frame), where.interface_index, where.link.value_or(LinkAddress{}), where.ethertype);
 }
 
@@ -99,13 +94,7 @@ Result<size_t> PacketSocket::ReceiveOnce(socket::InMessage& message, int flags) 
   if (frame == nullptr) return size_t{0};
   const size_t size = frame->data.size();
   const size_t n = std::min<size_t>(size, message.data.remaining());
-  size_t done = 0;
-  for (size_t i = 0; done < n; ++i) {
-    const std::span<const std::byte> view = frame->data.view(i);
-    const std::span<const std::byte> part = view.first(std::min(view.size(), n - done));
-    if (TRY(message.data.CopyOut(part)) < part.size()) return Err(EFAULT);
-    done += part.size();
-  }
+  TRY(inetsock::CopyOutPayload(frame->data, n, message.data));
   if (n < size) message.flags |= MSG_TRUNC;
   if (message.want_from) {
     const sockaddr_ll from = LinkName(*frame);
