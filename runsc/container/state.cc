@@ -92,6 +92,11 @@ std::vector<HostProcess> ExecsIn(const std::string& path, std::vector<std::strin
 Expected<State> ParseState(const std::string& path) {
   Expected<std::string> text = ReadFile(path);
   if (!text) return std::unexpected(text.error());
+  auto damaged = [&](const std::string& why) {
+    return std::unexpected(
+        fmt::format("{}: is damaged ({}); `runsc delete --force` removes what is left of the container", path,
+                    specutils::OneLine(why)));
+  };
   try {
     Json j = Json::parse(*text);
     State s;
@@ -104,11 +109,10 @@ Expected<State> ParseState(const std::string& path) {
     s.annotations = j.at("annotations").get<std::map<std::string, std::string>>();
     s.cgroups_path = j.at("cgroupsPath").get<std::string>();
     s.cgroup_directories = j.at("cgroupDirectories").get<std::vector<std::string>>();
-    auto mappings = [&](const char* key, std::vector<specutils::IdMapping>* to) {
-      if (auto parsed = specutils::ParseMapText(j.at(key).get<std::string>())) *to = std::move(*parsed);
-    };
-    mappings("uidMap", &s.id_mappings.uids);
-    mappings("gidMap", &s.id_mappings.gids);
+    auto uids = specutils::ParseMapText(j.at("uidMap").get<std::string>());
+    auto gids = specutils::ParseMapText(j.at("gidMap").get<std::string>());
+    if (!uids || !gids) return damaged("uidMap or gidMap is none");
+    s.id_mappings = {.uids = std::move(*uids), .gids = std::move(*gids)};
     s.process = ProcessFrom(j.at("process"));
     s.boot = ProcessFrom(j.at("boot"));
     s.takes_network = j.at("takesNetwork");
@@ -120,9 +124,7 @@ Expected<State> ParseState(const std::string& path) {
     }
     return s;
   } catch (const Json::exception& e) {
-    return std::unexpected(
-        fmt::format("{}: is damaged ({}); `runsc delete --force` removes what is left of the container", path,
-                    specutils::OneLine(e.what())));
+    return damaged(e.what());
   }
 }
 

@@ -8,7 +8,10 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <cstring>
 #include <fstream>
+#include <sstream>
+#include <string>
 #include <thread>
 
 namespace redoubt::container {
@@ -78,7 +81,14 @@ TEST_F(StoreTest, SaysWhatIsDamaged) {
     Expected<Entry> entry = store.Create("c");
     ASSERT_TRUE(entry && entry->Save());
   }
-  for (const char* text : {"", "{", "[]", "{\"id\":5}"}) {
+  std::stringstream whole;
+  whole << std::ifstream(root_ + "/c/state.json").rdbuf();
+  std::string no_map = whole.str();
+  const size_t map = no_map.find("\"uidMap\":\"\"");
+  ASSERT_NE(map, std::string::npos) << no_map;
+  no_map.insert(map + strlen("\"uidMap\":\""), "0 1");
+  for (const std::string& text :
+       {std::string(), std::string("{"), std::string("[]"), std::string("{\"id\":5}"), no_map}) {
     std::ofstream(root_ + "/c/state.json") << text;
     Expected<Entry> entry = store.Open("c");
     ASSERT_FALSE(entry) << text;
