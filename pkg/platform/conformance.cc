@@ -388,6 +388,9 @@ TEST_P(PlatformConformance, FpStateCanBePulledAndPushed) {
     ASSERT_TRUE(state.has_value());
     ASSERT_EQ(state->bytes.size(), FpStateSize());
     EXPECT_EQ(memcmp(state->bytes.data() + 160, &Word(0), 256), 0) << "xmm0-15 in the legacy area";
+    uint64_t present;
+    memcpy(&present, state->bytes.data() + 512, sizeof(present));
+    EXPECT_EQ(present & ~FpStateFeatures(), 0u) << "what a signal frame would not be taken back with";
 
     // b continues where a was, as a cloned thread does.
     ASSERT_TRUE(b.context->PushFpState(*state).has_value());

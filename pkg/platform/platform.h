@@ -28,7 +28,8 @@ namespace redoubt::platform {
 using Registers = user_regs_struct;
 
 // The extended (x87, SSE, AVX, ...) state in XSAVE's standard format (SDM vol. 1, 13.4). `bytes` is empty for the
-// initial state. Valid in the Sentry only after Context::PullFpState; a change is seen by the guest after PushFpState.
+// initial state. Valid in the Sentry only after Context::PullFpState, which names no features but FpStateFeatures(); a
+// change is seen by the guest after PushFpState.
 struct FpState {
   std::vector<std::byte> bytes;
 };

@@ -399,8 +399,9 @@ Exit Vcpu::Finish(Registers& regs) {
 
 Result<> Vcpu::GetFpState(std::span<std::byte> area) {
   TRY(vm_.api().Ioctl(fd_.get(), kGetXsave2, reinterpret_cast<uintptr_t>(area.data())));
-  // What is in its initial state is written as such, but MXCSR is its own even if the registers are initial.
-  SetFeatures(area, Features(area) | 3);
+  // What is in its initial state is written as such, but MXCSR is its own even if the registers are initial. KVM names
+  // protection keys' rights although this guest has none.
+  SetFeatures(area, (Features(area) & vm_.xcr0()) | 3);
   return {};
 }
 

@@ -158,7 +158,10 @@ Result<> PtraceContext::SaveFpState(TracedThread& thread) {
 
 Result<FpState> PtraceContext::PullFpState() {
   if (fp_.bytes.empty()) fp_ = InitialFpState();
-  return fp_;
+  // The host may name features that are no part of a guest's state.
+  FpState state = fp_;
+  SanitizeFpState(state);
+  return state;
 }
 
 Result<> PtraceContext::PushFpState(const FpState& state) {
