@@ -463,6 +463,32 @@ TEST_P(KvmHostile, RandomCode) {
   });
 }
 
+// A guest has no protection keys (SDM vol. 3, 4.6.2). Where it can write their rights nonetheless, since a KVM without
+// hardware virtualization runs it with the host's CR4, it takes them from itself alone.
+TEST_P(KvmHostile, RightsOfProtectionKeysCannotBeTakenFromOthers) {
+  const Addr load = AddCode(platform::guest::Load());
+  Attack([&] {
+    // eax = all of access and write disabled; ecx = edx = 0; wrpkru; then data is read.
+    const std::vector<uint8_t> code =
+        Bytes({0xb8, 0xff, 0xff, 0xff, 0xff, 0x31, 0xc9, 0x31, 0xd2, 0x0f, 0x01, 0xef, 0x48, 0x8b, 0x07});
+    for (int round = 0; round < 100; round++) {
+      Put(code);
+      Registers regs = At(kAttack);
+      regs.rdi = kData;
+      TrapInfo info = Go(regs);
+      if (info.trap == Trap::kFault) {
+        ASSERT_TRUE(info.signal.signo == SIGSEGV || info.signal.signo == SIGILL) << info.signal.signo;
+      }
+      CheckBystander();
+      regs = At(load);
+      regs.rdi = kData;
+      Result<TrapInfo> ran = bystander_->Switch(*bystander_space_, regs);
+      ASSERT_TRUE(ran.has_value());
+      ASSERT_EQ(ran->trap, Trap::kSyscall) << ran->signal.signo;
+    }
+  });
+}
+
 // The processor that the guest is told of is one that it can use.
 TEST_P(KvmHostile, FeaturesTheGuestSeesWork) {
   Attack([&] {
@@ -476,7 +502,9 @@ TEST_P(KvmHostile, FeaturesTheGuestSeesWork) {
     regs = At(kAttack);
     ASSERT_EQ(Go(regs).trap, Trap::kSyscall);
     const uint64_t xcr0 = regs.rsi << 32 | (regs.orig_rax & 0xffffffff);
-    EXPECT_EQ(xcr0 & ~FpStateFeatures(), 0u) << "state that would not be saved";
+    // (A KVM without hardware virtualization shows the host's, with protection keys' rights.)
+    constexpr uint64_t kPkru = 1 << 9;
+    EXPECT_EQ(xcr0 & ~(FpStateFeatures() | kPkru), 0u) << "state that would not be saved";
     // Of the vector extensions, what XCR0 offers executes; FSGSBASE is in AT_HWCAP2.
     if ((xcr0 & 6) == 6) {
       Put(Bytes({0xc5, 0xfd, 0xef, 0xc0}));  // vpxor %ymm0, %ymm0, %ymm0
