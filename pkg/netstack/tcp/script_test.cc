@@ -528,10 +528,10 @@ const Case kFastOpen[] = {
 )"},
     {"NoMoreThanFitsBesideTheOptions", R"(
   connect fo 8 write 1500
-  > S 0+984 mss 1000 sackok fo 8
+  > S 0+980 mss 1000 sackok fo 8
   +10ms
-  < SA 0+0 ack 985 mss 1000 sackok win 60000
-  > PA 985+516 ack 1
+  < SA 0+0 ack 981 mss 1000 sackok win 60000
+  > PA 981+520 ack 1
 )"},
     {"WithACookieThatIsNotGoodTheDataGoesAgain", R"(   # section 4.2.2: the server acknowledges the SYN only
   connect fo 8 write 500
@@ -553,8 +553,8 @@ const Case kFastOpen[] = {
   > S 0+500 fo 8
   +10ms
   < SA 0+0 ack 501 mss 1000 sackok win 60000
-  < PA 1+200 ack 501
   > A 501+0 ack 1
+  < PA 1+200 ack 501
   > A 501+0 ack 201
   readable 200
 )"},
