@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "pkg/netstack/header/link.h"
+#include "pkg/netstack/raw/fanout.h"
 
 namespace redoubt::netstack {
 
@@ -18,6 +19,8 @@ class PacketEndpoint::Tap final : public PacketTap {
 };
 
 PacketEndpoint::PacketEndpoint(Stack& stack, Kind kind) : DatagramEndpoint(stack), kind_(kind) {}
+
+PacketEndpoint::~PacketEndpoint() = default;
 
 RefPtr<PacketEndpoint> PacketEndpoint::Create(Stack& stack, Kind kind) {
   auto e = MakeRef<PacketEndpoint>(stack, kind);
@@ -36,6 +39,7 @@ Result<> PacketEndpoint::Bind(uint16_t ethertype, uint32_t interface_index) {
   {
     sync::MutexLock lock(mu_);
     if (closed_) return Err(EBADF);
+    if (fanout_ != nullptr) return Err(EINVAL);
     ethertype_ = ethertype;
     interface_index_ = interface_index;
     tap = tap_;
@@ -59,6 +63,31 @@ uint32_t PacketEndpoint::interface_index() const {
 }
 
 void PacketEndpoint::Handle(const Packet& packet) {
+  if (!shares_.load(std::memory_order_acquire)) return Accept(packet);
+  RefPtr<FanoutGroup> group;
+  {
+    sync::MutexLock lock(mu_);
+    group = fanout_;
+  }
+  if (group == nullptr) return;
+  if (RefPtr<PacketEndpoint> member = group->Choose(*this, packet)) member->Accept(packet);
+}
+
+Result<> PacketEndpoint::JoinFanout(FanoutGroups& groups, uint16_t number, FanoutRule rule) {
+  sync::MutexLock lock(mu_);
+  if (closed_) return Err(EBADF);
+  if (fanout_ != nullptr) return Err(EALREADY);
+  if (ethertype_ == 0) return Err(EINVAL);
+  rule.ethertype = ethertype_;
+  rule.interface_index = interface_index_;
+  fanout_ = TRY(groups.Join(number, rule, *this));
+  fanout_groups_ = &groups;
+  fanout_number_ = number;
+  shares_.store(true, std::memory_order_release);
+  return {};
+}
+
+void PacketEndpoint::Accept(const Packet& packet) {
   if (packet.type == PacketType::kOutgoing && ignores_outgoing()) return;
   size_t header = packet.interface->link().header_size();
   PacketPtr copy = ClonePacket(packet);
@@ -169,14 +198,21 @@ void PacketEndpoint::Close() {
   RefPtr<PacketTap> tap;
   std::shared_ptr<FrameSink> sink;
   std::vector<Membership> wishes;
+  RefPtr<FanoutGroup> fanout;
+  FanoutGroups* groups;
+  uint16_t number;
   {
     sync::MutexLock lock(mu_);
     if (closed_) return;
     closed_ = true;
+    fanout = std::move(fanout_);
+    groups = fanout_groups_;
+    number = fanout_number_;
     tap = std::move(tap_);
     sink = std::move(sink_);
     wishes.swap(wishes_);
   }
+  if (fanout != nullptr) groups->Leave(number, *fanout, *this);
   stack_.RemoveFrameTap(*tap);
   for (const Membership& m : wishes) {
     if (m.wish == Wish::kPromiscuous) LeavePromiscuity(m.interface_index);

@@ -20,6 +20,10 @@ class FrameSink {
   virtual bool Take(const Packet& frame, size_t network) = 0;
 };
 
+class FanoutGroup;
+class FanoutGroups;
+struct FanoutRule;
+
 // Received packets keep link addresses, type (PACKET_HOST, ...), EtherType, interface index and whole size in their
 // fields: sockaddr_ll. Super-segments, and checksums that the link is to fill in, are shown as they are handed to the
 // link, as by Linux. What it sends itself it does not see.
@@ -46,6 +50,10 @@ class PacketEndpoint final : public DatagramEndpoint {
   // PACKET_IGNORE_OUTGOING.
   void IgnoreOutgoing(bool on) { ignore_outgoing_.store(on, std::memory_order_relaxed); }
   bool ignores_outgoing() const { return ignore_outgoing_.load(std::memory_order_relaxed); }
+  // PACKET_FANOUT: from now on it shares frames with the others of the group of that number in `groups`, which outlives
+  // it. `rule`'s ethertype and interface are filled in here. EINVAL (another rule's, not bound), EALREADY, ENOSPC. What
+  // it then sends, others of its group may see. A member cannot be bound again (EINVAL).
+  Result<> JoinFanout(FanoutGroups& groups, uint16_t number, FanoutRule rule) EXCLUDES(mu_);
   // Null: into the queue again. What is queued is dropped.
   void SetSink(std::shared_ptr<FrameSink> sink) EXCLUDES(mu_);
   // Since the last call: PACKET_STATISTICS.
@@ -70,9 +78,11 @@ class PacketEndpoint final : public DatagramEndpoint {
     uint32_t count = 0;
   };
   PacketEndpoint(Stack& stack, Kind kind);
+  ~PacketEndpoint() override;
   template <typename T, typename... Args>
   friend RefPtr<T> redoubt::MakeRef(Args&&... args);
   void Handle(const Packet& packet) EXCLUDES(mu_);
+  void Accept(const Packet& packet) EXCLUDES(mu_);
   void LeavePromiscuity(uint32_t interface_index);
 
   const Kind kind_;
@@ -81,6 +91,10 @@ class PacketEndpoint final : public DatagramEndpoint {
   uint32_t interface_index_ GUARDED_BY(mu_) = 0;
   std::shared_ptr<FrameSink> sink_ GUARDED_BY(mu_);
   std::vector<Membership> wishes_ GUARDED_BY(mu_);
+  RefPtr<FanoutGroup> fanout_ GUARDED_BY(mu_);
+  FanoutGroups* fanout_groups_ GUARDED_BY(mu_) = nullptr;
+  uint16_t fanout_number_ GUARDED_BY(mu_) = 0;
+  std::atomic<bool> shares_{false};
   std::atomic<bool> ignore_outgoing_{false};
   std::atomic<uint32_t> received_{0}, dropped_{0};
 };

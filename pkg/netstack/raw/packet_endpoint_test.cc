@@ -2,11 +2,15 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <memory>
+#include <span>
+#include <vector>
 
 #include "pkg/bpf/bpf.h"
 #include "pkg/netstack/header/ipv4.h"
 #include "pkg/netstack/header/link.h"
+#include "pkg/netstack/raw/fanout.h"
 #include "pkg/netstack/testing/network.h"
 
 namespace redoubt::netstack {
@@ -223,6 +227,53 @@ TEST_F(PacketEndpointTest, AnInterfaceThatIsDownIsSaidToBe) {
   EXPECT_EQ(raw->TakeError(), ENETDOWN);
   EXPECT_EQ(raw->Send(Frame(b.mac, a.mac, "x"), a.eth0->index()).error().value(), ENETDOWN);
   raw->Close();
+}
+
+// An IPv4 packet with the first bytes of UDP's header.
+PacketPtr Flow(std::array<uint8_t, 2> hosts, std::array<uint8_t, 2> ports, uint8_t fragment_offset = 0) {
+  std::array<uint8_t, 24> bytes{0x45, 0, 0, 24,       0,  1, 0, fragment_offset, 64, 17,       0, 0,
+                                10,   0, 0, hosts[0], 10, 0, 0, hosts[1],        0,  ports[0], 0, ports[1]};
+  PacketPtr p = NewPacket(Buffer::CopyOf(std::as_bytes(std::span(bytes))));
+  p->ethertype = header::kEtherTypeIpv4;
+  return p;
+}
+
+TEST(FanoutTest, AFlowHasOneHash) {
+  const uint32_t hash = FlowHash(*Flow({1, 2}, {3, 4}), 0);
+  EXPECT_EQ(FlowHash(*Flow({1, 2}, {3, 4}), 0), hash);
+  EXPECT_EQ(FlowHash(*Flow({2, 1}, {4, 3}), 0), hash) << "the other direction";
+  EXPECT_NE(FlowHash(*Flow({1, 2}, {3, 5}), 0), hash);
+  EXPECT_NE(FlowHash(*Flow({1, 3}, {3, 4}), 0), hash);
+  // What stands in a later fragment is no port.
+  EXPECT_EQ(FlowHash(*Flow({1, 2}, {3, 4}, 8), 0), FlowHash(*Flow({1, 2}, {7, 8}, 16), 0));
+}
+
+TEST(FanoutTest, WhatIsCutOffIsNoPacketOfAnyFlow) {
+  for (size_t n = 0; n < 24; n++) {
+    PacketPtr p = Flow({1, 2}, {3, 4});
+    p->data.CapLength(n);
+    (void)FlowHash(*p, 0);
+    (void)FlowHash(*p, 14);
+    p->ethertype = header::kEtherTypeIpv6;
+    (void)FlowHash(*p, 0);
+  }
+}
+
+TEST_F(PacketEndpointTest, AGroupIsBounded) {
+  FanoutGroups groups;
+  std::vector<RefPtr<PacketEndpoint>> members;
+  for (size_t i = 0; i < FanoutGroup::kMaxMembers; i++) {
+    members.push_back(Make(PacketEndpoint::Kind::kCooked, header::kEtherTypeIpv4));
+    ASSERT_TRUE(members.back()->JoinFanout(groups, 5, {}));
+  }
+  auto more = Make(PacketEndpoint::Kind::kCooked, header::kEtherTypeIpv4);
+  EXPECT_EQ(more->JoinFanout(groups, 5, {}).error().value(), ENOSPC);
+  EXPECT_EQ(members[0]->JoinFanout(groups, 6, {}).error().value(), EALREADY);
+  EXPECT_EQ(more->JoinFanout(groups, 5, {.kind = FanoutKind::kCpu}).error().value(), EINVAL);
+  // Once all have gone the number is free for another rule.
+  for (auto& m : members) m->Close();
+  EXPECT_TRUE(more->JoinFanout(groups, 5, {.kind = FanoutKind::kCpu}));
+  more->Close();
 }
 
 }  // namespace

@@ -18,6 +18,7 @@
 
 #include <atomic>
 #include <cstring>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -345,6 +346,108 @@ TEST_F(Packet, FiltersOfUdpAreAboutItsHeaderToo) {
   EXPECT_RETURNS(recv(udp.get(), text, sizeof(text), 0), 2);
   EXPECT_EQ(std::string(text, 2), "b ");
   EXPECT_ERRNO(recv(udp.get(), text, sizeof(text), MSG_DONTWAIT), EAGAIN);
+}
+
+// PACKET_FANOUT: a group's members share the frames.
+class Fanout : public Packet {
+ protected:
+  static int Join(const ScopedFd& s, int id, int how) {
+    const int value = id | how << 16;
+    return setsockopt(s.get(), SOL_PACKET, PACKET_FANOUT, &value, sizeof(value));
+  }
+  // So many datagrams, each from another port; how many frames each of the sockets has got, by source port.
+  std::vector<std::map<uint16_t, int>> Share(const std::vector<const ScopedFd*>& sockets, int datagrams) const {
+    for (int i = 0; i < datagrams; i++) SendDatagram("x");
+    std::vector<std::map<uint16_t, int>> got(sockets.size());
+    for (size_t i = 0; i < sockets.size(); i++) {
+      std::string frame(2000, '\0');
+      ssize_t n;
+      while ((n = recv(sockets[i]->get(), frame.data(), frame.size(), MSG_DONTWAIT)) > 0) {
+        if (static_cast<size_t>(n) < sizeof(iphdr) + sizeof(udphdr) || frame[9] != IPPROTO_UDP) continue;
+        udphdr udp;
+        std::memcpy(&udp, frame.data() + sizeof(iphdr), sizeof(udp));
+        got[i][ntohs(udp.source)]++;
+      }
+    }
+    return got;
+  }
+  static int Sum(const std::map<uint16_t, int>& flows) {
+    int sum = 0;
+    for (const auto& [port, n] : flows) sum += n;
+    return sum;
+  }
+};
+
+TEST_F(Fanout, ByHashAFlowStaysWithItsSocket) {
+  ScopedFd a = Open(SOCK_DGRAM, ETH_P_IP), b = Open(SOCK_DGRAM, ETH_P_IP);
+  ASSERT_OK(Join(a, 77, PACKET_FANOUT_HASH));
+  ASSERT_OK(Join(b, 77, PACKET_FANOUT_HASH));
+  EXPECT_EQ(Get(a, PACKET_FANOUT), 77 | PACKET_FANOUT_HASH << 16);
+  const auto got = Share({&a, &b}, 64);
+  EXPECT_EQ(Sum(got[0]) + Sum(got[1]), 64);
+  EXPECT_GT(Sum(got[0]), 0);
+  EXPECT_GT(Sum(got[1]), 0);
+  for (const auto& [port, n] : got[0]) EXPECT_FALSE(got[1].contains(port)) << port;
+}
+
+TEST_F(Fanout, ByTurns) {
+  ScopedFd a = Open(SOCK_DGRAM, ETH_P_IP), b = Open(SOCK_DGRAM, ETH_P_IP);
+  ASSERT_OK(Join(a, 78, PACKET_FANOUT_LB));
+  ASSERT_OK(Join(b, 78, PACKET_FANOUT_LB));
+  // Somebody who listens, or errors would take turns too.
+  ScopedFd udp(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  sockaddr_in name{};
+  name.sin_family = AF_INET;
+  name.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  name.sin_port = htons(kPort);
+  ASSERT_OK(bind(udp.get(), Any(name), sizeof(name)));
+  const auto got = Share({&a, &b}, 32);
+  EXPECT_EQ(Sum(got[0]) + Sum(got[1]), 32);
+  EXPECT_GE(Sum(got[0]), 8);
+  EXPECT_GE(Sum(got[1]), 8);
+}
+
+TEST_F(Fanout, ByProcessorAllGoToOneOfThem) {
+  ScopedFd a = Open(SOCK_DGRAM, ETH_P_IP), b = Open(SOCK_DGRAM, ETH_P_IP);
+  ASSERT_OK(Join(a, 79, PACKET_FANOUT_CPU));
+  ASSERT_OK(Join(b, 79, PACKET_FANOUT_CPU));
+  const auto got = Share({&a, &b}, 16);
+  EXPECT_EQ(Sum(got[0]) + Sum(got[1]), 16);
+}
+
+TEST_F(Fanout, WhoIsLeftGetsAll) {
+  ScopedFd a = Open(SOCK_DGRAM, ETH_P_IP);
+  {
+    ScopedFd b = Open(SOCK_DGRAM, ETH_P_IP);
+    ASSERT_OK(Join(b, 80, PACKET_FANOUT_LB));
+    ASSERT_OK(Join(a, 80, PACKET_FANOUT_LB));
+  }
+  EXPECT_EQ(Sum(Share({&a}, 8)[0]), 8);
+}
+
+TEST_F(Fanout, OutgoingFramesMayBeLeftOut) {
+  // Over the loopback each goes as one that leaves and as one that comes.
+  ScopedFd a = Open(SOCK_DGRAM, ETH_P_ALL), all = Open(SOCK_DGRAM, ETH_P_ALL);
+  ASSERT_OK(Join(a, 81, PACKET_FANOUT_HASH | 0x4000 /* PACKET_FANOUT_FLAG_IGNORE_OUTGOING */));
+  const auto got = Share({&a, &all}, 8);
+  EXPECT_EQ(Sum(got[0]), 8);
+  EXPECT_EQ(Sum(got[1]), 16);
+}
+
+TEST_F(Fanout, Errors) {
+  ScopedFd a = Open(SOCK_DGRAM, ETH_P_IP), b = Open(SOCK_DGRAM, ETH_P_IP), other = Open(SOCK_DGRAM, ETH_P_ARP);
+  ScopedFd unbound(socket(AF_PACKET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  EXPECT_EQ(Get(a, PACKET_FANOUT), 0);
+  EXPECT_ERRNO(Join(unbound, 82, PACKET_FANOUT_HASH), EINVAL);
+  ASSERT_OK(Join(a, 82, PACKET_FANOUT_HASH));
+  EXPECT_ERRNO(Join(a, 82, PACKET_FANOUT_HASH), EALREADY);
+  EXPECT_ERRNO(Join(b, 82, PACKET_FANOUT_LB), EINVAL);
+  EXPECT_ERRNO(Join(b, 82, 99), EINVAL);
+  EXPECT_ERRNO(Join(other, 82, PACKET_FANOUT_HASH), EINVAL);  // of another protocol
+  const sockaddr_ll name = Link(lo_, ETH_P_IP);
+  EXPECT_ERRNO(bind(a.get(), Any(name), sizeof(name)), EINVAL);
+  const short few = 0;
+  EXPECT_ERRNO(setsockopt(b.get(), SOL_PACKET, PACKET_FANOUT, &few, sizeof(few)), EINVAL);
 }
 
 TEST_F(Packet, MembershipsAreCounted) {

@@ -4,6 +4,7 @@
 #include <climits>
 #include <cstring>
 
+#include "pkg/netstack/raw/fanout.h"
 #include "pkg/sentry/socket/packet/packet_socket.h"
 
 namespace redoubt::packetsock {
@@ -47,6 +48,35 @@ Result<> PacketSocket::SetMembership(int name, std::span<const std::byte> value)
   }
   if (add) return endpoint_->AddMembership(index, wish, address);
   endpoint_->DropMembership(index, wish, address);
+  return {};
+}
+
+// PACKET_FANOUT: the group's number, and above it how its members share. struct fanout_args is that and a number of
+// members, which is bounded here anyway.
+Result<> PacketSocket::SetFanout(std::span<const std::byte> value) {
+  constexpr int kIgnoreOutgoing = 0x4000;  // PACKET_FANOUT_FLAG_IGNORE_OUTGOING
+  constexpr size_t kArguments = 8;
+  // Of a sandbox there is one network; each socket takes itself out.
+  static netstack::FanoutGroups* const groups = new netstack::FanoutGroups();
+  if (value.size() != sizeof(int) && value.size() != kArguments) return Err(EINVAL);
+  const int n = TRY(socket::IntOption(value));
+  const int how = n >> 16 & 0xffff;
+  netstack::FanoutRule rule{.ignore_outgoing = (how & kIgnoreOutgoing) != 0};
+  switch (how & ~kIgnoreOutgoing) {
+    case PACKET_FANOUT_HASH:
+      rule.kind = netstack::FanoutKind::kHash;
+      break;
+    case PACKET_FANOUT_LB:
+      rule.kind = netstack::FanoutKind::kLoadBalance;
+      break;
+    case PACKET_FANOUT_CPU:
+      rule.kind = netstack::FanoutKind::kCpu;
+      break;
+    default:
+      return Err(EINVAL);
+  }
+  TRY(endpoint_->JoinFanout(*groups, static_cast<uint16_t>(n & 0xffff), rule));
+  fanout_.store(n, std::memory_order_relaxed);
   return {};
 }
 
@@ -107,6 +137,8 @@ Result<> PacketSocket::SetOption(const Caller& caller, int level, int name, std:
       return SetMembership(name, value);
     case PACKET_RX_RING:
       return SetRing(value);
+    case PACKET_FANOUT:
+      return SetFanout(value);
     case PACKET_AUXDATA:
     case PACKET_ORIGDEV:
     case PACKET_QDISC_BYPASS:
@@ -146,6 +178,8 @@ Result<std::vector<std::byte>> PacketSocket::GetOption(const Caller& caller, int
       const PacketEndpoint::Statistics s = endpoint_->TakeStatistics();
       return OptionBytes(tpacket_stats{.tp_packets = s.received + s.dropped, .tp_drops = s.dropped});
     }
+    case PACKET_FANOUT:
+      return OptionBytes<int>(fanout_.load(std::memory_order_relaxed));
     case PACKET_AUXDATA:
       return OptionBytes<int>(auxdata_.load(std::memory_order_relaxed));
     case PACKET_ORIGDEV:

@@ -66,6 +66,7 @@ class PacketSocket final : public socket::Socket {
   Result<Destination> ParseDestination(socket::Address address) const;
   Result<size_t> SendBytes(IoSequence& data, const std::optional<Destination>& to);
   Result<size_t> ReceiveOnce(socket::InMessage& message, int flags);
+  Result<> SetFanout(std::span<const std::byte> value);
   Result<> SetMembership(int name, std::span<const std::byte> value);
   Result<> SetRing(std::span<const std::byte> value) EXCLUDES(ring_mu_);
   Result<> SetRingShape(int name, int value) EXCLUDES(ring_mu_);
@@ -75,7 +76,8 @@ class PacketSocket final : public socket::Socket {
   pgalloc::MemoryFile& memory_file_;
   const RefPtr<netstack::PacketEndpoint> endpoint_;
   std::atomic<bool> auxdata_{false}, original_device_{false}, bypass_{false};
-  fiber::Mutex set_ring_mu_;  // one change of the ring at a time
+  std::atomic<int> fanout_{0};  // PACKET_FANOUT, as it was given
+  fiber::Mutex set_ring_mu_;    // one change of the ring at a time
   mutable sync::Mutex ring_mu_{sync::Rank::kSocket};
   int version_ GUARDED_BY(ring_mu_) = TPACKET_V1;
   uint32_t reserve_ GUARDED_BY(ring_mu_) = 0;
