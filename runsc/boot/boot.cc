@@ -245,6 +245,7 @@ int BootMain() {
     // Of the host's packets none is seen.
     network->SetReadOnly();
     hostinet::RegisterFamilies(HostSockets(limit.rlim_cur));
+    hostinet::ListBy(*network);
   } else {
     packetsock::RegisterFamily(*network, kernel->memory_file());
   }

@@ -120,6 +120,25 @@ done
 ip netns pids $OUTSIDE | xargs -r kill 2>/dev/null
 wait "${pids[1]}" 2>/dev/null
 
+# --- its own sockets are listed, and nobody else's
+background ip netns exec $INSIDE busybox nc -l -p 7072
+cat >"$SCRATCH/lists.py" <<'SCRIPT'
+import os, socket, subprocess
+s = socket.create_server(("127.0.0.1", 7070))
+c = socket.create_connection(s.getsockname())
+a, _ = s.accept()
+u = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+u.bind(("::1", 7071))
+lines = [line.split() for line in open("/proc/net/tcp")][1:]
+print(sorted((line[1] == "0100007F:1B9E", line[3]) for line in lines))
+print({int(line[9]) for line in lines} == {os.fstat(x.fileno()).st_ino for x in (s, c, a)})
+print(len(list(open("/proc/net/udp6"))) - 1, subprocess.run("ss -Htan | awk '{ print $1 }' | sort; ss -Huan | awk '{ print $4 }'", shell=True,
+      capture_output=True, text=True).stdout.split())
+SCRIPT
+same "its sockets in lists" "[(False, '01'), (True, '01'), (True, '0A')]
+True
+1 ['ESTAB', 'ESTAB', 'LISTEN', '[::1]:7071']" "$(in_sandbox python3 "$SCRATCH/lists.py" 2>&1)"
+
 # --- what programs see of it, and what they may not do
 cat >"$SCRATCH/look.sh" <<'SCRIPT'
 ip -br addr | awk '{ print $1, $3 }' | sed 's/@[^ ]*//'

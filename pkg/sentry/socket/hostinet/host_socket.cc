@@ -216,6 +216,11 @@ Result<> HostSocket::SetOption(const Caller& caller, int level, int name, std::s
       case SO_DEBUG:
       case SO_PASSCRED:
       case SO_PASSSEC:
+      case SO_BSDCOMPAT:
+      case SO_BUSY_POLL:
+      case SO_INCOMING_CPU:
+      // Data is copied into the Sentry whatever MSG_ZEROCOPY says, as in its own network.
+      case SO_ZEROCOPY:
         return Socket::SetOption(caller, level, name, value);
       case SO_LINGER: {
         TRY(Socket::SetOption(caller, level, name, value));
@@ -256,6 +261,11 @@ Result<std::vector<std::byte>> HostSocket::GetOption(const Caller& caller, int l
       case SO_DEBUG:
       case SO_PASSCRED:
       case SO_PASSSEC:
+      case SO_BSDCOMPAT:
+      case SO_BUSY_POLL:
+      case SO_COOKIE:
+      case SO_PEERCRED:
+      case SO_ZEROCOPY:
       case SO_MARK:
         return Socket::GetOption(caller, level, name);
       default:

@@ -3,10 +3,12 @@
 #define REDOUBT_PKG_SENTRY_SOCKET_HOSTINET_HOST_SOCKET_H_
 
 #include <atomic>
+#include <optional>
 #include <vector>
 
 #include "pkg/fiber/fiber.h"
 #include "pkg/sentry/socket/hostinet/descriptor.h"
+#include "pkg/sentry/socket/inet/network.h"
 #include "pkg/sentry/socket/socket.h"
 #include "pkg/waiter/waiter.h"
 
@@ -14,7 +16,7 @@ namespace redoubt::hostinet {
 
 // The host's descriptor never blocks; who waits parks until the poller (fsimpl/host/poller.h) tells of an event. Bytes
 // are copied once each way, through a Piece. Unlike Linux's, close(2) does not wait for SO_LINGER's time (a time of 0
-// does reset), and there is neither SIGURG nor MSG_ZEROCOPY.
+// does reset), there is no SIGURG, and MSG_ZEROCOPY is accepted and left out.
 //
 // What goes to the host is on a list: addresses of its own families, flags of sendmsg(2) and recvmsg(2) by mask,
 // options and ancillary data by options.h.
@@ -39,6 +41,9 @@ class HostSocket final : public socket::Socket {
   Result<std::vector<std::byte>> GetOption(const socket::Caller& caller, int level, int name) override;
 
   Result<size_t> Read(IoSequence& dst, vfs::IoFlags flags) override;
+  // For /proc/net and sock_diag(7); none: not bound to anything.
+  std::optional<inetsock::ListedSocket> Listed();
+
   Result<size_t> Write(IoSequence& src, vfs::IoFlags flags) override;
   Result<uint64_t> Ioctl(MemoryIo& io, uint32_t command, uint64_t arg) override;
   waiter::EventMask Readiness(waiter::EventMask mask) override;

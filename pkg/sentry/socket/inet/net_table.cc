@@ -2,6 +2,7 @@
 
 #include <fmt/core.h>
 #include <net/route.h>
+#include <netinet/in.h>
 
 #include <cstring>
 
@@ -31,19 +32,35 @@ std::string Name(const SocketAddress& a, Family family) {
 
 int FamilyNumber(Family family) { return family == Family::kIpv4 ? AF_INET : AF_INET6; }
 
+std::string TcpLine(int line, Family family, const ListedSocket& s) {
+  return fmt::format(
+      "{:4}: {} {} {:02X} {:08X}:{:08X} 00:00000000 00000000 {:5} {:8} {} 1 0000000000000000 0 0 0 10 -1\n", line,
+      Name(s.local, family), Name(s.peer, family), s.state, s.send_queue, s.receive_queue, s.uid, 0, s.ino);
+}
+
+std::string UdpLine(int line, Family family, const ListedSocket& s, uint64_t dropped) {
+  return fmt::format("{:5}: {} {} {:02X} {:08X}:{:08X} 00:00000000 00000000 {:5} {:8} {} 2 0000000000000000 {}\n", line,
+                     Name(s.local, family), Name(s.peer, family), s.state, s.send_queue, s.receive_queue, s.uid, 0,
+                     s.ino, dropped);
+}
+
 std::string TcpTable(Network& network, Family family) {
   std::string out;
   int line = 0;
   const socket::SocketOwners owners(FamilyNumber(family));
   for (const RefPtr<netstack::tcp::Endpoint>& e : network.tcp().Endpoints()) {
     if (e->family() != family) continue;
-    const auto peer = e->peer().value_or(netstack::SocketAddress{});
     const socket::SocketOwner owner = owners.Of(e.get());
-    out += fmt::format(
-        "{:4}: {} {} {:02X} {:08X}:{:08X} 00:00000000 00000000 {:5} {:8} {} 1 0000000000000000 0 0 0 10 -1\n", line++,
-        Name(e->local(), family), Name(peer, family), static_cast<int>(e->state()), e->Unacknowledged(), e->Readable(),
-        owner.uid, 0, owner.ino);
+    out += TcpLine(line++, family,
+                   {.local = e->local(),
+                    .peer = e->peer().value_or(netstack::SocketAddress{}),
+                    .state = static_cast<uint8_t>(e->state()),
+                    .receive_queue = static_cast<uint32_t>(e->Readable()),
+                    .send_queue = static_cast<uint32_t>(e->Unacknowledged()),
+                    .ino = owner.ino,
+                    .uid = owner.uid});
   }
+  for (const ListedSocket& s : network.OtherSockets(family, IPPROTO_TCP)) out += TcpLine(line++, family, s);
   return out;
 }
 
@@ -55,10 +72,16 @@ std::string UdpTable(Network& network, Family family) {
     if (e->family() != family) continue;
     const auto peer = e->peer();
     const socket::SocketOwner owner = owners.Of(static_cast<const netstack::DatagramEndpoint*>(e.get()));
-    out += fmt::format("{:5}: {} {} {:02X} {:08X}:{:08X} 00:00000000 00000000 {:5} {:8} {} 2 0000000000000000 {}\n",
-                       line++, Name(e->local(), family), Name(peer.value_or(netstack::SocketAddress{}), family),
-                       peer ? 1 : 7, 0, e->ReceiveQueueBytes(), owner.uid, 0, owner.ino, e->dropped());
+    out += UdpLine(line++, family,
+                   {.local = e->local(),
+                    .peer = peer.value_or(netstack::SocketAddress{}),
+                    .state = static_cast<uint8_t>(peer ? 1 : 7),
+                    .receive_queue = static_cast<uint32_t>(e->ReceiveQueueBytes()),
+                    .ino = owner.ino,
+                    .uid = owner.uid},
+                   e->dropped());
   }
+  for (const ListedSocket& s : network.OtherSockets(family, IPPROTO_UDP)) out += UdpLine(line++, family, s, 0);
   return out;
 }
 

@@ -4,9 +4,12 @@
 #define REDOUBT_PKG_SENTRY_SOCKET_INET_NETWORK_H_
 
 #include <atomic>
+#include <cstdint>
+#include <vector>
 
 #include "pkg/errors/errors.h"
 #include "pkg/fiber/fiber.h"
+#include "pkg/netstack/address/socket_address.h"
 #include "pkg/netstack/clock/clock.h"
 #include "pkg/netstack/clock/random.h"
 #include "pkg/netstack/inet/inet.h"
@@ -29,6 +32,23 @@ class NetworkObserver {
   ~NetworkObserver() = default;
 };
 
+// A socket as /proc/net and sock_diag(7) show it.
+struct ListedSocket {
+  netstack::SocketAddress local, peer;
+  uint8_t state = 7;  // TCP_ESTABLISHED, ...; of UDP that or TCP_CLOSE
+  uint32_t receive_queue = 0, send_queue = 0;
+  uint64_t ino = 0;
+  uint32_t uid = 0;
+};
+// Sockets that are not the network's own but the host's.
+class SocketLister {
+ public:
+  virtual std::vector<ListedSocket> List(netstack::Family family, int protocol) = 0;
+
+ protected:
+  ~SocketLister() = default;
+};
+
 // Thread-safe. Outlives its sockets; in a sandbox it is never destroyed. Timers run on an executor thread outside any
 // fiber, which nothing in the netstack minds: it takes only sync::Mutexes and never waits.
 class Network final {
@@ -44,6 +64,14 @@ class Network final {
 
   // At most one; null for none. Lives as long as the network unless taken off while nothing changes.
   void SetObserver(NetworkObserver* observer) { observer_.store(observer, std::memory_order_release); }
+
+  // Before the first socket; lives as long as the network.
+  void SetLister(SocketLister& lister) { lister_.store(&lister, std::memory_order_release); }
+  // None without one.
+  std::vector<ListedSocket> OtherSockets(netstack::Family family, int protocol) const {
+    SocketLister* lister = lister_.load(std::memory_order_acquire);
+    return lister != nullptr ? lister->List(family, protocol) : std::vector<ListedSocket>();
+  }
 
   // From now on nobody changes interfaces, addresses and routes from inside (EPERM): they are a picture of the host's,
   // whose sockets are used.
@@ -79,6 +107,7 @@ class Network final {
 
   std::atomic<NetworkObserver*> observer_{nullptr};
   std::atomic<bool> read_only_{false};
+  std::atomic<SocketLister*> lister_{nullptr};
   ExecutorClock clock_;
   HostRandom random_;
   netstack::Stack stack_;

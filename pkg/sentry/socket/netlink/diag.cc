@@ -83,6 +83,16 @@ Result<> DiagProtocol::HandleInet(Request& r) {
            (q.id.idiag_sport == 0 || q.id.idiag_sport == htons(s.local.port)) &&
            (q.id.idiag_dport == 0 || q.id.idiag_dport == htons(s.peer.port));
   };
+  for (const inetsock::ListedSocket& o : network_.OtherSockets(family, q.sdiag_protocol)) {
+    const Socket s{.family = family,
+                   .state = o.state,
+                   .local = o.local,
+                   .peer = o.peer,
+                   .receive_queue = o.receive_queue,
+                   .send_queue = o.send_queue,
+                   .owner = {.ino = o.ino, .uid = o.uid}};
+    if (wanted(s)) r.Answer(SOCK_DIAG_BY_FAMILY, Describe(s));
+  }
   if (q.sdiag_protocol == IPPROTO_TCP) {
     for (const RefPtr<netstack::tcp::Endpoint>& e : network_.tcp().Endpoints()) {
       const Socket s{.family = e->family(),
