@@ -30,6 +30,13 @@ RefPtr<ipc::Namespace> Ipc(Task& task) {
   return RefPtr<ipc::Namespace>(static_cast<ipc::Namespace*>(kernel.ipc_namespace.get()));
 }
 
+// Who is to have the object: of IPC_SET.
+Result<> CheckOwner(Task& task, const ipc_perm& perm) {
+  const kernel::Container& container = *task.group().container;
+  if (!container.HasUid(perm.uid) || !container.HasGid(perm.gid)) return Err(EINVAL);
+  return {};
+}
+
 RefPtr<ipc::UndoList> Undo(Task& task) {
   sync::MutexLock lock(task.kernel().mu);
   RefPtr<RefCounted>& slot = task.group().sem_undo;
@@ -156,6 +163,7 @@ Result<uint64_t> Shmctl(Task& task, const SyscallArgs& a) {
     }
     case IPC_SET: {
       shmid_ds ds = TRY(task.mm().CopyInObject<shmid_ds>(out));
+      TRY(CheckOwner(task, ds.shm_perm));
       TRY(TRY(table.Find(id))->Set(task.creds(), ds.shm_perm));
       return 0;
     }
@@ -230,6 +238,7 @@ Result<uint64_t> Semctl(Task& task, const SyscallArgs& a) {
       return 0;
     case IPC_SET: {
       semid_ds ds = TRY(task.mm().CopyInObject<semid_ds>(out));
+      TRY(CheckOwner(task, ds.sem_perm));
       TRY(set->Set(creds, ds.sem_perm));
       return 0;
     }
