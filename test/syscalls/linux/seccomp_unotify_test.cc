@@ -448,6 +448,8 @@ TEST_F(Unotify, QuestionsAndSignalsInARace) {
     for (std::thread& t : threads) t.join();
     return wrong.load();
   });
+  // The handler is there once somebody asks.
+  ASSERT_EQ(Poll(10000), POLLIN);
   std::atomic<bool> over{false};
   std::thread signals([&] {
     while (!over) {
