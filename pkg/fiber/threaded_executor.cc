@@ -16,7 +16,7 @@
 #include <vector>
 
 #include "pkg/fiber/executor_base.h"
-#include "pkg/log/log.h"
+#include "pkg/log/rate_limit.h"
 
 namespace redoubt::fiber {
 namespace internal {
@@ -281,7 +281,7 @@ void ThreadedExecutorImpl::StartThread(Worker& w) {
   w.started = error == 0;
   if (w.started) return;
   // The others do the work, as at max_threads.
-  LOG_WARNING("cannot start an OS thread: errno {}", error);
+  LOG_WARNING_LIMITED("cannot start an OS thread: errno {}", error);
   Guard guard(*this);
   searching_--;
   ThreadEnds(w);

@@ -3,6 +3,7 @@
 . "$(dirname "$0")/lib.sh"
 # Short: podman puts sockets below it.
 STORE=$(mktemp -d /tmp/rdpod.XXXX)
+HOST_NETWORK=rdpod-h-$$
 # The machine's limits are lower than those that podman asks for by itself (ulimits); the rest keeps this test to itself.
 cat >"$STORE/containers.conf" <<CONF
 [containers]
@@ -22,6 +23,7 @@ cleanup() {
   podman rm --all --force --time 0 >/dev/null 2>&1
   podman umount --all >/dev/null 2>&1
   umount "$STORE/root/overlay" 2>/dev/null
+  ip netns del $HOST_NETWORK 2>/dev/null
   rm -rf "$STORE" "$SCRATCH"
 }
 trap cleanup EXIT
@@ -179,6 +181,23 @@ podman run -d --pod n --name n1 localhost/bb sleep 1000 >/dev/null || fail "a po
 podman run -d --pod n --name n2 localhost/bb sleep 1000 >/dev/null || fail "a pod without infrastructure: the second"
 same "pod without infrastructure" "one two" "$(podman exec n1 echo one) $(podman exec n2 echo two)"
 podman pod rm -f -t 0 n >/dev/null || fail "pod rm"
+
+# --- the network of the host, by sockets of the host's; here that of a namespace of this test's own
+ip netns add $HOST_NETWORK && ip -n $HOST_NETWORK link set lo up || fail "no network namespace can be made"
+there() { timeout "${LIMIT:-60}" nsenter --net=/run/netns/$HOST_NETWORK "$@"; }
+there_podman() { there /usr/bin/podman --root "$STORE/root" --runroot "$STORE/run" --runtime-flag network=host "$@"; }
+there_podman run -d --name t --network host localhost/bb sh -c 'while true; do echo from inside | nc -l -p 7001; done' >/dev/null || fail "run --network host"
+from_outside() { [ "$(there busybox nc 127.0.0.1 7001 </dev/null)" = "from inside" ]; }
+await from_outside || fail "--network host: what listens inside is not reached"
+(echo from outside | there busybox nc -l -p 7002) &
+from_inside() { [ "$(there_podman exec t nc 127.0.0.1 7002 </dev/null)" = "from outside" ]; }
+await from_inside || fail "--network host: what listens outside is not reached"
+wait
+# Without the runtime's flag it is not the host's: a loopback of its own.
+same "--network host alone" "nc: can't connect to remote host (127.0.0.1): Connection refused" \
+  "$(there /usr/bin/podman --root "$STORE/root" --runroot "$STORE/run" run --rm --network host localhost/bb nc 127.0.0.1 7001 2>&1)"
+await from_outside || fail "--network host: it does not listen any more"
+there_podman rm -f -t 0 t >/dev/null || fail "--network host: rm"
 
 # --- build
 mkdir "$SCRATCH/build"

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "pkg/log/log.h"
+#include "pkg/log/rate_limit.h"
 #include "pkg/netstack/checksum/checksum.h"
 #include "pkg/netstack/header/ipv6.h"
 #include "pkg/netstack/header/link.h"
@@ -231,7 +231,7 @@ void Interface::ReportDuplicate(const Address& address, const LinkAddress& by) {
     if (it->conflict_reported) return;
     it->conflict_reported = true;
   }
-  LOG_WARNING("netstack: {}: address {} is also in use by {}", name_, address.ToString(), by.ToString());
+  LOG_WARNING_LIMITED("netstack: {}: address {} is also in use by {}", name_, address.ToString(), by.ToString());
 }
 
 void Interface::RescheduleLocked() {

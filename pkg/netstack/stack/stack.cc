@@ -206,6 +206,7 @@ Result<Route> Stack::FindRoute(const RouteRequest& request) {
       wanted = OwnerOfLocked(request.local);
     }
     std::optional<RouteEntry> entry = routes_.Find(remote, [&](const RouteEntry& e) {
+      mu_.AssertHeld();
       if (e.type != RouteType::kUnicast) return wanted == nullptr;
       if (wanted != nullptr) return e.interface_index == wanted->index();
       Interface* i = FindLocked(e.interface_index);

@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "pkg/log/log.h"
+#include "pkg/log/rate_limit.h"
 #include "pkg/ring0/ring0.h"
 
 namespace redoubt::platform::kvm {
@@ -146,7 +146,7 @@ Result<PoolVcpu*> Machine::Acquire(FpHome& fp) {
   Result<PoolVcpu*> made = NewVcpu(index);
   if (!made) {
     // The others do the work.
-    LOG_WARNING("kvm: cannot make vCPU {}: {}", index, made.error().name());
+    LOG_WARNING_LIMITED("kvm: cannot make vCPU {}: {}", index, made.error().name());
     sync::MutexLock lock(mu_);
     max_vcpus_ = std::min(max_vcpus_, static_cast<int>(pool_.size()));
     if (max_vcpus_ == 0) return Err(made.error());

@@ -3,7 +3,7 @@
 #include <utility>
 
 #include "pkg/heap/heap.h"
-#include "pkg/log/log.h"
+#include "pkg/log/rate_limit.h"
 
 namespace redoubt::platform::kvm {
 namespace {
@@ -56,7 +56,7 @@ void TableMemory::FreePTEs(PTEs* table) {
 void TableMemory::Recycle(size_t index) {
   if (Result<> removed = vm_.RemoveSlot(kFirstTableSlot + static_cast<uint32_t>(index)); !removed) {
     // It stays out of use.
-    LOG_ERROR("kvm: cannot remove a memory slot: {}", removed.error().name());
+    LOG_ERROR_LIMITED("kvm: cannot remove a memory slot: {}", removed.error().name());
     return;
   }
   memory_.Forget(index * kTableChunk, kTableChunk);

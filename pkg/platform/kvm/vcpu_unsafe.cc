@@ -8,7 +8,7 @@
 
 #include <utility>
 
-#include "pkg/log/log.h"
+#include "pkg/log/rate_limit.h"
 #include "pkg/platform/registers_amd64.h"
 #include "pkg/ring0/ring0.h"
 
@@ -265,8 +265,8 @@ void Vcpu::ClearKick() { std::atomic_ref(run_->immediate_exit).store(0, std::mem
 Exit Vcpu::Fail(const char* what) {
   const kvm_regs& r = run_->s.regs.regs;
   const kvm_sregs& s = run_->s.regs.sregs;
-  LOG_ERROR("kvm: {}: exit {}, errno {}, rip {:#x}, cs {:#x}, rsp {:#x}, cr2 {:#x}, cr3 {:#x}", what, run_->exit_reason,
-            run_error_, r.rip, s.cs.selector, r.rsp, s.cr2, s.cr3);
+  LOG_ERROR_LIMITED("kvm: {}: exit {}, errno {}, rip {:#x}, cs {:#x}, rsp {:#x}, cr2 {:#x}, cr3 {:#x}", what,
+                    run_->exit_reason, run_error_, r.rip, s.cs.selector, r.rsp, s.cr2, s.cr3);
   broken_ = true;
   return {.kind = Exit::Kind::kFailed};
 }

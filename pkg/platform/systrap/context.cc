@@ -9,7 +9,7 @@
 #include <cstring>
 
 #include "pkg/fiber/fiber.h"
-#include "pkg/log/log.h"
+#include "pkg/log/rate_limit.h"
 #include "pkg/platform/registers_amd64.h"
 #include "pkg/platform/systrap/address_space.h"
 #include "pkg/platform/systrap/manager_unsafe.h"
@@ -49,7 +49,7 @@ bool WaitForStub(Slot& slot) {
       (void)ppoll(nullptr, 0, &ts, nullptr);
       if (n > 20'000 + 100'000) {
         // It only pretends to be in the stub. Nobody is to wait for it again.
-        LOG_WARNING("systrap: a guest thread does not obey; killing its process {}", slot.process.pid());
+        LOG_WARNING_LIMITED("systrap: a guest thread does not obey; killing its process {}", slot.process.pid());
         slot.process.MarkDead();
         return false;
       }
@@ -297,7 +297,7 @@ bool SystrapContext::AwaitEvent(Slot& slot) {
       if (!slot.Posted() && !slot.process.dead()) (void)fiber::Park(patience);
       // Whatever woke it: the guest may do that again and again.
       if (!slot.Posted() && fiber::Now() >= patience) {
-        LOG_WARNING("systrap: a guest thread does not answer; killing its process {}", slot.process.pid());
+        LOG_WARNING_LIMITED("systrap: a guest thread does not answer; killing its process {}", slot.process.pid());
         slot.process.MarkDead();
       }
       {
@@ -394,7 +394,7 @@ SystrapContext::Taken SystrapContext::TakeEvent(Slot& slot, SystrapRewriter& rew
     default:
       // Said once for a process, whatever its threads do.
       if (!slot.process.dead())
-        LOG_WARNING("systrap: the guest has broken its stub; killing its process {}", slot.process.pid());
+        LOG_WARNING_LIMITED("systrap: the guest has broken its stub; killing its process {}", slot.process.pid());
       return Taken::kBroken;
   }
 }

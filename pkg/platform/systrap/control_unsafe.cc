@@ -4,7 +4,7 @@
 
 #include <cerrno>
 
-#include "pkg/log/log.h"
+#include "pkg/log/rate_limit.h"
 #include "pkg/platform/systrap/control.h"
 
 namespace redoubt::platform::systrap {
@@ -54,7 +54,7 @@ void ControlFile::Free(int area) {
   // What a guest left in its registers is no other guest's to read.
   if (fallocate(fd_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(SlotsOffset(area)),
                 static_cast<off_t>(kAreaSize)) < 0) {
-    LOG_WARNING("cannot clear the pages of a stub, which are lost: {}", Errno(errno).name());
+    LOG_WARNING_LIMITED("cannot clear the pages of a stub, which are lost: {}", Errno(errno).name());
     return;
   }
   sync::MutexLock lock(mu_);

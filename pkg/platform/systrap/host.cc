@@ -16,7 +16,7 @@
 #include <optional>
 #include <utility>
 
-#include "pkg/log/log.h"
+#include "pkg/log/rate_limit.h"
 #include "pkg/platform/affinity.h"
 #include "pkg/platform/systrap/manager_unsafe.h"
 #include "pkg/platform/systrap/stub_process.h"
@@ -42,9 +42,9 @@ void Reap(pid_t pid) {
     if (errno != EINTR) return;
   }
   // Not by the Sentry: a guest that broke its stub, the host, or a mistake of ours.
-  if (WIFEXITED(status)) LOG_WARNING("systrap: process {} gave up: {}", pid, WEXITSTATUS(status));
+  if (WIFEXITED(status)) LOG_WARNING_LIMITED("systrap: process {} gave up: {}", pid, WEXITSTATUS(status));
   if (WIFSIGNALED(status) && WTERMSIG(status) != SIGKILL) {
-    LOG_WARNING("systrap: process {} was killed by signal {}", pid, WTERMSIG(status));
+    LOG_WARNING_LIMITED("systrap: process {} was killed by signal {}", pid, WTERMSIG(status));
   }
 }
 
@@ -380,7 +380,7 @@ void Host::Watch(StubProcess& process, int ack) {
   // hands when its process is long gone and another one stands in its place.
   epoll_event event{.events = EPOLLET, .data = {.u64 = last_watched_}};
   if (epoll_ctl(epoll_fd_, EPOLL_CTL_ADD, ack, &event) < 0) {
-    LOG_WARNING("a stub cannot be watched: {}", Errno(errno).name());
+    LOG_WARNING_LIMITED("a stub cannot be watched: {}", Errno(errno).name());
   }
 }
 

@@ -2,7 +2,7 @@
 #include <algorithm>
 
 #include "pkg/heap/heap.h"
-#include "pkg/log/log.h"
+#include "pkg/log/rate_limit.h"
 #include "pkg/sentry/kernel/kernel.h"
 #include "pkg/sentry/kernel/task.h"
 
@@ -65,8 +65,8 @@ void Kernel::OutOfMemory(Task& caller) {
     if (!victim) victim = RefPtr<ThreadGroup>(&caller.group());
     RefPtr<Task> task = FindTask(victim->id);
     const std::string name = task ? task->GetName() : "";
-    LOG_WARNING("out of memory ({} of {} bytes): killing process {} ({})", MemoryUsed(), memory_file().limit(),
-                victim->id, name);
+    LOG_WARNING_LIMITED("out of memory ({} of {} bytes): killing process {} ({})", MemoryUsed(), memory_file().limit(),
+                        victim->id, name);
     sync::MutexLock lock(mu);
     oom_victim_ = victim;
     oom_deadline_ = fiber::Now() + kPatience;

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "pkg/log/log.h"
+#include "pkg/sentry/limits/system.h"
 
 namespace redoubt::kernel {
 namespace {
@@ -43,6 +44,19 @@ PidNamespace::PidNamespace(RefPtr<PidNamespace> parent)
       level_(parent_ ? parent_->level() + 1 : 0),
       inode_(parent_ ? NextInode() : kRootInode) {
   CHECK(level_ <= kMaxPidNamespaceLevel, "PID namespaces nested too deep");
+}
+
+Result<RefPtr<PidNamespace>> PidNamespace::Create(RefPtr<PidNamespace> parent, uint32_t uid) {
+  if (parent->level() >= kMaxPidNamespaceLevel) return Err(ENOSPC);
+  const auto most = static_cast<uint64_t>(limits::System::Get().max_pid_namespaces.load());
+  if (!limits::PidNamespacesOfUsers().Charge(uid, 1, most)) return Err(ENOSPC);
+  RefPtr<PidNamespace> ns = MakeRef<PidNamespace>(std::move(parent));
+  ns->charged_ = uid;
+  return ns;
+}
+
+PidNamespace::~PidNamespace() {
+  if (charged_) limits::PidNamespacesOfUsers().Uncharge(*charged_, 1);
 }
 
 bool PidNamespace::IsWithin(const PidNamespace& ancestor) const {

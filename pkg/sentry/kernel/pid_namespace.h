@@ -5,6 +5,7 @@
 #include <array>
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <vector>
 
 #include "pkg/errors/errors.h"
@@ -48,6 +49,9 @@ class PidNamespace final : public RefCounted {
  public:
   // Within `parent`, whose level is below kMaxPidNamespaceLevel; null: outermost.
   explicit PidNamespace(RefPtr<PidNamespace> parent);
+  // For a process of the user's, who has only so many. ENOSPC, also for too deep a nest.
+  static Result<RefPtr<PidNamespace>> Create(RefPtr<PidNamespace> parent, uint32_t uid);
+  ~PidNamespace() override;
 
   PidNamespace* parent() const { return parent_.get(); }
   int level() const { return level_; }  // 0: outermost
@@ -81,6 +85,7 @@ class PidNamespace final : public RefCounted {
   const RefPtr<PidNamespace> parent_;
   const int level_;
   const uint64_t inode_;
+  std::optional<uint32_t> charged_;  // to whom; set before others can see it
   mutable sync::Mutex mu_{sync::Rank::kPidNumbers};
   std::map<int, Pid*> numbers_ GUARDED_BY(mu_);  // null: reserved
   int last_ GUARDED_BY(mu_) = 0;

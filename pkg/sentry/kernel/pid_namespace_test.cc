@@ -7,6 +7,8 @@
 #include <thread>
 #include <vector>
 
+#include "pkg/sentry/limits/system.h"
+
 namespace redoubt::kernel {
 namespace {
 
@@ -136,6 +138,21 @@ TEST(PidNamespace, NestsThirtyTwoDeep) {
   RefPtr<PidNamespace> ns = MakeRef<PidNamespace>(nullptr);
   while (ns->level() < kMaxPidNamespaceLevel) ns = MakeRef<PidNamespace>(ns);
   EXPECT_EQ((*ns->Allocate())->NumbersFrom(*ns), Numbers({1}));
+  EXPECT_EQ(PidNamespace::Create(ns, 0).error(), Errno(ENOSPC));
+}
+
+TEST(PidNamespace, AUserHasOnlySoMany) {
+  limits::System::Get().max_pid_namespaces = 3;
+  RefPtr<PidNamespace> root = MakeRef<PidNamespace>(nullptr);
+  std::vector<RefPtr<PidNamespace>> made;
+  for (int i = 0; i < 3; i++) made.push_back(*PidNamespace::Create(root, 7));
+  EXPECT_EQ(PidNamespace::Create(root, 7).error(), Errno(ENOSPC));
+  EXPECT_EQ(PidNamespace::Create(made[0], 7).error(), Errno(ENOSPC)) << "at any depth";
+  EXPECT_TRUE(PidNamespace::Create(root, 8)) << "another user's count";
+  made.pop_back();
+  EXPECT_TRUE(PidNamespace::Create(root, 7)) << "one that is gone is not counted";
+  made.clear();
+  EXPECT_EQ(limits::PidNamespacesOfUsers().Of(7), 0u);
 }
 
 }  // namespace

@@ -53,9 +53,6 @@ struct CloneArgs {
   uint64_t tls = 0;
 };
 
-// ENOSPC: too deep.
-Result<RefPtr<PidNamespace>> NewPidNamespace(RefPtr<PidNamespace> parent);
-
 // What the kernel's own fiber loop reads and writes only from the task's fiber, unless a comment says otherwise. Fields
 // that other tasks read are guarded by Kernel::mu ("mu:").
 class Task final : public RefCounted, public wait::Sleeper, public futex::Target {

@@ -39,7 +39,10 @@ Result<int> Task::Clone(const CloneArgs& args) {
   // A thread is in its process' PID namespace.
   if (thread && pid_ns_for_children_ && pid_ns_for_children_.get() != &pid_ns()) return Err(EINVAL);
   RefPtr<PidNamespace> ns = pid_ns_for_children_ ? pid_ns_for_children_ : RefPtr<PidNamespace>(&pid_ns());
-  if ((flags & CLONE_NEWPID) != 0) ns = TRY(NewPidNamespace(std::move(ns)));
+  if ((flags & CLONE_NEWPID) != 0) {
+    if (ns.get() != &pid_ns()) return Err(EINVAL);
+    ns = TRY(PidNamespace::Create(std::move(ns), creds_->euid));
+  }
   RefPtr<Pid> pid = TRY(ns->Allocate());
   const int number = pid->In(pid_ns());
 
@@ -172,11 +175,6 @@ Result<int> Task::Clone(const CloneArgs& args) {
     }
   }
   return number;
-}
-
-Result<RefPtr<PidNamespace>> NewPidNamespace(RefPtr<PidNamespace> parent) {
-  if (parent->level() >= kMaxPidNamespaceLevel) return Err(ENOSPC);
-  return MakeRef<PidNamespace>(std::move(parent));
 }
 
 void Task::SetPidNamespaceForChildren(RefPtr<PidNamespace> ns) {

@@ -1,7 +1,7 @@
 // The loop of a task: guest, syscall or fault, signals, guest.
 #include <sys/syscall.h>
 
-#include "pkg/log/log.h"
+#include "pkg/log/rate_limit.h"
 #include "pkg/sentry/kernel/kernel.h"
 #include "pkg/sentry/kernel/rewrite.h"
 #include "pkg/sentry/kernel/task.h"
@@ -45,7 +45,7 @@ void Task::Run() {
     AccountGuest();
     if (!trap) {
       // The platform lost the guest process (a stub was killed from outside, or the host ran out of memory).
-      LOG_WARNING("task {}: the platform cannot go on: {}; killing the process", tid(), trap.error().name());
+      LOG_WARNING_LIMITED("task {}: the platform cannot go on: {}; killing the process", tid(), trap.error().name());
       sync::MutexLock lock(kernel_.mu);
       kernel_.KillGroupLocked(*group_, SIGKILL);
       continue;

@@ -15,6 +15,8 @@ void System::ScaleTo(uint64_t memory) {
   // Linux: an eighth of the memory in stacks of 16 KiB; a tenth of it in files of 1 KiB, but 8192 of them; 4 % of it in
   // watches of about 180 bytes.
   threads_max = std::clamp<int64_t>(static_cast<int64_t>(memory / 8 / (16 << 10)), 512, kMostThreads);
+  // Linux: half of the threads.
+  max_pid_namespaces = threads_max / 2;
   file_max = std::max<int64_t>(static_cast<int64_t>(memory / 10 / 1024), 8192);
   epoll_max_user_watches = std::max<int64_t>(static_cast<int64_t>(memory / 25 / 180), 1024);
 }
@@ -48,6 +50,11 @@ uint64_t UserCount::Of(uint32_t uid) const {
 }
 
 UserCount& PendingSignalsOfUsers() {
+  static auto* const count = new UserCount();
+  return *count;
+}
+
+UserCount& PidNamespacesOfUsers() {
   static auto* const count = new UserCount();
   return *count;
 }

@@ -24,6 +24,7 @@ struct System final {
   std::atomic<int64_t> pipe_user_pages_soft{16384};     // fs.pipe-user-pages-soft, pages; 0: none
   std::atomic<int64_t> pipe_user_pages_hard{0};         // fs.pipe-user-pages-hard
   std::atomic<int64_t> epoll_max_user_watches{900000};  // fs.epoll.max_user_watches
+  std::atomic<int64_t> max_pid_namespaces{8192};        // user.max_pid_namespaces, of a user
   std::atomic<int64_t> semmns{1024000};                 // the second number of kernel.sem: of all sets; Linux: 32000^2
 
   // As Linux does for a machine of so many bytes.
@@ -47,6 +48,8 @@ class UserCount final {
 
 // Real-time signals that wait for a process of the user's, and its POSIX timers: RLIMIT_SIGPENDING (getrlimit(2)).
 UserCount& PendingSignalsOfUsers();
+// PID namespaces that processes of the user's have made: user.max_pid_namespaces (namespaces(7)).
+UserCount& PidNamespacesOfUsers();
 
 }  // namespace redoubt::limits
 

@@ -7,7 +7,7 @@
 #include <utility>
 #include <vector>
 
-#include "pkg/log/log.h"
+#include "pkg/log/rate_limit.h"
 #include "pkg/safecopy/safecopy_unsafe.h"
 #include "pkg/sentry/mm/memory_manager.h"
 
@@ -29,7 +29,7 @@ bool MemoryManager::UnmapFromGuest(AddrRange range) {
   Result<> r = as_->Unmap(range.start, range.length());
   // A dead host process reaches nothing any more.
   if (r || r.error() == Errno(ESRCH)) return true;
-  LOG_WARNING("the platform cannot unmap guest memory: {}", r.error().name());
+  LOG_WARNING_LIMITED("the platform cannot unmap guest memory: {}", r.error().name());
   return false;
 }
 

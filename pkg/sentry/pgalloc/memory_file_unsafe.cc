@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "pkg/heap/heap.h"
-#include "pkg/log/log.h"
+#include "pkg/log/rate_limit.h"
 #include "pkg/safecopy/safecopy_unsafe.h"
 #include "pkg/sentry/pgalloc/free_ranges.h"
 #include "pkg/sentry/pgalloc/memory_file.h"
@@ -228,7 +228,7 @@ bool MemoryFileImpl::Punch(FileRange range) {
                 static_cast<off_t>(range.length())) == 0) {
     return true;
   }
-  LOG_WARNING("cannot give {} bytes of guest memory back: errno {}", range.length(), errno);
+  LOG_WARNING_LIMITED("cannot give {} bytes of guest memory back: errno {}", range.length(), errno);
   return false;
 }
 

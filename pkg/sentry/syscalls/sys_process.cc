@@ -440,7 +440,9 @@ Result<uint64_t> Unshare(Task& task, const SyscallArgs& a) {
   if ((flags & ~uint64_t{CLONE_FS | CLONE_FILES | CLONE_NEWNS | CLONE_NEWPID | CLONE_SYSVSEM}) != 0) return Err(EINVAL);
   if ((flags & (CLONE_NEWNS | CLONE_NEWPID)) != 0 && !task.creds().HasCapability(CAP_SYS_ADMIN)) return Err(EPERM);
   if ((flags & CLONE_NEWPID) != 0) {
-    task.SetPidNamespaceForChildren(TRY(kernel::NewPidNamespace(task.GetPidNamespaceForChildren())));
+    RefPtr<kernel::PidNamespace> own = task.GetPidNamespaceForChildren();
+    if (own.get() != &task.pid_ns()) return Err(EINVAL);
+    task.SetPidNamespaceForChildren(TRY(kernel::PidNamespace::Create(std::move(own), task.creds().euid)));
   }
   if ((flags & (CLONE_FS | CLONE_NEWNS)) != 0) task.SetFs(task.fs().Clone());
   if ((flags & CLONE_NEWNS) != 0) {

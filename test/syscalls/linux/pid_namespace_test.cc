@@ -15,6 +15,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cctype>
 #include <cstddef>
@@ -180,6 +181,52 @@ TEST(PidNamespace, UnshareMovesChildrenAndNotTheCaller) {
               EXPECT_EQ(WaitFor(first), 0);
               // Its first process has ended: nobody can be made there any more.
               EXPECT_ERRNO(fork(), ENOMEM);
+              return 0;
+            }),
+            0);
+}
+
+TEST(PidNamespace, UnshareTakesOneOnly) {
+  EXPECT_EQ(RunChild([] {
+              EXPECT_OK(unshare(CLONE_NEWPID));
+              EXPECT_ERRNO(unshare(CLONE_NEWPID), EINVAL);
+              EXPECT_ERRNO(Clone3(CLONE_NEWPID), EINVAL);
+              return 0;
+            }),
+            0);
+}
+
+// user.max_pid_namespaces: namespaces(7).
+TEST(PidNamespace, AUserHasOnlySoMany) {
+  EXPECT_EQ(RunChild([] {
+              // A user namespace has the setting for itself; the machine's is left alone. Where there are none, it is
+              // the sandbox' own.
+              EXPECT_TRUE(unshare(CLONE_NEWUSER) == 0 || errno == EINVAL) << errno;
+              ScopedFd setting(open("/proc/sys/user/max_pid_namespaces", O_RDWR));
+              EXPECT_OK(setting.get());
+              std::string before(16, 0);
+              before.resize(static_cast<size_t>(std::max<ssize_t>(pread(setting.get(), before.data(), 16, 0), 0)));
+              EXPECT_GT(atoi(before.c_str()), 2);
+              // One more than there are already: those of zombies that nobody has waited for.
+              long pid = -1;
+              for (int most = 1; pid < 0 && most < 1000; most++) {
+                const std::string text = std::to_string(most);
+                EXPECT_RETURNS(pwrite(setting.get(), text.data(), text.size(), 0), static_cast<ssize_t>(text.size()));
+                pid = Clone3(CLONE_NEWPID);
+                if (pid == 0) pause();
+                EXPECT_TRUE(pid > 0 || errno == ENOSPC) << errno;
+              }
+              if (pid < 0) return 1;
+              EXPECT_ERRNO(Clone3(CLONE_NEWPID), ENOSPC);
+              EXPECT_ERRNO(unshare(CLONE_NEWPID), ENOSPC);
+              EXPECT_OK(kill(static_cast<pid_t>(pid), SIGKILL));
+              EXPECT_RETURNS(waitpid(static_cast<pid_t>(pid), nullptr, 0), pid);
+              // Linux frees one some time after its last process.
+              int made = -1;
+              for (int i = 0; i < 1000 && (made = unshare(CLONE_NEWPID)) != 0; i++) usleep(10'000);
+              EXPECT_EQ(made, 0);
+              EXPECT_RETURNS(pwrite(setting.get(), before.data(), before.size(), 0),
+                             static_cast<ssize_t>(before.size()));
               return 0;
             }),
             0);

@@ -174,6 +174,12 @@ void AddFs(Builder& b, Directory& sys) {
   b.Limit(*epoll, "max_user_watches", system.epoll_max_user_watches, 0, INT64_MAX);
 }
 
+// namespaces(7). Of the kinds that can be made inside; mount namespaces are bounded by their mounts.
+void AddUser(Builder& b, Directory& sys) {
+  RefPtr<Directory> user = b.Dir(&sys, "user");
+  b.Limit(*user, "max_pid_namespaces", limits::System::Get().max_pid_namespaces, 0, INT32_MAX);
+}
+
 void AddNet(Builder& b, Directory& sys) {
   RefPtr<Directory> net = b.Dir(&sys, "net");
   RefPtr<Directory> core = b.Dir(net.get(), "core");
@@ -216,6 +222,7 @@ RefPtr<Directory> MakeSysDirectory(ProcFilesystem& fs) {
   AddKernel(fs, b, *sys);
   AddVm(b, *sys);
   AddFs(b, *sys);
+  AddUser(b, *sys);
   AddNet(b, *sys);
   return sys;
 }
