@@ -41,6 +41,12 @@ void UseAsConsole(vfs::MountNamespace& mounts, const ImportedDescriptors& import
   }
 }
 
+std::vector<auth::IdExtent> ExtentsOf(const std::vector<specutils::IdMapping>& mappings) {
+  std::vector<auth::IdExtent> extents;
+  for (const specutils::IdMapping& m : mappings) extents.push_back({m.inside, m.outside, m.size});
+  return extents;
+}
+
 // A user of a namespace, for as long as it looks around there.
 class NamespaceUser final {
  public:
@@ -71,7 +77,12 @@ OrFailure<Container::Made> Container::Create(kernel::Kernel& kernel, const std::
                                std::make_move_iterator(fds.end()));
   fds.resize(fds.size() - trees);
 
-  RefPtr<Container> container(new Container(kernel, MakeRef<kernel::Container>(id, std::move(pid_ns))));
+  RefPtr<const auth::UserNamespace> user_ns;
+  if (!spec.id_mappings.empty()) {
+    user_ns = MakeRef<auth::UserNamespace>(ExtentsOf(spec.id_mappings.uids), ExtentsOf(spec.id_mappings.gids));
+  }
+  RefPtr<Container> container(
+      new Container(kernel, MakeRef<kernel::Container>(id, std::move(pid_ns), std::move(user_ns))));
   if (!spec.seccomp_program.code.empty()) {
     Result<RefPtr<SeccompFilter>> filter = SeccompFilter::Create(spec.seccomp_program.code, spec.seccomp_program.log);
     if (!filter) return Fail(fmt::format("linux.seccomp: the filter is not valid: {}", filter.error().name()));
@@ -99,7 +110,7 @@ OrFailure<Container::Made> Container::Create(kernel::Kernel& kernel, const std::
 
 OrFailure<RefPtr<Process>> Container::StartProcess(const specutils::Process& process, std::vector<UniqueFd> fds,
                                                    bool held) {
-  OrFailure<kernel::Kernel::ProcessArgs> args = PrepareProcess(process, mounts_);
+  OrFailure<kernel::Kernel::ProcessArgs> args = PrepareProcess(process, mounts_, *members_);
   if (!args) return std::unexpected(args.error());
   OrFailure<ImportedDescriptors> imported = ImportDescriptors(std::move(fds), process.uid, process.gid);
   if (!imported) return std::unexpected(imported.error());

@@ -23,6 +23,10 @@ RefPtr<auth::Credentials> MakeCreds(const specutils::Process& p) {
   return c;
 }
 
+std::unexpected<Failure> NotMapped(const char* field, uint32_t id) {
+  return Fail(fmt::format("process.user.{}: {} is not mapped in the container's user namespace", field, id));
+}
+
 // The names that execvp(3) would try.
 std::vector<std::string> Candidates(const specutils::Process& p) {
   const std::string& program = p.args[0];
@@ -43,8 +47,14 @@ std::vector<std::string> Candidates(const specutils::Process& p) {
 
 }  // namespace
 
-OrFailure<kernel::Kernel::ProcessArgs> PrepareProcess(const specutils::Process& p, RefPtr<vfs::MountNamespace> mounts) {
+OrFailure<kernel::Kernel::ProcessArgs> PrepareProcess(const specutils::Process& p, RefPtr<vfs::MountNamespace> mounts,
+                                                      const kernel::Container& container) {
   if (p.args.empty()) return Fail("process.args: no program given");
+  if (!container.HasUid(p.uid)) return NotMapped("uid", p.uid);
+  if (!container.HasGid(p.gid)) return NotMapped("gid", p.gid);
+  for (uint32_t gid : p.groups) {
+    if (!container.HasGid(gid)) return NotMapped("additionalGids", gid);
+  }
   kernel::Kernel::ProcessArgs args;
   args.argv = p.args;
   args.envv = p.env;

@@ -15,10 +15,11 @@ namespace redoubt::boot {
 
 // All that the process itself says: arguments, identity, limits, and the program, which is searched as execvp(3) does,
 // in `mounts` and with the process's own PATH. Errors: working directory missing; program not found (127) or not to be
-// executed (126). Looked for first and started once, since a process that fails to start has used up a number. From a
-// fiber.
+// executed (126); an ID that there is not. Looked for first and started once, since a process that fails to start has
+// used up a number. From a fiber.
 OrFailure<kernel::Kernel::ProcessArgs> PrepareProcess(const specutils::Process& process,
-                                                      RefPtr<vfs::MountNamespace> mounts);
+                                                      RefPtr<vfs::MountNamespace> mounts,
+                                                      const kernel::Container& container);
 
 // What to tell if the kernel could not start it after all.
 Failure CannotStart(const specutils::Process& process, Errno error);

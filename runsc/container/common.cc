@@ -16,6 +16,7 @@
 #include <cstring>
 
 #include "pkg/log/log.h"
+#include "runsc/console/progress.h"
 #include "runsc/container/hooks.h"
 #include "runsc/container/internal.h"
 #include "runsc/sandbox/network.h"
@@ -53,7 +54,9 @@ Outcome<control::Connection> Connect(const Settings& settings, const State& stat
   return control::Connection(std::move(socket));
 }
 
-Outcome<control::Reply> Answer(const control::Connection& connection, const std::string& id) {
+Outcome<control::Reply> Answer(const control::Connection& connection, const std::string& id, const char* what) {
+  console::Progress progress(fmt::format("container \"{}\": {}", id, what));
+  progress.Await(connection.fd());
   Result<control::Packet> packet = connection.Receive();
   if (!packet && packet.error() == Errno(EAGAIN)) {
     return Fail(id,
@@ -67,8 +70,11 @@ Outcome<control::Reply> Answer(const control::Connection& connection, const std:
 }
 
 Outcome<control::Reply> FirstAnswer(sandbox::Sandbox& sandbox) {
+  std::optional<console::Progress> progress(kSetUp);
+  progress->Await(sandbox.connection().fd());
   Result<control::Packet> packet = sandbox.connection().Receive();
   Result<control::Reply> reply = packet ? control::ParseReply(packet->bytes) : Err(packet.error());
+  progress.reset();
   if (!reply || !reply->error.empty()) {
     if (std::string why = sandbox.WhyNoGofer(); !why.empty()) return Fail(why, sandbox::kSetupFailed);
   }
@@ -186,9 +192,11 @@ Outcome<specutils::Spec> SpecOf(const Entry& entry) {
 namespace {
 
 // Waits until it is gone, at most so long.
-bool AwaitGone(const HostProcess& process, int milliseconds) {
+bool AwaitGone(const std::string& id, const HostProcess& process, int milliseconds) {
   UniqueFd fd(static_cast<int>(syscall(SYS_pidfd_open, process.pid, 0)));
   if (!fd || !process.Alive()) return true;
+  console::Progress progress(fmt::format("container \"{}\": waiting for process {} to end", id, process.pid));
+  progress.Await(fd.get());
   pollfd p{fd.get(), POLLIN, 0};
   return poll(&p, 1, milliseconds) > 0;
 }
@@ -235,6 +243,8 @@ void Forget(const Settings& settings, const State& state) {
   if (!connection) return;  // it has just ended
   control::Request request{.method = control::Method::kDelete, .container = state.id};
   if (!connection->Send(control::Serialize(request))) return;
+  console::Progress progress(fmt::format("container \"{}\": {}", state.id, kAnswering));
+  progress.Await(connection->fd());
   Result<control::Packet> packet = connection->Receive();
   Result<control::Reply> reply = packet ? control::ParseReply(packet->bytes) : Err(packet.error());
   // One that never was made there is not known there.
@@ -256,7 +266,7 @@ Outcome<> Destroy(const Settings& settings, Entry& entry) {
     if (p.Alive()) kill(p.pid, SIGKILL);
   }
   for (const HostProcess& p : processes) {
-    if (!AwaitGone(p, 10'000)) return Fail(state.id, fmt::format("process {} does not end", p.pid));
+    if (!AwaitGone(state.id, p, 10'000)) return Fail(state.id, fmt::format("process {} does not end", p.pid));
   }
   Forget(settings, state);
   if (Outcome<specutils::Spec> spec = SpecOf(entry)) {

@@ -17,6 +17,7 @@
 #include <optional>
 
 #include "runsc/console/console.h"
+#include "runsc/console/progress.h"
 #include "runsc/container/hooks.h"
 #include "runsc/container/internal.h"
 #include "runsc/container/tree.h"
@@ -166,6 +167,8 @@ constexpr ssize_t kStatusLength = 11;
 // The forked process's whole life.
 [[noreturn]] void RelayMain(const RelayPlan& plan, control::Connection report) {
   prctl(PR_SET_NAME, "runsc-relay");
+  // Who forked it tells.
+  console::Progress::Hide();
   auto give_up = [&](const std::string& why, int code) {
     Tell(report, {.error = why, .code = code});
     _exit(code);
@@ -371,7 +374,7 @@ Outcome<pid_t> Make(const Settings& given, const CreateArgs& args, bool foregrou
   if (made.relay < 0) return Fail(args.id, fmt::format("fork: {}", std::strerror(errno)));
   report->second = control::Connection();
   state.process = HostProcess::Of(made.relay);
-  Outcome<control::Reply> reply = Answer(report->first, args.id);
+  Outcome<control::Reply> reply = Answer(report->first, args.id, kSetUp);
   if (!reply) return std::unexpected(reply.error());
   if (state.sandbox == args.id) state.boot = HostProcess::Of(std::atoi(reply->body.c_str()));
   if (auto saved = made.entry.Save(); !saved) return failed(saved);
@@ -494,6 +497,8 @@ Outcome<int> Run(const Settings& given, const RunArgs& args) {
   const std::string& id = args.create.id;
   Outcome<> started = Start(settings, id);
   if (started && args.detach) return 0;
+  // What it has left on the terminal must not be wiped.
+  console::Progress::Hide();
   int status = 0;
   if (!started) {
     kill(*relay, SIGKILL);

@@ -14,6 +14,7 @@
 #include <cstring>
 
 #include "pkg/fd/unique_fd.h"
+#include "runsc/console/progress.h"
 
 namespace redoubt::container {
 namespace {
@@ -34,7 +35,7 @@ std::vector<char*> Pointers(const std::vector<std::string>& strings) {
   return pointers;
 }
 
-specutils::Expected<void> Run(const specutils::Hook& hook, const std::string& state) {
+specutils::Expected<void> Run(const char* kind, const specutils::Hook& hook, const std::string& state) {
   int in[2], err[2];
   if (pipe2(in, O_CLOEXEC) != 0) return std::unexpected(std::string(std::strerror(errno)));
   UniqueFd in_read(in[0]), in_write(in[1]);
@@ -65,14 +66,18 @@ specutils::Expected<void> Run(const specutils::Hook& hook, const std::string& st
   size_t written = 0;
   std::string said;
   bool ended = false, timed_out = false;
+  console::Progress progress(fmt::format("waiting for {} hook {}", kind, hook.path));
   while (!ended && !timed_out) {
     pollfd fds[3] = {{process.get(), POLLIN, 0},
                      {written < state.size() ? in_write.get() : -1, POLLOUT, 0},
                      {err_read ? err_read.get() : -1, POLLIN, 0}};
     int64_t left = deadline < 0 ? -1 : std::max<int64_t>(0, deadline - NowMs());
-    int n = poll(fds, 3, static_cast<int>(left));
+    const int due = progress.Due();
+    const bool shows = due >= 0 && (left < 0 || due < left);
+    int n = poll(fds, 3, shows ? due : static_cast<int>(left));
     if (n < 0 && errno != EINTR) break;
-    if (n == 0) timed_out = true;
+    if (n == 0 && shows) progress.Show();
+    if (n == 0 && !shows) timed_out = true;
     if ((fds[1].revents & (POLLOUT | POLLERR)) != 0) {
       ssize_t w = write(in_write.get(), state.data() + written, state.size() - written);
       written = w < 0 ? state.size() : written + static_cast<size_t>(w);  // it need not read
@@ -114,7 +119,7 @@ specutils::Expected<void> Run(const specutils::Hook& hook, const std::string& st
 specutils::Expected<void> RunHooks(const char* kind, const std::vector<specutils::Hook>& hooks,
                                    const std::string& state) {
   for (const specutils::Hook& hook : hooks) {
-    if (auto done = Run(hook, state); !done) {
+    if (auto done = Run(kind, hook, state); !done) {
       return std::unexpected(fmt::format("{} hook {}: {}", kind, hook.path, done.error()));
     }
   }

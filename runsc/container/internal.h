@@ -55,7 +55,11 @@ Outcome<control::Connection> Connect(const Settings& settings, const State& stat
 // One question, one answer; the Sentry's error becomes the failure. `fds` go with the question.
 Outcome<control::Reply> Ask(const Settings& settings, const State& state, const control::Request& request,
                             const std::vector<UniqueFd>& fds = {});
-Outcome<control::Reply> Answer(const control::Connection& connection, const std::string& id);
+// `what` is shown at a terminal if it takes its time.
+inline constexpr char kAnswering[] = "waiting for its sandbox to answer";
+inline constexpr char kSetUp[] = "waiting for the sandbox to be set up";
+Outcome<control::Reply> Answer(const control::Connection& connection, const std::string& id,
+                               const char* what = kAnswering);
 // What a sandbox that has just been launched says of its container; the failure is without the container's name.
 Outcome<control::Reply> FirstAnswer(sandbox::Sandbox& sandbox);
 

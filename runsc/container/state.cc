@@ -13,10 +13,14 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "runsc/console/progress.h"
+
 namespace redoubt::container {
 namespace {
 
 using Json = nlohmann::ordered_json;
+
+constexpr useconds_t kLockLookUs = 5000;  // between looks, for the first second
 
 constexpr Status kStatuses[] = {Status::kCreating, Status::kCreated, Status::kRunning, Status::kPaused,
                                 Status::kStopped};
@@ -241,6 +245,12 @@ Expected<Entry> Store::Lock(const std::string& id) const {
     if (!entry.lock_) {
       if (errno == ENOENT) return std::unexpected(fmt::format("container \"{}\" does not exist", id));
       return std::unexpected(fmt::format("container \"{}\": {}: {}", id, file, std::strerror(errno)));
+    }
+    console::Progress progress(fmt::format("container \"{}\": waiting for another command to be done with it", id));
+    // A lock has no descriptor to wait for.
+    while (progress.Due() >= 0 && flock(entry.lock_.get(), LOCK_EX | LOCK_NB) != 0) {
+      usleep(kLockLookUs);
+      progress.Show();
     }
     while (flock(entry.lock_.get(), LOCK_EX) != 0) {
       if (errno != EINTR) return std::unexpected(fmt::format("{}: {}", file, std::strerror(errno)));

@@ -1,31 +1,20 @@
 #include "runsc/control/protocol.h"
 
-#include <nlohmann/json.hpp>
+#include <utility>
 
-#include "runsc/msgpack/msgpack.h"
+#include "runsc/msgpack/json.h"
 
 namespace redoubt::control {
 namespace {
 
-using Json = nlohmann::json;
-
-// MessagePack and not text: arguments are bytes and need not be UTF-8.
-std::string Pack(const Json& json) {
-  std::string bytes;
-  Json::to_msgpack(json, bytes);
-  return bytes;
-}
+using msgpack::Json;
+using msgpack::Pack;
 
 template <typename T, typename F>
 Result<T> Unpack(const std::string& bytes, F&& fill) {
-  if (!msgpack::IsShallow(bytes)) return Err(EBADMSG);
-  try {
-    T value;
-    fill(Json::from_msgpack(bytes), value);
-    return value;
-  } catch (const Json::exception&) {
-    return Err(EBADMSG);
-  }
+  auto value = msgpack::Unpack<T>(bytes, std::forward<F>(fill));
+  if (!value) return Err(EBADMSG);
+  return *std::move(value);
 }
 
 }  // namespace

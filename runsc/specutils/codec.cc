@@ -3,33 +3,22 @@
 #include <fmt/format.h>
 
 #include <bit>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <utility>
 
-#include "runsc/msgpack/msgpack.h"
+#include "runsc/msgpack/json.h"
 
 namespace redoubt::specutils {
 namespace {
 
-using Json = nlohmann::json;
-
-std::string Pack(const Json& json) {
-  std::string bytes;
-  Json::to_msgpack(json, bytes);
-  return bytes;
-}
+using msgpack::Json;
+using msgpack::Pack;
 
 template <typename T, typename F>
 Expected<T> Unpack(const std::string& bytes, const char* what, F&& fill) {
-  if (!msgpack::IsShallow(bytes)) return std::unexpected(fmt::format("internal error: {}: nested too deep", what));
-  try {
-    T value;
-    fill(Json::from_msgpack(bytes), value);
-    return value;
-  } catch (const Json::exception& e) {
-    return std::unexpected(fmt::format("internal error: {}: {}", what, e.what()));
-  }
+  auto value = msgpack::Unpack<T>(bytes, std::forward<F>(fill));
+  if (!value) return std::unexpected(fmt::format("internal error: {}: {}", what, value.error()));
+  return *std::move(value);
 }
 
 Json ToJson(const std::vector<IdMapping>& mappings) {
@@ -152,7 +141,7 @@ Expected<Spec> ParseSpec(const std::string& bytes) {
     MappingsFrom(j.at("uids"), s.id_mappings.uids);
     MappingsFrom(j.at("gids"), s.id_mappings.gids);
     const Json& pid_namespace = j.at("pid_namespace");
-    s.pid_namespace.kind = static_cast<PidNamespace::Kind>(pid_namespace.at(0).get<uint8_t>());
+    s.pid_namespace.kind = msgpack::EnumFrom(pid_namespace.at(0), PidNamespace::Kind::kContainer);
     s.pid_namespace.container = pid_namespace.at(1).get<std::string>();
     s.masked_paths = j.at("masked_paths").get<std::vector<std::string>>();
     s.read_only_paths = j.at("read_only_paths").get<std::vector<std::string>>();
@@ -201,8 +190,7 @@ Expected<SandboxOptions> ParseOptions(const std::string& bytes) {
     o.report_missing = j.at("report_missing");
     o.allow_weak_box = j.at("allow_weak_box");
     o.kvm_device = j.at("kvm_device");
-    const uint8_t network = j.at("network");
-    o.network = network == 2 ? NetworkMode::kHost : network == 1 ? NetworkMode::kSandbox : NetworkMode::kNone;
+    o.network = msgpack::EnumFrom(j.at("network"), NetworkMode::kHost);
     o.rewrite = j.at("rewrite");
     o.io_uring = j.at("io_uring");
   });

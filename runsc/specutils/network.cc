@@ -2,13 +2,15 @@
 
 #include <fmt/core.h>
 
-#include <nlohmann/json.hpp>
 #include <stdexcept>
+#include <utility>
+
+#include "runsc/msgpack/json.h"
 
 namespace redoubt::specutils {
 namespace {
 
-using Json = nlohmann::json;
+using msgpack::Json;
 using netstack::Address;
 using netstack::Prefix;
 using netstack::RouteEntry;
@@ -67,14 +69,11 @@ std::string SerializeNetwork(const NetworkConfig& config) {
                       {"type", r.type},
                       {"protocol", r.protocol}});
   }
-  std::vector<uint8_t> packed = Json::to_msgpack({{"links", links}, {"routes", routes}, {"notes", config.notes}});
-  return std::string(packed.begin(), packed.end());
+  return msgpack::Pack({{"links", links}, {"routes", routes}, {"notes", config.notes}});
 }
 
 Expected<NetworkConfig> DeserializeNetwork(const std::string& text) {
-  NetworkConfig config;
-  try {
-    Json j = Json::from_msgpack(text);
+  auto config = msgpack::Unpack<NetworkConfig>(text, [](const Json& j, NetworkConfig& config) {
     for (const Json& l : j.at("links")) {
       NetworkLink link{.name = l.at("name"),
                        .index = l.at("index"),
@@ -101,10 +100,11 @@ Expected<NetworkConfig> DeserializeNetwork(const std::string& text) {
                                .protocol = r.at("protocol")});
     }
     config.notes = j.at("notes").get<std::vector<std::string>>();
-  } catch (const std::exception& e) {
-    return std::unexpected(fmt::format("internal error: network configuration: {}", e.what()));
+  });
+  if (!config) {
+    return std::unexpected(fmt::format("internal error: network configuration: {}", config.error()));
   }
-  return config;
+  return *std::move(config);
 }
 
 }  // namespace redoubt::specutils

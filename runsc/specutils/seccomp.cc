@@ -21,6 +21,10 @@
 namespace redoubt::specutils {
 namespace {
 
+constexpr char kNoListener[] =
+    "a supervisor outside is not supported, as the guest's calls are not the host's; inside there is "
+    "seccomp_unotify(2)";
+
 struct Action {
   std::string_view name;
   uint32_t value;
@@ -106,7 +110,7 @@ class Compiler final {
       }
       program.log |= name == kLogFlag;
     }
-    if (!seccomp_.listener_path.empty()) return Fail("listenerPath", "listeners are not supported");
+    if (!seccomp_.listener_path.empty()) return Fail("listenerPath", kNoListener);
     Expected<uint32_t> by_default = ActionOf(seccomp_.default_action, seccomp_.default_error, "default");
     if (!by_default) return std::unexpected(by_default.error());
     for (size_t i = 0; i < seccomp_.rules.size(); i++) {
@@ -149,7 +153,7 @@ class Compiler final {
     const bool by_default = path == "default";
     const std::string action_field = by_default ? "defaultAction" : path + ".action";
     const std::string error_field = by_default ? "defaultErrnoRet" : path + ".errnoRet";
-    if (name == "SCMP_ACT_NOTIFY") return Fail(action_field, "listeners are not supported");
+    if (name == "SCMP_ACT_NOTIFY") return Fail(action_field, kNoListener);
     const Action* action = Find(kActions, name);
     if (action == nullptr) return Fail(action_field, fmt::format("unknown action \"{}\"", name));
     if (!action->takes_error) {

@@ -172,5 +172,15 @@ TEST(Spec, TravelsToTheBootProcess) {
   EXPECT_EQ(options->network, NetworkMode::kSandbox);
 }
 
+TEST(Codec, WhatIsNoValueIsAnErrorAndNotAnotherValue) {
+  Expected<SandboxOptions> options = ParseOptions(SerializeOptions({.network = static_cast<NetworkMode>(3)}));
+  ASSERT_FALSE(options);
+  EXPECT_TRUE(options.error().contains("3 is no value that there is")) << options.error();
+  EXPECT_EQ(ParseOptions(SerializeOptions({.network = NetworkMode::kHost}))->network, NetworkMode::kHost);
+  Spec spec;
+  spec.pid_namespace.kind = static_cast<PidNamespace::Kind>(3);
+  EXPECT_FALSE(ParseSpec(SerializeSpec(spec)));
+}
+
 }  // namespace
 }  // namespace redoubt::specutils

@@ -53,6 +53,7 @@ owner() { stat -c '%u %g' "$@"; }
 # --- both directions
 EDIT='userns((0, 100000, 65536), (70000, 1000, 2))' config '
 id -u; stat -c "%u %g" /bin/busybox /foreign/secret /foreign/shown
+cat /proc/self/uid_map /proc/self/gid_map /proc/self/setgroups | tr -s " "
 cat /foreign/shown /foreign/secret; echo x >/foreign/shown; echo more >>/foreign/open; chown 0 /foreign/shown; chmod 777 /foreign/open
 cd /tmp; echo made >file; mkdir dir; mkfifo fifo; ln -s file link; ln file hard
 chown 7:8 file; chown 70001:70000 dir; chown -h 3:4 link
@@ -63,6 +64,11 @@ same "inside" "0
 0 0
 65534 65534
 65534 65534
+ 0 100000 65536
+ 70000 1000 2
+ 0 100000 65536
+ 70000 1000 2
+allow
 shown
 cat: can't open '/foreign/secret': Permission denied
 sh: can't create /foreign/shown: Permission denied
@@ -106,19 +112,19 @@ same "the gofer's identity" "100000 000000000000001b" "$(awk '$1 == "Uid:" { u =
 [ "$(readlink "/proc/$gofer/ns/user")" != "$(readlink /proc/self/ns/user)" ] || fail "the gofer is in the host's user namespace"
 
 # --- namespaces that are there
-EDIT='userns(path="/proc/'"$(cat "$SCRATCH/pid")"'/ns/user")' config 'id -u; stat -c %u /tmp/user'
-same "that of another container" $'0\n1000' "$(run second)"
+EDIT='userns(path="/proc/'"$(cat "$SCRATCH/pid")"'/ns/user")' config 'cat /proc/self/uid_map | tr -s " "; stat -c %u /tmp/user'
+same "that of another container" $' 0 100000 65536\n1000' "$(run second)"
 runsc delete --force first || fail "delete"
-EDIT='c["linux"]["namespaces"].append({"type": "user", "path": "/proc/self/ns/user"})' config 'stat -c %u /bin/busybox'
-same "the host's" 100000 "$(run)"
+EDIT='c["linux"]["namespaces"].append({"type": "user", "path": "/proc/self/ns/user"})' config 'cat /proc/self/uid_map | tr -s " "; stat -c %u /bin/busybox'
+same "the host's" $' 0 0 4294967295\n100000' "$(run)"
 unshare --user sleep 1000 &
 holder=$!
 for _ in $(seq 100); do [ "$(readlink /proc/$holder/ns/user)" != "$(readlink /proc/self/ns/user)" ] && break; sleep 0.05; done
 EDIT='userns(path="/proc/'$holder'/ns/user")' config true
 refused "linux.namespaces: user: /proc/$holder/ns/user: it has no mappings"
 echo '0 100000 500' >/proc/$holder/uid_map && echo '0 200000 500' >/proc/$holder/gid_map || fail "mappings of a namespace"
-EDIT='userns(path="/proc/'$holder'/ns/user")' config 'stat -c "%u %g" /bin/busybox; echo x >/tmp/held'
-same "one that somebody has made" "0 65534" "$(run)"
+EDIT='userns(path="/proc/'$holder'/ns/user")' config 'cat /proc/self/uid_map /proc/self/gid_map | tr -s " "; stat -c "%u %g" /bin/busybox; echo x >/tmp/held'
+same "one that somebody has made" $' 0 100000 500\n 0 200000 500\n0 65534' "$(run)"
 same "outside" "100000 200000" "$(owner "$R/tmp/held")"
 EDIT='userns((0, 100000, 500), path="/proc/'$holder'/ns/user")' config true
 refused "linux.uidMappings: are not those of the user namespace /proc/$holder/ns/user"
@@ -171,5 +177,68 @@ refused "mounts[5]: its mappings leave out the container's root"
 EDIT='userns((0, 100000, 10)); mount("/v", "/proc", "rbind", "ro", "idmap")' config true
 said=$(runsc create --bundle "$SCRATCH" first 2>&1 </dev/null) && fail "/proc was mapped"
 same "a file system without ID-mapped mounts" 'runsc: container "first": cannot map the IDs of /proc: Invalid argument; its file system may not have ID-mapped mounts' "$said"
+
+# --- calls, by the host's own python, whose files belong to nobody inside: natively in a user namespace, then in a container with the same mappings
+cat >"$SCRATCH/calls.py" <<'P'
+import array, ctypes, errno, os, resource, socket, struct
+def outcome(f, *args):
+    try: return f(*args)
+    except OSError as e: return errno.errorcode[e.errno]
+libc = ctypes.CDLL(None, use_errno=True)
+def call(name, *args):
+    r = getattr(libc, name)(*args)
+    return errno.errorcode[ctypes.get_errno()] if r == -1 else r
+print(os.stat("/usr/bin/env").st_uid, outcome(os.listdir, "/root"), outcome(os.setgroups, [7, 100]), outcome(os.setgroups, [7]), os.getgroups())
+for f in os.setuid, os.setgid, os.seteuid, os.setegid: print(outcome(f, 100), outcome(f, 0), end=" ")
+print()
+for f in os.setresuid, os.setresgid: print(outcome(f, 100, 0, 0), outcome(f, -1, 100, -1), outcome(f, 0, 0, 100), outcome(f, 0, -1, 99), outcome(f, 0, 0, 0), end=" ")
+for f in os.setreuid, os.setregid: print(outcome(f, 100, 0), outcome(f, -1, 100), end=" ")
+print()
+for name in "setfsuid", "setfsgid": print(*(call(name, i) for i in (100, 7, 0, 0)), end=" ")
+print()
+T = os.environ["T"]
+os.mkdir(T + "/d")
+print(outcome(os.chown, T + "/d", 100, -1), outcome(os.chown, T + "/d", -1, 100), outcome(os.chown, T + "/d", 99, 99), outcome(os.chown, T + "/none", 100, 100))
+fd = os.open(T + "/d", os.O_RDONLY)
+print(outcome(os.fchown, fd, 100, -1), outcome(os.lchown, T + "/d", 100, 5), outcome(os.fchown, fd, -1, -1), os.fstat(fd).st_uid)
+a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+for ids in (0, 0), (100, 0), (0, 100), (99, 99):
+    print(outcome(a.sendmsg, [b"x"], [(socket.SOL_SOCKET, socket.SCM_CREDENTIALS, struct.pack("3i", os.getpid(), *ids))]), end=" ")
+print()
+shm = libc.shmget(0, 4096, 0o1600)
+ds = ctypes.create_string_buffer(112)
+for ids in (100, 0), (0, 100), (99, 99):
+    call("shmctl", shm, 2, ds)
+    struct.pack_into("2I", ds, 4, *ids)
+    print(call("shmctl", shm, 1, ds), end=" ")
+call("shmctl", shm, 0, None)
+print()
+for name in "uid_map", "gid_map", "setgroups", "projid_map": print(open("/proc/self/" + name).read(), end="")
+print(os.readlink("/proc/self/ns/user") != os.environ["NS"])
+P
+cat >"$SCRATCH/map.py" <<'P'
+# calls.py in a user namespace of the host's.
+import ctypes, os, sys
+ready, mapped = os.pipe(), os.pipe()
+pid = os.fork()
+if pid == 0:
+    if ctypes.CDLL(None).unshare(0x10000000): os._exit(9)
+    os.write(ready[1], b"x")
+    os.read(mapped[0], 1)
+    os.setresgid(0, 0, 0)
+    os.setresuid(0, 0, 0)
+    os.setgroups([])
+    os.execvp("python3", ["python3", sys.argv[1]])
+os.read(ready[0], 1)
+for name in "uid_map", "gid_map": open(f"/proc/{pid}/{name}", "w").write("0 100000 100")
+os.write(mapped[1], b"x")
+os.waitpid(pid, 0)
+P
+mkdir "$SCRATCH/native" && chmod 1777 "$SCRATCH/native"
+native=$(NS=$(readlink /proc/self/ns/user) T=$SCRATCH/native timeout 20 python3 "$SCRATCH/map.py" "$SCRATCH/calls.py" 2>&1)
+[[ $native == *" 100000 "*True* ]] || fail "no user namespace natively: $native"
+EDIT='userns((0, 100000, 100)); c["root"] = {"path": "/", "readonly": True}
+c["process"].update({"args": ["python3", S + "/calls.py"], "env": ["PATH=/usr/bin:/bin", "T=/dev/shm", "NS='"$(readlink /proc/self/ns/user)"'"]})' config true
+same "calls" "$native" "$(run)"
 
 finish

@@ -57,7 +57,7 @@ refused() { # NAME PROFILE LINE
   [ -e state/c ] && fail "$1: something is left"
 }
 refused "unknown action" '{"defaultAction": "SCMP_ACT_ALOW"}' 'linux.seccomp.defaultAction: unknown action "SCMP_ACT_ALOW"'
-refused "a listener" '{"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/run/l"}' "listenerPath: listeners are not supported"
+refused "a listener" '{"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/run/l"}' "listenerPath: a supervisor outside is not supported"
 refused "wrong type" '{"defaultAction": 5}' "linux.seccomp.defaultAction: must be a string"
 "$RUNSC" features | python3 -c '
 import json, sys

@@ -3,17 +3,19 @@
 #define REDOUBT_PKG_SENTRY_IPC_IPC_H_
 
 #include "pkg/refs/refs.h"
+#include "pkg/sentry/ipc/message_queue.h"
 #include "pkg/sentry/ipc/semaphore.h"
 #include "pkg/sentry/ipc/shared_memory.h"
 #include "pkg/sentry/pgalloc/memory_file.h"
 
 namespace redoubt::ipc {
 
-// Lock order: the tables (kIpc) > segments and sets (kMappable) > undo lists, wait queues.
+// Lock order: the tables (kIpc) > segments, sets and queues (kMappable) > undo lists, wait queues.
 struct Namespace final : public RefCounted {
   explicit Namespace(pgalloc::MemoryFile& memory_file) : shared_memory(memory_file) {}
   SharedMemory shared_memory;
   Semaphores semaphores;
+  MessageQueues message_queues;
 };
 
 }  // namespace redoubt::ipc

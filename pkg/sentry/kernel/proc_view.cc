@@ -48,6 +48,7 @@ bool ProcView::GetInfo(RefCounted& handle, bool whole_process, proc::TaskInfo* i
   info->name = task.GetName();
   info->state = task.GetState();
   info->creds = task.GetCreds();
+  info->user_namespace = group.container->user_ns;
   if (RefPtr<FsContext> fs = task.GetFs(); fs) info->umask = fs->umask();
   std::vector<RefPtr<Task>> tasks;
   RefPtr<RefCounted> terminal;
@@ -165,6 +166,9 @@ RefPtr<RefCounted> ProcView::Namespace(RefCounted& handle, std::string_view kind
 
 uint64_t ProcView::NamespaceId(RefCounted& handle, std::string_view kind) {
   if (RefPtr<RefCounted> ns = Namespace(handle, kind)) return static_cast<PidNamespace&>(*ns).inode();
+  if (kind == "user") {
+    if (const auto& ns = ToTask(handle).group().container->user_ns) return ns->inode();
+  }
   return KernelView::NamespaceId(handle, kind);
 }
 

@@ -247,6 +247,8 @@ class Task final : public RefCounted, public wait::Sleeper, public futex::Target
   // task_seccomp.cc; with Kernel::mu held.
   void UseSeccompFiltersLocked(RefPtr<const SeccompFilter> filters);
   void InheritSeccompLocked(const Task& parent);
+  // Without it.
+  Result<> SleepKillable();
 
   // task_exit.cc
   void FinishExit();

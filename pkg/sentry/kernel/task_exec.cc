@@ -115,7 +115,11 @@ Result<> Task::Exec(vfs::Path start, std::string filename, std::vector<std::stri
   }
   vfs::Attributes attributes = TRY(args.file->GetAttributes());
   // execve(2): set-ID bits of a nosuid mount count for nothing.
-  if (vfs::MountFlags(args.file->path()) & MS_NOSUID) attributes.mode &= ~uint32_t{S_ISUID | S_ISGID};
+  // user_namespaces(7): and those of an owner that there is not inside.
+  if ((vfs::MountFlags(args.file->path()) & MS_NOSUID) != 0 || !group_->container->HasUid(attributes.uid) ||
+      !group_->container->HasGid(attributes.gid)) {
+    attributes.mode &= ~uint32_t{S_ISUID | S_ISGID};
+  }
   bool secure = false;
   RefPtr<auth::Credentials> creds = CredsAfterExec(*creds_, attributes, !is_script && !no_new_privs.load(), &secure);
   args.creds = creds.get();

@@ -118,12 +118,16 @@ void Task::FinishExit() {
   RefPtr<FdTable> fds;
   RefPtr<FsContext> fs;
   RefPtr<vfs::MountNamespace> mounts;
+  RefPtr<const SeccompFilter> filters;
   {
     sync::MutexLock lock(kernel_.mu);
+    filters = std::move(seccomp_filters_);
     fds = std::move(fds_);
     fs = std::move(fs_);
     mounts = std::move(mount_ns_);
   }
+  // Who supervises its calls need not wait until it is reaped.
+  filters.reset();
   // What a close may wait for (SO_LINGER), one of an ending process does not.
   interrupt_.fetch_or(kAttention, std::memory_order_seq_cst);
   fds->DropUser();

@@ -53,9 +53,18 @@ std::optional<Result<uint64_t>> Task::CheckSeccomp(uint64_t number, const Syscal
       if (error.value() == 0 || error.value() >= kErestartsys.value()) return Result<uint64_t>(error.AsReturnValue());
       return Err(error);
     }
-    case SECCOMP_RET_TRACE:       // there is no tracer
-    case SECCOMP_RET_USER_NOTIF:  // nor a listener
+    case SECCOMP_RET_TRACE:  // there is no tracer
       return Err(ENOSYS);
+    case SECCOMP_RET_USER_NOTIF: {
+      if (verdict.listener == nullptr) return Err(ENOSYS);
+      data.instruction_pointer = regs().rip;
+      Result<std::optional<SeccompListener::Decision>> decision = verdict.listener->Ask(
+          data, RefPtr<RefCounted>(this), [this](bool killable) { return killable ? SleepKillable() : wait::Block(); });
+      if (!decision) return Err(decision.error());
+      if (!*decision) return Err(ENOSYS);
+      if ((*decision)->proceed) return std::nullopt;
+      return Result<uint64_t>(static_cast<uint64_t>((*decision)->value));
+    }
     case SECCOMP_RET_TRAP: {
       // As if the call had not been made, but behind its instruction.
       regs().rax = number;
@@ -85,6 +94,26 @@ std::optional<Result<uint64_t>> Task::CheckSeccomp(uint64_t number, const Syscal
   }
 }
 
+// As wait::Block, but only what ends the task wakes it.
+Result<> Task::SleepKillable() {
+  auto must_end = [this] {
+    sync::MutexLock lock(kernel_.mu);
+    if (group_->exiting || (group_->execing != nullptr && group_->execing != this)) return true;
+    for (int sig = 1; sig <= kMaxSignal; sig++) {
+      const SignalSet bit = SignalBit(sig);
+      if (((pending_.set() | group_->pending.set()) & bit & ~signal_mask()) == 0) continue;
+      if ((*group_->handlers)[sig].is_default() && DefaultActionOf(sig) == DefaultAction::kTerminate) return true;
+    }
+    return false;
+  };
+  if (must_end()) return Err(kErestartsys);
+  FallAsleep();
+  fiber::Park();
+  WakeUp();
+  if (must_end()) return Err(kErestartsys);
+  return {};
+}
+
 Result<> Task::EnterSeccompStrict() {
   sync::MutexLock lock(kernel_.mu);
   if (seccomp_filters_) return Err(EINVAL);
@@ -96,6 +125,8 @@ Result<int> Task::AddSeccompFilter(RefPtr<SeccompFilter> filter, bool all_thread
   sync::MutexLock lock(kernel_.mu);
   if (seccomp_mode() == SECCOMP_MODE_STRICT) return Err(EINVAL);
   const SeccompFilter* own = seccomp_filters_.get();
+  // One listener is enough to ask.
+  if (filter->HasListener() && own != nullptr && own->HasListener()) return Err(EBUSY);
   TRY(filter->Attach(seccomp_filters_));
   if (!all_threads) {
     UseSeccompFiltersLocked(std::move(filter));

@@ -32,6 +32,17 @@ Result<RefPtr<SeccompFilter>> SeccompFilter::Create(std::span<const sock_filter>
   return RefPtr<SeccompFilter>(new SeccompFilter(std::move(program), log));
 }
 
+SeccompFilter::~SeccompFilter() {
+  if (listener_) listener_->UsersGone();
+}
+
+bool SeccompFilter::HasListener() const {
+  for (const SeccompFilter* f = this; f != nullptr; f = f->older_.get()) {
+    if (f->listener_) return true;
+  }
+  return false;
+}
+
 Result<> SeccompFilter::Attach(RefPtr<const SeccompFilter> older) {
   if (!older) return {};
   if (program_.size() + older->path_ > kMaxPath) return Err(ENOMEM);
@@ -65,7 +76,8 @@ SeccompFilter::Verdict SeccompFilter::Run(const seccomp_data& data) const {
     const auto action = static_cast<int32_t>(result & SECCOMP_RET_ACTION_FULL);
     if (action >= first) continue;
     first = action;
-    verdict = {static_cast<uint32_t>(action), static_cast<uint16_t>(result & SECCOMP_RET_DATA), f->log_};
+    verdict = {static_cast<uint32_t>(action), static_cast<uint16_t>(result & SECCOMP_RET_DATA), f->log_,
+               f->listener_.get()};
   }
   switch (verdict.action) {
     case SECCOMP_RET_KILL_PROCESS:

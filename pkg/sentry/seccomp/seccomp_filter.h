@@ -9,10 +9,12 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <utility>
 
 #include "pkg/bpf/bpf.h"
 #include "pkg/errors/errors.h"
 #include "pkg/refs/refs.h"
+#include "pkg/sentry/seccomp/seccomp_listener.h"
 
 namespace redoubt {
 
@@ -27,6 +29,10 @@ class SeccompFilter final : public RefCounted {
   // EINVAL: no program that seccomp(2) takes. `log`: SECCOMP_FILTER_FLAG_LOG.
   static Result<RefPtr<SeccompFilter>> Create(std::span<const sock_filter> code, bool log);
 
+  // Before Attach: calls that it answers with SECCOMP_RET_USER_NOTIF are for that one.
+  void SetListener(RefPtr<SeccompListener> listener) { listener_ = std::move(listener); }
+  // Whether it or one that was there before it has a listener.
+  bool HasListener() const;
   // Once, before others see it: it comes before `older` (null: there is none). ENOMEM: they are too long together.
   Result<> Attach(RefPtr<const SeccompFilter> older);
 
@@ -37,6 +43,7 @@ class SeccompFilter final : public RefCounted {
     uint32_t action = SECCOMP_RET_ALLOW;  // SECCOMP_RET_*, KILL_PROCESS for one that is not known
     uint16_t data = 0;                    // SECCOMP_RET_DATA
     bool log = false;                     // the filter that decided was added with SECCOMP_FILTER_FLAG_LOG
+    SeccompListener* listener = nullptr;  // of the filter that decided, which lives as long as that
   };
   // All of them run, the newest first; the action of the highest precedence counts, and the first that gave it.
   Verdict Run(const seccomp_data& data) const;
@@ -53,10 +60,12 @@ class SeccompFilter final : public RefCounted {
   static constexpr size_t kNumbers = 512;
 
   SeccompFilter(bpf::Program program, bool log);
+  ~SeccompFilter() override;
   void OnZeroRefs() override;
 
   const bpf::Program program_;
   const bool log_;
+  RefPtr<SeccompListener> listener_;
   RefPtr<const SeccompFilter> older_;
   std::bitset<kNumbers> always_;
   bool loads_instruction_pointer_;

@@ -13,6 +13,7 @@
 #include "pkg/sentry/socket/socket.h"
 #include "pkg/sentry/syscalls/common.h"
 #include "pkg/sentry/syscalls/handlers.h"
+#include "pkg/sentry/syscalls/seccomp_notify.h"
 #include "pkg/sentry/syscalls/sigio.h"
 #include "pkg/sentry/vfs/locks.h"
 
@@ -377,6 +378,9 @@ Result<uint64_t> Ioctl(Task& task, const SyscallArgs& a) {
       break;
     default:
       break;
+  }
+  if (auto* notify = dynamic_cast<SeccompNotifyDescription*>(file.get()); notify != nullptr) {
+    return notify->Control(task, a.U32(1), a.Pointer(2));
   }
   return file->Ioctl(task.mm(), a.U32(1), a.U64(2));
 }

@@ -10,6 +10,9 @@ namespace {
 constexpr uint32_t kKeep = ~uint32_t{0};  // -1: leave unchanged
 constexpr size_t kMaxGroups = 65536;      // NGROUPS_MAX
 
+bool HasUid(const Task& task, uint32_t uid) { return task.group().container->HasUid(uid); }
+bool HasGid(const Task& task, uint32_t gid) { return task.group().container->HasGid(gid); }
+
 Result<uint64_t> InstallUids(Task& task, RefPtr<auth::Credentials> next) {
   next->FixCapabilitiesAfterSetuid(task.creds());
   task.SetCreds(std::move(next));
@@ -25,8 +28,8 @@ Result<uint64_t> Getegid(Task& t, const SyscallArgs&) { return t.creds().egid; }
 
 Result<uint64_t> Setuid(Task& task, const SyscallArgs& a) {
   uint32_t uid = a.U32(0);
-  if (uid == kKeep) return Err(EINVAL);
   const auth::Credentials& c = task.creds();
+  if (!HasUid(task, uid)) return Err(EINVAL);
   RefPtr<auth::Credentials> next = c.Clone();
   if (c.HasCapability(CAP_SETUID)) {
     next->ruid = next->euid = next->suid = uid;
@@ -44,6 +47,7 @@ Result<uint64_t> Setreuid(Task& task, const SyscallArgs& a) {
   uint32_t e = a.U32(1);
   const auth::Credentials& c = task.creds();
   bool privileged = c.HasCapability(CAP_SETUID);
+  if ((r != kKeep && !HasUid(task, r)) || (e != kKeep && !HasUid(task, e))) return Err(EINVAL);
   if (r != kKeep && !privileged && r != c.ruid && r != c.euid) return Err(EPERM);
   if (e != kKeep && !privileged && e != c.ruid && e != c.euid && e != c.suid) return Err(EPERM);
   RefPtr<auth::Credentials> next = c.Clone();
@@ -57,6 +61,9 @@ Result<uint64_t> Setreuid(Task& task, const SyscallArgs& a) {
 Result<uint64_t> Setresuid(Task& task, const SyscallArgs& a) {
   const auth::Credentials& c = task.creds();
   bool privileged = c.HasCapability(CAP_SETUID);
+  for (int i = 0; i < 3; i++) {
+    if (a.U32(i) != kKeep && !HasUid(task, a.U32(i))) return Err(EINVAL);
+  }
   for (int i = 0; i < 3; i++) {
     uint32_t id = a.U32(i);
     if (id != kKeep && !privileged && id != c.ruid && id != c.euid && id != c.suid) return Err(EPERM);
@@ -82,7 +89,7 @@ Result<uint64_t> Setfsuid(Task& task, const SyscallArgs& a) {
   uint32_t old = c.fsuid;
   uint32_t uid = a.U32(0);
   if (uid == c.ruid || uid == c.euid || uid == c.suid || uid == c.fsuid || c.HasCapability(CAP_SETUID)) {
-    if (uid != kKeep) {
+    if (HasUid(task, uid)) {
       RefPtr<auth::Credentials> next = c.Clone();
       next->fsuid = uid;
       TRY(InstallUids(task, std::move(next)));
@@ -93,8 +100,8 @@ Result<uint64_t> Setfsuid(Task& task, const SyscallArgs& a) {
 
 Result<uint64_t> Setgid(Task& task, const SyscallArgs& a) {
   uint32_t gid = a.U32(0);
-  if (gid == kKeep) return Err(EINVAL);
   const auth::Credentials& c = task.creds();
+  if (!HasGid(task, gid)) return Err(EINVAL);
   RefPtr<auth::Credentials> next = c.Clone();
   if (c.HasCapability(CAP_SETGID)) {
     next->rgid = next->egid = next->sgid = gid;
@@ -113,6 +120,7 @@ Result<uint64_t> Setregid(Task& task, const SyscallArgs& a) {
   uint32_t e = a.U32(1);
   const auth::Credentials& c = task.creds();
   bool privileged = c.HasCapability(CAP_SETGID);
+  if ((r != kKeep && !HasGid(task, r)) || (e != kKeep && !HasGid(task, e))) return Err(EINVAL);
   if (r != kKeep && !privileged && r != c.rgid && r != c.egid) return Err(EPERM);
   if (e != kKeep && !privileged && e != c.rgid && e != c.egid && e != c.sgid) return Err(EPERM);
   RefPtr<auth::Credentials> next = c.Clone();
@@ -127,6 +135,9 @@ Result<uint64_t> Setregid(Task& task, const SyscallArgs& a) {
 Result<uint64_t> Setresgid(Task& task, const SyscallArgs& a) {
   const auth::Credentials& c = task.creds();
   bool privileged = c.HasCapability(CAP_SETGID);
+  for (int i = 0; i < 3; i++) {
+    if (a.U32(i) != kKeep && !HasGid(task, a.U32(i))) return Err(EINVAL);
+  }
   for (int i = 0; i < 3; i++) {
     uint32_t id = a.U32(i);
     if (id != kKeep && !privileged && id != c.rgid && id != c.egid && id != c.sgid) return Err(EPERM);
@@ -153,7 +164,7 @@ Result<uint64_t> Setfsgid(Task& task, const SyscallArgs& a) {
   uint32_t old = c.fsgid;
   uint32_t gid = a.U32(0);
   bool allowed = gid == c.rgid || gid == c.egid || gid == c.sgid || c.HasCapability(CAP_SETGID);
-  if (allowed && gid != kKeep) {
+  if (allowed && HasGid(task, gid)) {
     RefPtr<auth::Credentials> next = c.Clone();
     next->fsgid = gid;
     task.SetCreds(std::move(next));
@@ -174,6 +185,9 @@ Result<uint64_t> Setgroups(Task& task, const SyscallArgs& a) {
   if (!task.creds().HasCapability(CAP_SETGID)) return Err(EPERM);
   if (a.U32(0) > kMaxGroups) return Err(EINVAL);
   std::vector<uint32_t> groups = TRY(task.mm().CopyInVector<uint32_t>(a.Pointer(1), a.U32(0)));
+  for (uint32_t gid : groups) {
+    if (!HasGid(task, gid)) return Err(EINVAL);
+  }
   RefPtr<auth::Credentials> next = task.creds().Clone();
   next->groups = std::move(groups);
   task.SetCreds(std::move(next));

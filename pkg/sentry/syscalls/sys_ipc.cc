@@ -11,6 +11,7 @@
 #include "pkg/sentry/limits/system.h"
 #include "pkg/sentry/syscalls/common.h"
 #include "pkg/sentry/syscalls/handlers.h"
+#include "pkg/sentry/syscalls/ipc_namespace.h"
 
 namespace redoubt::syscalls {
 namespace {
@@ -23,13 +24,6 @@ constexpr int kShmStatAny = 15;
 constexpr int kSemStatAny = 20;
 constexpr int kShmExec = 0100000;
 
-RefPtr<ipc::Namespace> Ipc(Task& task) {
-  kernel::Kernel& kernel = task.kernel();
-  sync::MutexLock lock(kernel.mu);
-  if (!kernel.ipc_namespace) kernel.ipc_namespace = MakeRef<ipc::Namespace>(kernel.memory_file());
-  return RefPtr<ipc::Namespace>(static_cast<ipc::Namespace*>(kernel.ipc_namespace.get()));
-}
-
 RefPtr<ipc::UndoList> Undo(Task& task) {
   sync::MutexLock lock(task.kernel().mu);
   RefPtr<RefCounted>& slot = task.group().sem_undo;
@@ -41,7 +35,7 @@ Result<uint64_t> DoSemop(Task& task, int id, Addr operations_addr, size_t count,
   if (count == 0 || id < 0) return Err(EINVAL);
   if (count > ipc::Semaphores::kMaxOperations) return Err(E2BIG);
   std::vector<sembuf> operations = TRY(task.mm().CopyInVector<sembuf>(operations_addr, count));
-  RefPtr<ipc::Namespace> ns = Ipc(task);
+  RefPtr<ipc::Namespace> ns = IpcNamespace(task);
   RefPtr<ipc::SemaphoreSet> set = TRY(ns->semaphores.table().Find(id));
   const bool undoes = std::ranges::any_of(operations, [](const sembuf& op) { return (op.sem_flg & SEM_UNDO) != 0; });
   RefPtr<ipc::UndoList> undo = undoes ? Undo(task) : nullptr;
@@ -67,8 +61,21 @@ Result<uint64_t> DoSemop(Task& task, int id, Addr operations_addr, size_t count,
 
 }  // namespace
 
+RefPtr<ipc::Namespace> IpcNamespace(Task& task) {
+  kernel::Kernel& kernel = task.kernel();
+  sync::MutexLock lock(kernel.mu);
+  if (!kernel.ipc_namespace) kernel.ipc_namespace = MakeRef<ipc::Namespace>(kernel.memory_file());
+  return RefPtr<ipc::Namespace>(static_cast<ipc::Namespace*>(kernel.ipc_namespace.get()));
+}
+
+Result<> CheckIpcOwner(Task& task, const ipc_perm& perm) {
+  const kernel::Container& container = *task.group().container;
+  if (!container.HasUid(perm.uid) || !container.HasGid(perm.gid)) return Err(EINVAL);
+  return {};
+}
+
 Result<uint64_t> Shmget(Task& task, const SyscallArgs& a) {
-  RefPtr<ipc::Namespace> ns = Ipc(task);
+  RefPtr<ipc::Namespace> ns = IpcNamespace(task);
   RefPtr<ipc::Segment> segment =
       TRY(ns->shared_memory.Get(a.I32(0), a.U64(1), a.I32(2), task.creds(), task.group().id));
   return segment->id;
@@ -85,7 +92,7 @@ Result<uint64_t> Shmat(Task& task, const SyscallArgs& a) {
   } else if (addr == 0 && (flags & SHM_REMAP) != 0) {
     return Err(EINVAL);
   }
-  RefPtr<ipc::Namespace> ns = Ipc(task);
+  RefPtr<ipc::Namespace> ns = IpcNamespace(task);
   RefPtr<ipc::Segment> segment = TRY(ns->shared_memory.table().Find(a.I32(0)));
   const bool write = (flags & SHM_RDONLY) == 0;
   TRY(segment->Attach(task.creds(), write, task.group().id));
@@ -108,7 +115,7 @@ Result<uint64_t> Shmat(Task& task, const SyscallArgs& a) {
 Result<uint64_t> Shmdt(Task& task, const SyscallArgs& a) {
   const Addr addr = a.Pointer(0);
   if (!IsPageAligned(addr)) return Err(EINVAL);
-  RefPtr<ipc::Namespace> ns = Ipc(task);
+  RefPtr<ipc::Namespace> ns = IpcNamespace(task);
   for (const RefPtr<ipc::Segment>& segment : ns->shared_memory.table().All()) {
     std::vector<AddrRange> ranges = segment->AttachedAt(task.mm(), addr);
     if (ranges.empty()) continue;
@@ -123,7 +130,7 @@ Result<uint64_t> Shmctl(Task& task, const SyscallArgs& a) {
   const int id = a.I32(0), command = a.I32(1);
   const Addr out = a.Pointer(2);
   if (id < 0 || command < 0) return Err(EINVAL);
-  RefPtr<ipc::Namespace> ns = Ipc(task);
+  RefPtr<ipc::Namespace> ns = IpcNamespace(task);
   ipc::Table<ipc::Segment>& table = ns->shared_memory.table();
   switch (command) {
     case IPC_INFO: {
@@ -156,6 +163,7 @@ Result<uint64_t> Shmctl(Task& task, const SyscallArgs& a) {
     }
     case IPC_SET: {
       shmid_ds ds = TRY(task.mm().CopyInObject<shmid_ds>(out));
+      TRY(CheckIpcOwner(task, ds.shm_perm));
       TRY(TRY(table.Find(id))->Set(task.creds(), ds.shm_perm));
       return 0;
     }
@@ -173,7 +181,7 @@ Result<uint64_t> Shmctl(Task& task, const SyscallArgs& a) {
 }
 
 Result<uint64_t> Semget(Task& task, const SyscallArgs& a) {
-  RefPtr<ipc::Namespace> ns = Ipc(task);
+  RefPtr<ipc::Namespace> ns = IpcNamespace(task);
   return TRY(ns->semaphores.Get(a.I32(0), a.I32(1), a.I32(2), task.creds()))->id;
 }
 
@@ -192,7 +200,7 @@ Result<uint64_t> Semctl(Task& task, const SyscallArgs& a) {
   const int id = a.I32(0), index = a.I32(1), command = a.I32(2);
   const Addr out = a.Pointer(3);
   if (id < 0) return Err(EINVAL);
-  RefPtr<ipc::Namespace> ns = Ipc(task);
+  RefPtr<ipc::Namespace> ns = IpcNamespace(task);
   ipc::Table<ipc::SemaphoreSet>& table = ns->semaphores.table();
   const auth::Credentials& creds = task.creds();
   switch (command) {
@@ -230,6 +238,7 @@ Result<uint64_t> Semctl(Task& task, const SyscallArgs& a) {
       return 0;
     case IPC_SET: {
       semid_ds ds = TRY(task.mm().CopyInObject<semid_ds>(out));
+      TRY(CheckIpcOwner(task, ds.sem_perm));
       TRY(set->Set(creds, ds.sem_perm));
       return 0;
     }

@@ -98,10 +98,20 @@ Result<uint64_t> DoChmod(Task& task, int dirfd, Addr path, uint32_t mode, int fl
   return 0;
 }
 
+// -1: leave.
+Result<> CheckOwner(Task& task, uint32_t uid, uint32_t gid) {
+  constexpr uint32_t kLeave = ~uint32_t{0};
+  const kernel::Container& container = *task.group().container;
+  if ((uid != kLeave && !container.HasUid(uid)) || (gid != kLeave && !container.HasGid(gid))) return Err(EINVAL);
+  return {};
+}
+
 Result<uint64_t> DoChown(Task& task, int dirfd, Addr path, uint32_t uid, uint32_t gid, int flags) {
   if ((flags & ~(AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH)) != 0) return Err(EINVAL);
   AtPath at = TRY(AtPath::Make(task, dirfd, path, flags));
-  TRY(vfs::Chown(at.walker(), TRY(at.Lookup()), static_cast<int32_t>(uid), static_cast<int32_t>(gid)));
+  vfs::Path found = TRY(at.Lookup());
+  TRY(CheckOwner(task, uid, gid));
+  TRY(vfs::Chown(at.walker(), found, static_cast<int32_t>(uid), static_cast<int32_t>(gid)));
   return 0;
 }
 
@@ -292,6 +302,7 @@ Result<uint64_t> Fchown(Task& task, const SyscallArgs& a) {
   FdTable::File file = TRY(task.File(a.I32(0)));
   if ((file->flags() & O_PATH) != 0) return Err(EBADF);
   Task::WalkState walk = task.Walk();
+  TRY(CheckOwner(task, a.U32(1), a.U32(2)));
   TRY(vfs::Chown(walk.walker(), file->path(), a.I32(1), a.I32(2)));
   return 0;
 }

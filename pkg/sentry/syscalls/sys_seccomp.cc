@@ -6,13 +6,14 @@
 #include "pkg/sentry/seccomp/seccomp_filter.h"
 #include "pkg/sentry/syscalls/common.h"
 #include "pkg/sentry/syscalls/handlers.h"
+#include "pkg/sentry/syscalls/seccomp_notify.h"
 
 namespace redoubt::syscalls {
 namespace {
 
-// SECCOMP_FILTER_FLAG_NEW_LISTENER and what belongs to it are not there.
 constexpr uint64_t kFilterFlags = SECCOMP_FILTER_FLAG_TSYNC | SECCOMP_FILTER_FLAG_LOG | SECCOMP_FILTER_FLAG_SPEC_ALLOW |
-                                  SECCOMP_FILTER_FLAG_TSYNC_ESRCH;
+                                  SECCOMP_FILTER_FLAG_NEW_LISTENER | SECCOMP_FILTER_FLAG_TSYNC_ESRCH |
+                                  SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
 
 // struct sock_fprog as the guest has it.
 struct FilterProgram {
@@ -23,14 +24,31 @@ struct FilterProgram {
 
 Result<uint64_t> AddFilter(Task& task, uint64_t flags, Addr addr) {
   if ((flags & ~kFilterFlags) != 0) return Err(EINVAL);
+  const bool listens = (flags & SECCOMP_FILTER_FLAG_NEW_LISTENER) != 0;
+  const bool all_threads = (flags & SECCOMP_FILTER_FLAG_TSYNC) != 0;
+  const bool killable = (flags & SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV) != 0;
+  if (killable && !listens) return Err(EINVAL);
+  // Both have something to return: the descriptor, and the thread that is in the way.
+  if (listens && all_threads && (flags & SECCOMP_FILTER_FLAG_TSYNC_ESRCH) == 0) return Err(EINVAL);
   FilterProgram program = TRY(task.mm().CopyInObject<FilterProgram>(addr));
   if (program.length == 0 || program.length > bpf::kMaxInstructions) return Err(EINVAL);
   if (!task.no_new_privs.load() && !task.creds().HasCapability(CAP_SYS_ADMIN)) return Err(EACCES);
   std::vector<sock_filter> code = TRY(task.mm().CopyInVector<sock_filter>(program.code, program.length));
   RefPtr<SeccompFilter> filter = TRY(SeccompFilter::Create(code, (flags & SECCOMP_FILTER_FLAG_LOG) != 0));
-  const int in_the_way = TRY(task.AddSeccompFilter(std::move(filter), (flags & SECCOMP_FILTER_FLAG_TSYNC) != 0));
-  if (in_the_way != 0 && (flags & SECCOMP_FILTER_FLAG_TSYNC_ESRCH) != 0) return Err(ESRCH);
-  return static_cast<uint64_t>(in_the_way);
+  int listener_fd = -1;
+  if (listens) {
+    RefPtr<SeccompListener> listener = MakeRef<SeccompListener>(killable ? SeccompListener::Wait::kKillableOnceReceived
+                                                                         : SeccompListener::Wait::kInterruptible);
+    filter->SetListener(listener);
+    // First, since a filter that is in force stays.
+    listener_fd = TRY(task.InstallFd(MakeRef<SeccompNotifyDescription>(std::move(listener)), true));
+  }
+  Result<int> added = task.AddSeccompFilter(std::move(filter), all_threads);
+  if (added && *added == 0) return static_cast<uint64_t>(listens ? listener_fd : 0);
+  if (listens) (void)task.fds().Close(listener_fd);
+  if (!added) return Err(added.error());
+  if ((flags & SECCOMP_FILTER_FLAG_TSYNC_ESRCH) != 0) return Err(ESRCH);
+  return static_cast<uint64_t>(*added);
 }
 
 Result<uint64_t> IsActionAvailable(Task& task, Addr addr) {
@@ -39,6 +57,7 @@ Result<uint64_t> IsActionAvailable(Task& task, Addr addr) {
     case SECCOMP_RET_KILL_THREAD:
     case SECCOMP_RET_TRAP:
     case SECCOMP_RET_ERRNO:
+    case SECCOMP_RET_USER_NOTIF:
     case SECCOMP_RET_TRACE:
     case SECCOMP_RET_LOG:
     case SECCOMP_RET_ALLOW:

@@ -95,9 +95,12 @@ Result<uint64_t> DoAccept(Task& task, int fd, Addr addr, Addr length_addr, int f
   return TRY(task.InstallFd(std::move(accepted), (flags & SOCK_CLOEXEC) != 0));
 }
 
-// unix(7), SCM_CREDENTIALS: EPERM for what is not the caller's, ESRCH for no process.
+// unix(7), SCM_CREDENTIALS: EINVAL for an ID that there is not, EPERM for what is not the caller's, ESRCH for no
+// process.
 Result<socket::Identity> CheckCredentials(Task& task, const ucred& creds) {
   const auth::Credentials& c = task.creds();
+  const kernel::Container& container = *task.group().container;
+  if (!container.HasUid(creds.uid) || !container.HasGid(creds.gid)) return Err(EINVAL);
   const bool own = creds.pid == task.group().pid->number();
   if (!own && !c.HasCapability(CAP_SYS_ADMIN)) return Err(EPERM);
   if (creds.uid != c.ruid && creds.uid != c.euid && creds.uid != c.suid && !c.HasCapability(CAP_SETUID))

@@ -16,6 +16,7 @@
 #include "pkg/errors/errors.h"
 #include "pkg/refs/refs.h"
 #include "pkg/sentry/auth/credentials.h"
+#include "pkg/sentry/auth/user_namespace.h"
 #include "pkg/sentry/fdtable/fd_table.h"
 #include "pkg/sentry/limits/limits.h"
 #include "pkg/sentry/mm/memory_manager.h"
@@ -42,7 +43,8 @@ struct TaskInfo {
   int exit_code = 0;  // as wait(2) encodes it; zombies
   int threads = 1;
 
-  RefPtr<const auth::Credentials> creds;  // never null
+  RefPtr<const auth::Credentials> creds;             // never null
+  RefPtr<const auth::UserNamespace> user_namespace;  // null: the first
   uint32_t umask = 022;
   bool dumpable = true;
   bool no_new_privs = false;

@@ -125,7 +125,7 @@ void AddKernel(ProcFilesystem& fs, Builder& b, Directory& sys) {
   RefPtr<Directory> yama = b.Dir(kernel.get(), "yama");
   b.Number(*yama, "ptrace_scope", 0, 0, 3);
   RefPtr<Directory> seccomp = b.Dir(kernel.get(), "seccomp");
-  b.Text(*seccomp, "actions_avail", "kill_process kill_thread trap errno trace log allow");
+  b.Text(*seccomp, "actions_avail", "kill_process kill_thread trap errno user_notif trace log allow");
 }
 
 void AddVm(Builder& b, Directory& sys) {

@@ -84,9 +84,9 @@ constexpr TaskChild kChildren[] = {
     Text("oom_score_adj", 0644, TaskOomScoreAdj, StoreOomScoreAdj),
     Text("loginuid", 0644, TaskLoginUid),
     Text("sessionid", 0444, TaskSessionId),
-    Text("uid_map", 0644, TaskIdMap),
-    Text("gid_map", 0644, TaskIdMap),
-    Text("projid_map", 0644, TaskIdMap),
+    Text("uid_map", 0644, TaskUidMap),
+    Text("gid_map", 0644, TaskGidMap),
+    Text("projid_map", 0644, TaskProjidMap),
     Text("setgroups", 0644, TaskSetgroups),
     Text("timerslack_ns", 0666, TaskTimerSlack, nullptr, kProcessOnly),
 };

@@ -102,9 +102,22 @@ Result<> StoreOomScoreAdj(const TaskRef& task, std::string_view text) {
   return task.view().SetOomScoreAdj(task.task(), value);
 }
 
-Result<std::string> TaskIdMap(const TaskRef& task) {
-  TRY(task.Info());
-  return fmt::format("{:10} {:10} {:10}\n", 0, 0, 4294967295u);
+constexpr char kAllIds[] = "         0          0 4294967295\n";
+
+Result<std::string> TaskUidMap(const TaskRef& task) {
+  const TaskInfo info = TRY(task.Info());
+  return info.user_namespace ? info.user_namespace->UidMap() : kAllIds;
+}
+
+Result<std::string> TaskGidMap(const TaskRef& task) {
+  const TaskInfo info = TRY(task.Info());
+  return info.user_namespace ? info.user_namespace->GidMap() : kAllIds;
+}
+
+// Of a new user namespace it is empty until it is written.
+Result<std::string> TaskProjidMap(const TaskRef& task) {
+  const TaskInfo info = TRY(task.Info());
+  return info.user_namespace ? "" : kAllIds;
 }
 
 Result<std::string> TaskSetgroups(const TaskRef& task) {

@@ -1,0 +1,20 @@
+// What the calls of System V IPC share.
+#ifndef REDOUBT_PKG_SENTRY_SYSCALLS_IPC_NAMESPACE_H_
+#define REDOUBT_PKG_SENTRY_SYSCALLS_IPC_NAMESPACE_H_
+
+#include <sys/ipc.h>
+
+#include "pkg/errors/errors.h"
+#include "pkg/refs/refs.h"
+#include "pkg/sentry/ipc/ipc.h"
+#include "pkg/sentry/kernel/task.h"
+
+namespace redoubt::syscalls {
+
+RefPtr<ipc::Namespace> IpcNamespace(kernel::Task& task);
+// Who is to have an object: of IPC_SET. EINVAL for an ID that there is not.
+Result<> CheckIpcOwner(kernel::Task& task, const ipc_perm& perm);
+
+}  // namespace redoubt::syscalls
+
+#endif  // REDOUBT_PKG_SENTRY_SYSCALLS_IPC_NAMESPACE_H_
