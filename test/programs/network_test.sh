@@ -257,6 +257,29 @@ RTNETLINK answers: File exists
 [(1, 'lo'), (2, 'eth0')]
 ['3', 'LISTEN', '192.0.2.77:7777', '0.0.0.0:*']" "$(run admin 2>&1 | sed 's/ *$//')"
 
+# Neighbours come and go as natively.
+cat >"$SCRATCH/neighbours.sh" <<'SCRIPT'
+told=$(mktemp)
+ip neigh flush dev eth0
+ip monitor neigh >$told 2>/dev/null &
+sleep 0.5
+ip neigh add 192.0.2.78 lladdr 02:00:00:00:00:78 dev eth0 nud permanent
+ip neigh replace 192.0.2.78 lladdr 02:00:00:00:00:79 dev eth0 nud permanent
+ip neigh del 192.0.2.78 dev eth0
+python3 -c '
+import socket
+for host in "192.0.2.1", "192.0.2.99": socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b"x", (host, 9))'
+sleep 4
+kill $!
+grep '192\.0\.2\.\(1\|78\|99\) ' $told | sed 's/lladdr [^ ]* REACHABLE/REACHABLE/; s/ *$//'
+rm $told
+SCRIPT
+natively=$(ip netns exec $INSIDE bash "$SCRATCH/neighbours.sh" 2>&1)
+[[ $natively == *"192.0.2.1 dev eth0 REACHABLE"* ]] || fail "the neighbours natively: $natively"
+bundle neighbours /run/netns/$INSIDE bash "$SCRATCH/neighbours.sh"
+sed -i 's/"CAP_NET_BIND_SERVICE"/"CAP_NET_ADMIN"/g' "$SCRATCH/neighbours/config.json"
+same "what is told of neighbours" "$natively" "$(run neighbours 2>&1)"
+
 # Of the machine's link addresses those on its own wire are seen and no other.
 macs() { grep -aoE '([0-9a-f]{2}:){5}[0-9a-f]{2}' | sort -u; }
 bundle macs /run/netns/$INSIDE sh -c 'curl -sS http://192.0.2.1:8000/small; cat /proc/net/arp; ip -o link; ip neigh'

@@ -1,6 +1,7 @@
 #include "pkg/netstack/neighbour/neighbour_table.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace redoubt::netstack {
 
@@ -13,6 +14,7 @@ struct NeighbourTable::Actions {
   PacketList resolved;
   LinkAddress to;
   PacketList failed;
+  std::vector<Change> changes;
 };
 
 NeighbourTable::NeighbourTable(Clock& clock, RandomSource& random, TimerQueue& timers, const RefCounted& owner,
@@ -53,7 +55,10 @@ void NeighbourTable::Send(const Address& next_hop, PacketPtr packet) {
         break;
       case NeighbourState::kReachable:
         // The timer is lazy: an entry ages when it is used.
-        if (now >= entry->deadline) SetStateLocked(*entry, NeighbourState::kStale, now);
+        if (now >= entry->deadline) {
+          SetStateLocked(*entry, NeighbourState::kStale, now);
+          TellLocked(entry->info, now);
+        }
         if (entry->info.state == NeighbourState::kReachable) {
           to = entry->info.link;
           break;
@@ -112,7 +117,10 @@ void NeighbourTable::HandleAdvertisement(const Address& from, std::optional<Link
       default: {
         bool changed = link && *link != entry.info.link;
         if (changed && !override) {
-          if (entry.info.state == NeighbourState::kReachable) SetStateLocked(entry, NeighbourState::kStale, now);
+          if (entry.info.state == NeighbourState::kReachable) {
+            SetStateLocked(entry, NeighbourState::kStale, now);
+            TellLocked(entry.info, now);
+          }
           return;
         }
         entry.info.is_router = router;
@@ -131,12 +139,14 @@ void NeighbourTable::Confirm(const Address& address) {
   sync::MutexLock lock(mu_);
   auto it = entries_.find(address);
   if (it == entries_.end()) return;
-  switch (it->second.info.state) {
+  const NeighbourState before = it->second.info.state;
+  switch (before) {
     case NeighbourState::kReachable:
     case NeighbourState::kStale:
     case NeighbourState::kDelay:
     case NeighbourState::kProbe:
       SetStateLocked(it->second, NeighbourState::kReachable, now);
+      if (before != NeighbourState::kReachable) TellLocked(it->second.info, now);
       break;
     default:
       break;
@@ -164,16 +174,25 @@ Result<> NeighbourTable::AddPermanent(const Address& address, const LinkAddress&
 
 Result<> NeighbourTable::Remove(const Address& address) {
   PacketList dropped;
+  const Time now = clock_.Now();
   sync::MutexLock lock(mu_);
   auto it = entries_.find(address);
   if (it == entries_.end()) return Err(ENOENT);
   TakeQueueLocked(it->second, dropped);
+  // As Linux tells it: it has failed, and then it goes.
+  NeighbourInfo& info = it->second.info;
+  info.link = {};
+  const bool failed = std::exchange(info.state, NeighbourState::kFailed) == NeighbourState::kFailed;
+  if (!failed) TellLocked(info, now);
+  TellLocked(info, now, true);
   entries_.erase(it);
   return {};
 }
 
 void NeighbourTable::Flush(bool keep_permanent) {
   PacketList dropped;
+  const Time now = clock_.Now();
+  bool tell;
   {
     sync::MutexLock lock(mu_);
     for (auto it = entries_.begin(); it != entries_.end();) {
@@ -182,25 +201,42 @@ void NeighbourTable::Flush(bool keep_permanent) {
         continue;
       }
       TakeQueueLocked(it->second, dropped);
+      TellLocked(Seen(it->second, now), now, true);
       it = entries_.erase(it);
     }
+    tell = !changes_.empty();
   }
-  timer_.Cancel();
+  if (!tell) timer_.Cancel();
 }
 
 std::vector<NeighbourInfo> NeighbourTable::Entries() const {
+  const Time now = clock_.Now();
   sync::MutexLock lock(mu_);
   std::vector<NeighbourInfo> r;
   r.reserve(entries_.size());
-  for (const auto& [address, entry] : entries_) r.push_back(entry.info);
+  for (const auto& [address, entry] : entries_) r.push_back(Seen(entry, now));
   return r;
 }
 
 std::optional<NeighbourInfo> NeighbourTable::Find(const Address& address) const {
+  const Time now = clock_.Now();
   sync::MutexLock lock(mu_);
   auto it = entries_.find(address);
   if (it == entries_.end()) return std::nullopt;
-  return it->second.info;
+  return Seen(it->second, now);
+}
+
+NeighbourInfo NeighbourTable::Seen(const Entry& entry, Time now) {
+  NeighbourInfo info = entry.info;
+  if (info.state == NeighbourState::kReachable && now >= entry.deadline) info.state = NeighbourState::kStale;
+  return info;
+}
+
+// Whoever changes an entry may hold locks of its own: the timer holds none.
+void NeighbourTable::TellLocked(const NeighbourInfo& info, Time now, bool removed) {
+  if (!delegate_.WantsChanges() || changes_.size() >= kMaxChanges) return;
+  changes_.push_back({info, removed});
+  ArmLocked(now);
 }
 
 void NeighbourTable::OnTimer(Time now) {
@@ -208,6 +244,7 @@ void NeighbourTable::OnTimer(Time now) {
   {
     sync::MutexLock lock(mu_);
     Time next = kNever;
+    actions.changes.swap(changes_);
     for (auto& [address, entry] : entries_) {
       NeighbourInfo& info = entry.info;
       // Reachable and failed entries change when they are next used.
@@ -218,6 +255,7 @@ void NeighbourTable::OnTimer(Time now) {
       if (now >= entry.deadline) {
         if (info.state == NeighbourState::kDelay) {
           SetStateLocked(entry, NeighbourState::kProbe, now);
+          actions.changes.push_back({info, false});
           entry.solicitations = 1;
           actions.solicitations.push_back({address, info.link});
         } else if (entry.solicitations < kMaxSolicitations) {
@@ -228,6 +266,7 @@ void NeighbourTable::OnTimer(Time now) {
         } else {
           SetStateLocked(entry, NeighbourState::kFailed, now);
           info.link = {};
+          actions.changes.push_back({info, false});
           TakeQueueLocked(entry, actions.failed);
           continue;
         }
@@ -260,6 +299,8 @@ bool NeighbourTable::EvictLocked() {
     if (victim == entries_.end() || it->second.used < victim->second.used) victim = it;
   }
   if (victim == entries_.end()) return false;
+  const Time now = clock_.Now();
+  TellLocked(Seen(victim->second, now), now, true);
   entries_.erase(victim);
   return true;
 }
@@ -271,6 +312,7 @@ void NeighbourTable::ResolveLocked(Entry& entry, const LinkAddress& link, Neighb
   TakeQueueLocked(entry, actions.resolved);
   actions.to = link;
   SetStateLocked(entry, state, now);
+  TellLocked(entry.info, now);
   // The packets that waited are uses of the entry.
   if (had_packets && state == NeighbourState::kStale) SetStateLocked(entry, NeighbourState::kDelay, now);
 }
@@ -337,6 +379,7 @@ void NeighbourTable::Run(Actions& actions) {
   }
   while (PacketPtr p = actions.resolved.PopFront()) delegate_.SendResolved(actions.to, std::move(p));
   if (!actions.failed.empty()) delegate_.Unresolved(std::move(actions.failed));
+  for (const Change& c : actions.changes) delegate_.Changed(c.removed, c.info);
 }
 
 }  // namespace redoubt::netstack

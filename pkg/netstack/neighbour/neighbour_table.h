@@ -41,6 +41,7 @@ class NeighbourTable final {
   static constexpr size_t kMaxEntries = 1024;
   static constexpr size_t kMaxQueuedPackets = 64;        // per entry; the oldest goes first
   static constexpr size_t kMaxQueuedBytes = 256 * 1024;  // of all entries
+  static constexpr size_t kMaxChanges = 4096;            // that are still to be told; later ones are not told
 
   // Called with no lock held.
   class Delegate {
@@ -48,6 +49,9 @@ class NeighbourTable final {
     virtual void SendSolicitation(const Address& target, const LinkAddress* link) = 0;
     virtual void SendResolved(const LinkAddress& to, PacketPtr packet) = 0;
     virtual void Unresolved(PacketList packets) = 0;
+    // What others may want to know of an entry: RTM_NEWNEIGH, RTM_DELNEIGH. Told of by the timer, soon after, in order.
+    virtual bool WantsChanges() const { return false; }
+    virtual void Changed(bool removed, const NeighbourInfo& neighbour) {}
 
    protected:
     ~Delegate() = default;
@@ -104,6 +108,9 @@ class NeighbourTable final {
   void SetStateLocked(Entry& entry, NeighbourState state, Time now) REQUIRES(mu_);
   void EnqueueLocked(Entry& entry, PacketPtr packet) REQUIRES(mu_);
   void TakeQueueLocked(Entry& entry, PacketList& into) REQUIRES(mu_);
+  void TellLocked(const NeighbourInfo& info, Time now, bool removed = false) REQUIRES(mu_);
+  // As others see it: what has aged while nobody used it is stale.
+  static NeighbourInfo Seen(const Entry& entry, Time now);
   void ArmLocked(Time deadline) REQUIRES(mu_);
   void Run(Actions& actions) EXCLUDES(mu_);
 
@@ -117,6 +124,11 @@ class NeighbourTable final {
   Time reachable_time_ GUARDED_BY(mu_) = kReachableTime;
   Time retransmit_time_ GUARDED_BY(mu_) = kRetransmitTime;
   size_t queued_bytes_ GUARDED_BY(mu_) = 0;
+  struct Change {
+    NeighbourInfo info;
+    bool removed;
+  };
+  std::vector<Change> changes_ GUARDED_BY(mu_);
   Timer timer_;
 };
 

@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <string>
+#include <vector>
+
 namespace redoubt::netstack {
 namespace {
 
@@ -21,6 +24,18 @@ struct World : RefCounted, NeighbourTable::Delegate {
     last_to = to;
   }
   void Unresolved(PacketList packets) override { failed += packets.size(); }
+  bool WantsChanges() const override { return watched; }
+  void Changed(bool removed, const NeighbourInfo& n) override {
+    if (removed) {
+      told.push_back("gone");
+    } else if (n.state == NeighbourState::kReachable) {
+      told.push_back("reachable");
+    } else if (n.state == NeighbourState::kFailed) {
+      told.push_back("failed");
+    } else {
+      told.push_back(n.state == NeighbourState::kProbe ? "probe" : "other");
+    }
+  }
 
   void Send(size_t size, const Address& to = kNeighbour) { table.Send(to, NewPacket(Buffer::Allocate(size))); }
   void Advance(Time by) {
@@ -42,6 +57,8 @@ struct World : RefCounted, NeighbourTable::Delegate {
   std::vector<size_t> sent;
   LinkAddress last_to;
   size_t failed = 0;
+  bool watched = false;
+  std::vector<std::string> told;
 };
 
 struct NeighbourTableTest : testing::Test {
@@ -215,6 +232,52 @@ TEST_F(NeighbourTableTest, RandomOperationsKeepTheBoundsAndLoseNoPacket) {
   w->Advance(100 * kSecond);
   // Whatever was given has been sent, has failed or was counted as dropped.
   EXPECT_EQ(w->sent.size() + w->failed + w->table.dropped(), given);
+}
+
+// rtnetlink(7): RTM_NEWNEIGH, RTM_DELNEIGH. `ip monitor neigh` shows no entry that is being resolved.
+TEST_F(NeighbourTableTest, ChangesAreToldByTheTimer) {
+  w->watched = true;
+  w->Send(1);
+  w->table.HandleAdvertisement(kNeighbour, kLink, true, true, false);
+  EXPECT_TRUE(w->told.empty());
+  w->Advance(0);
+  EXPECT_EQ(w->told, (std::vector<std::string>{"reachable"}));
+  w->table.Confirm(kNeighbour);
+  w->Advance(0);
+  EXPECT_EQ(w->told.size(), 1u) << "nothing has changed";
+  w->told.clear();
+  ASSERT_TRUE(w->table.Remove(kNeighbour));
+  w->Send(1);
+  w->Advance(10 * kSecond);
+  EXPECT_EQ(w->told, (std::vector<std::string>{"failed", "gone", "failed"}));
+  w->told.clear();
+  w->table.Flush(false);
+  w->Advance(0);
+  EXPECT_EQ(w->told, (std::vector<std::string>{"gone"}));
+}
+
+TEST_F(NeighbourTableTest, ChangesToTellAreBounded) {
+  w->watched = true;
+  // No timer runs meanwhile; each removal is two changes.
+  for (size_t i = 0; i < NeighbourTable::kMaxChanges; i++) {
+    ASSERT_TRUE(w->table.AddPermanent(kNeighbour, kLink));
+    ASSERT_TRUE(w->table.Remove(kNeighbour));
+  }
+  w->Advance(0);
+  EXPECT_EQ(w->told.size(), NeighbourTable::kMaxChanges);
+  // And goes on.
+  ASSERT_TRUE(w->table.AddPermanent(kNeighbour, kLink));
+  w->Advance(0);
+  EXPECT_EQ(w->told.size(), NeighbourTable::kMaxChanges + 1);
+}
+
+TEST_F(NeighbourTableTest, WhatHasAgedIsSeenAsStale) {
+  w->Send(1);
+  w->table.HandleAdvertisement(kNeighbour, kLink, true, true, false);
+  EXPECT_EQ(w->state(), NeighbourState::kReachable);
+  w->Advance(2 * NeighbourTable::kReachableTime);
+  EXPECT_EQ(w->state(), NeighbourState::kStale);
+  EXPECT_EQ(w->table.Entries().at(0).state, NeighbourState::kStale);
 }
 
 }  // namespace

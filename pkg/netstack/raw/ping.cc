@@ -98,7 +98,7 @@ Result<> PingEndpoint::Connect(const SocketAddress& peer) {
   return {};
 }
 
-Result<size_t> PingEndpoint::Send(Buffer message, const std::optional<SocketAddress>& to) {
+Result<size_t> PingEndpoint::Send(Buffer message, const std::optional<SocketAddress>& to, const SendOptions& own) {
   if (int error = TakeError(); error != 0) return Err(error);
   bool v4 = protocol_.family_ == Family::kIpv4;
   size_t size = message.size();
@@ -117,8 +117,8 @@ Result<size_t> PingEndpoint::Send(Buffer message, const std::optional<SocketAddr
     const SocketAddress& destination = to ? *to : *peer_;
     if (destination.address.family() != protocol_.family_) return Err(EAFNOSUPPORT);
     if (!bound_) TRY(BindLocked(0));
-    route = TRY(FindRouteLocked(destination, local_.IsUnspecified() ? Address{} : local_));
-    options = WriteOptionsLocked(route, protocol_.number());
+    route = TRY(FindRouteLocked(destination, local_.IsUnspecified() ? Address{} : local_, own));
+    options = WriteOptionsLocked(route, protocol_.number(), own);
     id = id_;
   }
   header::Store16(head, 2, 0);

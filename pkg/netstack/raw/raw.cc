@@ -82,7 +82,7 @@ void RawEndpoint::Handle(const Packet& packet) {
   (void)Enqueue(std::move(copy));
 }
 
-Result<size_t> RawEndpoint::Send(Buffer data, const std::optional<SocketAddress>& to) {
+Result<size_t> RawEndpoint::Send(Buffer data, const std::optional<SocketAddress>& to, const SendOptions& own) {
   size_t size = data.size();
   Route route;
   WriteOptions options;
@@ -93,8 +93,8 @@ Result<size_t> RawEndpoint::Send(Buffer data, const std::optional<SocketAddress>
     if (!to && !peer_) return Err(EDESTADDRREQ);
     const SocketAddress& destination = to ? *to : *peer_;
     if (destination.address.family() != family_) return Err(EAFNOSUPPORT);
-    route = TRY(FindRouteLocked(destination, local_.IsUnspecified() ? Address{} : local_));
-    options = WriteOptionsLocked(route, protocol_);
+    route = TRY(FindRouteLocked(destination, local_.IsUnspecified() ? Address{} : local_, own));
+    options = WriteOptionsLocked(route, protocol_, own);
     header_included = header_included_;
   }
   if (header_included) {

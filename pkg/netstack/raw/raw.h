@@ -31,7 +31,8 @@ class RawEndpoint final : public DatagramEndpoint {
   void SetFilter(const std::array<uint32_t, 8>& blocked) EXCLUDES(mu_);
   // One packet's payload, or the whole packet with the header included. For IPPROTO_ICMPV6 the checksum is filled in
   // (RFC 3542 section 3.1). EDESTADDRREQ, EMSGSIZE, EINVAL, ...
-  Result<size_t> Send(Buffer data, const std::optional<SocketAddress>& to = {}) EXCLUDES(mu_);
+  Result<size_t> Send(Buffer data, const std::optional<SocketAddress>& to = {}, const SendOptions& own = {})
+      EXCLUDES(mu_);
   void Close() EXCLUDES(mu_);
 
  private:
@@ -80,7 +81,8 @@ class PingEndpoint final : public DatagramEndpoint {
   Result<> Bind(const SocketAddress& address) EXCLUDES(mu_);
   Result<> Connect(const SocketAddress& peer) EXCLUDES(mu_);
   // An echo request from its ICMP header on; identifier and checksum are filled in. EINVAL for anything else.
-  Result<size_t> Send(Buffer message, const std::optional<SocketAddress>& to = {}) EXCLUDES(mu_);
+  Result<size_t> Send(Buffer message, const std::optional<SocketAddress>& to = {}, const SendOptions& own = {})
+      EXCLUDES(mu_);
   void Close() EXCLUDES(mu_);
   uint16_t id() const EXCLUDES(mu_);
 

@@ -42,6 +42,9 @@ class RoutingTable final {
   // Removes the first that matches in destination and in each of gateway, interface and metric that is set in `like`.
   // ESRCH.
   Result<> Remove(const RouteEntry& like) EXCLUDES(mu_);
+  // Puts `entry` in the place of the first with its destination and metric; at its place if there is none. Errors as
+  // Add's.
+  Result<> Replace(RouteEntry entry) EXCLUDES(mu_);
   // All of one interface, or those through `gateway` if it is not none.
   void RemoveInterface(uint32_t interface_index, const Address& gateway = {}) EXCLUDES(mu_);
   // The best route for which `usable` is true (an interface that is up; the one asked for). It is called with the
@@ -59,13 +62,17 @@ class RoutingTable final {
   uint32_t generation() const { return generation_.load(std::memory_order_acquire); }
 
   // Called after each change, with no lock held (RTNLGRP_IPV4_ROUTE). Set before the table is shared.
-  void SetChangeHook(std::function<void(bool added, const RouteEntry&)> hook) { hook_ = std::move(hook); }
+  enum class Change : uint8_t { kAdded, kReplaced, kRemoved };
+  void SetChangeHook(std::function<void(Change, const RouteEntry&)> hook) { hook_ = std::move(hook); }
 
  private:
+  static Result<> Check(const RouteEntry& entry);
+  Result<> InsertLocked(const RouteEntry& entry) REQUIRES(mu_);
+
   mutable sync::Mutex mu_;
   std::vector<RouteEntry> entries_ GUARDED_BY(mu_);
   std::atomic<uint32_t> generation_{0};
-  std::function<void(bool, const RouteEntry&)> hook_;
+  std::function<void(Change, const RouteEntry&)> hook_;
 };
 
 }  // namespace redoubt::netstack

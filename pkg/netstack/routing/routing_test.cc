@@ -42,7 +42,7 @@ TEST(RoutingTable, RejectsNonsenseAndDuplicates) {
 TEST(RoutingTable, RemoveAndGeneration) {
   RoutingTable t;
   int changes = 0;
-  t.SetChangeHook([&](bool, const RouteEntry&) { changes++; });
+  t.SetChangeHook([&](RoutingTable::Change, const RouteEntry&) { changes++; });
   uint32_t g = t.generation();
   ASSERT_TRUE(t.Add({.destination = P("10.0.0.0", 8), .interface_index = 1}));
   ASSERT_TRUE(t.Add({.destination = P("11.0.0.0", 8), .interface_index = 1}));
@@ -53,6 +53,21 @@ TEST(RoutingTable, RemoveAndGeneration) {
   t.RemoveInterface(1);
   EXPECT_EQ(t.Entries().size(), 1u);
   EXPECT_EQ(changes, 5);
+}
+
+TEST(RoutingTable, AReplacementIsOneChange) {
+  RoutingTable t;
+  std::vector<RoutingTable::Change> changes;
+  t.SetChangeHook([&](RoutingTable::Change c, const RouteEntry&) { changes.push_back(c); });
+  ASSERT_TRUE(t.Replace({.destination = P("10.0.0.0", 8), .gateway = A("192.0.2.1"), .interface_index = 1}));
+  ASSERT_TRUE(t.Replace({.destination = P("10.0.0.0", 8), .gateway = A("192.0.2.2"), .interface_index = 2}));
+  // Of another metric: another route.
+  ASSERT_TRUE(t.Replace({.destination = P("10.0.0.0", 8), .interface_index = 1, .metric = 5}));
+  EXPECT_EQ(t.Replace({.destination = P("10.0.0.0", 8)}).error().value(), EINVAL);
+  using Change = RoutingTable::Change;
+  EXPECT_EQ(changes, (std::vector{Change::kAdded, Change::kReplaced, Change::kAdded}));
+  ASSERT_EQ(t.Entries().size(), 2u);
+  EXPECT_EQ(t.Entries()[0].gateway, A("192.0.2.2"));
 }
 
 TEST(RoutingTable, IsBounded) {

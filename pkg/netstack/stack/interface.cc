@@ -131,6 +131,8 @@ Result<> Interface::AddAddress(InterfaceAddress address) {
 void Interface::AddressInUse(const InterfaceAddress& address) {
   const Prefix& p = address.prefix;
   stack_.AddLocal(p.address, *this);
+  // Told in the order in which Linux tells it: an IPv4 address, then its routes; of IPv6 the other way around.
+  if (p.address.is_ipv4()) stack_.Changed(Stack::Change::kAddressAdded, *this, &address);
   // SLAAC's on-link routes come from the prefix's own flag (RFC 4861 section 6.3.4).
   if (p.length < 8 * p.address.size() && address.origin != AddressOrigin::kSlaac && !is_loopback()) {
     (void)stack_.routes().Add({.destination = {p.Network(), p.length},
@@ -139,12 +141,13 @@ void Interface::AddressInUse(const InterfaceAddress& address) {
                                .source = p.address.is_ipv4() ? p.address : Address{},
                                .protocol = 2});
   }
-  stack_.Changed(Stack::Change::kAddressAdded, *this, &address);
+  if (p.address.is_ipv6()) stack_.Changed(Stack::Change::kAddressAdded, *this, &address);
 }
 
 void Interface::AddressGone(const InterfaceAddress& address) {
   const Prefix& p = address.prefix;
   stack_.RemoveLocal(p.address, *this);
+  stack_.Changed(Stack::Change::kAddressRemoved, *this, &address);
   if (address.origin != AddressOrigin::kSlaac && !is_loopback()) {
     uint32_t metric = p.address.is_ipv6() ? 256 : 0;
     Prefix network{p.Network(), p.length};
@@ -164,7 +167,6 @@ void Interface::AddressGone(const InterfaceAddress& address) {
       break;
     }
   }
-  stack_.Changed(Stack::Change::kAddressRemoved, *this, &address);
 }
 
 Result<> Interface::RemoveAddress(const Address& address) {
@@ -466,6 +468,12 @@ void Interface::Unresolved(PacketList packets) {
     NetworkProtocol* protocol = stack_.network(p->destination.family());
     if (protocol != nullptr) protocol->SendError(*this, *p, NetworkProtocol::Failure::kHostUnreachable);
   }
+}
+
+bool Interface::WantsChanges() const { return stack_.neighbour_hook_ != nullptr; }
+
+void Interface::Changed(bool removed, const NeighbourInfo& neighbour) {
+  if (stack_.neighbour_hook_) stack_.neighbour_hook_(removed, *this, neighbour);
 }
 
 void Interface::Detach() {

@@ -137,6 +137,8 @@ class Interface final : public RefCounted, private LinkDispatcher, private Neigh
   void SendSolicitation(const Address& target, const LinkAddress* link) override;
   void SendResolved(const LinkAddress& to, PacketPtr packet) override;
   void Unresolved(PacketList packets) override;
+  bool WantsChanges() const override;
+  void Changed(bool removed, const NeighbourInfo& neighbour) override;
 
   void AddressTimer(Time now) EXCLUDES(mu_);
   void RescheduleLocked() REQUIRES(mu_);

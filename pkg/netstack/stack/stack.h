@@ -143,6 +143,10 @@ class Stack final {
   void SetChangeHook(std::function<void(Change, Interface&, const InterfaceAddress*)> hook) {
     change_hook_ = std::move(hook);
   }
+  // The same of neighbours (RTNLGRP_NEIGH), a little later.
+  void SetNeighbourHook(std::function<void(bool removed, Interface&, const NeighbourInfo&)> hook) {
+    neighbour_hook_ = std::move(hook);
+  }
 
   // Takes all interfaces down and tells the transports to let go.
   void Close();
@@ -195,6 +199,7 @@ class Stack final {
   NetworkProtocol* ipv6_ = nullptr;
   std::array<std::unique_ptr<TransportProtocol>, 256> transports_;
   std::function<void(Change, Interface&, const InterfaceAddress*)> change_hook_;
+  std::function<void(bool, Interface&, const NeighbourInfo&)> neighbour_hook_;
 
   mutable sync::Mutex mu_;
   std::vector<RefPtr<Interface>> interfaces_ GUARDED_BY(mu_);

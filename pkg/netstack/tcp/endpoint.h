@@ -10,6 +10,7 @@
 #include <span>
 #include <vector>
 
+#include "pkg/bpf/bpf.h"
 #include "pkg/errors/errors.h"
 #include "pkg/netstack/address/socket_address.h"
 #include "pkg/netstack/clock/timer.h"
@@ -34,6 +35,7 @@ struct EndpointOptions {
   bool reuse_address = false;
   bool reuse_port = false;
   bool dont_fragment = true;    // path MTU discovery
+  uint8_t mtu_discover = 1;     // IP_MTU_DISCOVER as it was given
   uint16_t max_segment = 0;     // TCP_MAXSEG
   uint32_t receive_buffer = 0;  // SO_RCVBUF as doubled by the kernel; 0: tuned
   uint32_t send_buffer = 0;
@@ -114,6 +116,9 @@ class Endpoint final : public RefCounted, private SegmentSink, private DeferredS
   Settings settings() EXCLUDES(mu_);
   void SetSettings(const Settings& settings) EXCLUDES(mu_);
   void SetQuickAck(bool on) EXCLUDES(mu_);
+  // SO_ATTACH_FILTER: which segments there are; null: all. Those who connect to a listener have its filter.
+  void SetFilter(std::shared_ptr<const bpf::Program> filter) EXCLUDES(mu_);
+  std::shared_ptr<const bpf::Program> filter() EXCLUDES(mu_);
   uint32_t receive_buffer() EXCLUDES(mu_);  // as SO_RCVBUF shows it
   uint32_t send_buffer() EXCLUDES(mu_);
   uint32_t max_segment() EXCLUDES(mu_);   // TCP_MAXSEG
@@ -184,6 +189,7 @@ class Endpoint final : public RefCounted, private SegmentSink, private DeferredS
   sync::Mutex mu_;
   EndpointOptions options_ GUARDED_BY(mu_);
   Settings settings_ GUARDED_BY(mu_);
+  std::shared_ptr<const bpf::Program> filter_ GUARDED_BY(mu_);
   PortManager::Claim claim_ GUARDED_BY(mu_);
   SocketAddress bound_ GUARDED_BY(mu_);
   FourTuple id_ GUARDED_BY(mu_);  // on the wire, once connecting

@@ -72,6 +72,17 @@ void Endpoint::SetSettings(const Settings& settings) {
   connection_->OnSettings(Now());
 }
 
+void Endpoint::SetFilter(std::shared_ptr<const bpf::Program> filter) {
+  sync::MutexLock lock(mu_);
+  filter_ = std::move(filter);
+  if (filter_ != nullptr) protocol_.filtered_.store(true, std::memory_order_relaxed);
+}
+
+std::shared_ptr<const bpf::Program> Endpoint::filter() {
+  sync::MutexLock lock(mu_);
+  return filter_;
+}
+
 void Endpoint::SetQuickAck(bool on) {
   Use use(*this);
   if (connection_) connection_->SetQuickAck(Now(), on);

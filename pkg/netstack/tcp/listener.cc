@@ -100,11 +100,13 @@ RefPtr<Endpoint> Endpoint::MakeChild(const FourTuple& id, uint32_t interface_ind
   RefPtr<Endpoint> child = Create(protocol_, family_);
   EndpointOptions options;
   Settings settings;
+  std::shared_ptr<const bpf::Program> filter;
   {
     sync::MutexLock lock(mu_);
     if (!listening_) return nullptr;
     options = options_;
     settings = settings_;
+    filter = filter_;
   }
   // A link-local address means something on its link only.
   uint32_t interface = id.remote.IsLinkLocal() ? interface_index : options.bound_interface;
@@ -114,6 +116,7 @@ RefPtr<Endpoint> Endpoint::MakeChild(const FourTuple& id, uint32_t interface_ind
   sync::MutexLock lock(child->mu_);
   child->options_ = options;
   child->settings_ = settings;
+  child->filter_ = std::move(filter);
   child->id_ = id;
   child->bound_ = {FromWire(id.local), id.local_port, interface};
   child->SetRoute(*std::move(route));

@@ -2,12 +2,21 @@
 
 #include <netinet/in.h>
 
+#include <algorithm>
+#include <memory>
+#include <span>
+
 #include "pkg/netstack/checksum/checksum.h"
 #include "pkg/netstack/stack/frame_batch.h"
 #include "pkg/netstack/tcp/coalescer.h"
 #include "pkg/netstack/tcp/endpoint.h"
+#include "pkg/netstack/transport/filtered_packet.h"
 
 namespace redoubt::netstack::tcp {
+
+namespace {
+constexpr size_t kDataOffset = 12;  // where in a header its length is
+}  // namespace
 
 TcpProtocol::TcpProtocol(Stack& stack)
     : stack_(stack),
@@ -29,15 +38,17 @@ Disposition TcpProtocol::HandlePacket(Packet& packet, const FourTuple& id) {
       packet.source.IsUnspecified() || packet.destination.IsLimitedBroadcast()) {
     return Disposition::kHandled;
   }
-  packet.data.TrimFront(packet.transport_offset);
+  const size_t header_at = packet.transport_offset;
   if (packet.offload.checksum == ChecksumState::kComplete) {
     uint16_t pseudo = PseudoHeaderSum(packet.source.bytes(), packet.destination.bytes(), IPPROTO_TCP,
-                                      static_cast<uint32_t>(packet.data.size()));
-    if (Sum(packet.data, 0, pseudo) != 0xffff) {
+                                      static_cast<uint32_t>(packet.data.size() - header_at));
+    if (Sum(packet.data, header_at, pseudo) != 0xffff) {
       stats_.in_checksum_errors.fetch_add(1, std::memory_order_relaxed);
       return Disposition::kMalformed;
     }
   }
+  if (filtered_.load(std::memory_order_relaxed) && !Filter(packet, id)) return Disposition::kHandled;
+  packet.data.TrimFront(header_at);
   Ports ports;
   std::optional<Segment> segment = ParseSegment(std::move(packet.data), &ports);
   if (!segment) {
@@ -57,6 +68,22 @@ Disposition TcpProtocol::HandlePacket(Packet& packet, const FourTuple& id) {
     SendReset(id, *segment);
   }
   return Disposition::kHandled;
+}
+
+// A filter is about the segment with its header, which stays whole: what it cuts off will be sent again.
+bool TcpProtocol::Filter(Packet& packet, const FourTuple& id) {
+  RefPtr<Endpoint> endpoint = Find(id);
+  if (!endpoint) endpoint = FindListener(id, packet.interface_index);
+  const std::shared_ptr<const bpf::Program> filter = endpoint ? endpoint->filter() : nullptr;
+  if (filter == nullptr) return true;
+  const size_t at = packet.transport_offset;
+  size_t kept = filter->Run(FilteredPacket(packet, at, 0, std::nullopt, stack_.random()));
+  if (kept == 0) return false;
+  std::byte offset{};
+  (void)packet.data.CopyOut(at + kDataOffset, std::span(&offset, 1));
+  kept = std::max<size_t>(kept, std::to_integer<size_t>(offset >> 4) * 4);
+  if (kept < packet.data.size() - at) packet.data.CapLength(at + kept);
+  return true;
 }
 
 void TcpProtocol::HandleError(const FourTuple& id, const TransportError& error, std::span<const std::byte> quoted) {

@@ -80,6 +80,8 @@ class TcpProtocol final : public TransportProtocol {
   void RemoveListener(uint16_t port, const Endpoint& endpoint) EXCLUDES(listeners_mu_);
   RefPtr<Endpoint> FindListener(const FourTuple& id, uint32_t interface_index) EXCLUDES(listeners_mu_);
 
+  // SO_ATTACH_FILTER; false: the segment is lost. Asked once any endpoint has had a filter.
+  bool Filter(Packet& packet, const FourTuple& id);
   // Answers a segment that belongs to no connection (RFC 9293 section 3.10.7.1).
   void SendReset(const FourTuple& id, const Segment& to);
   // Sends one segment outside of a connection.
@@ -107,6 +109,7 @@ class TcpProtocol final : public TransportProtocol {
   TcpStats stats_;
   Sysctls sysctls_;
   std::atomic<uint32_t> time_wait_count_{0};
+  std::atomic<bool> filtered_{false};
   const HashKey hash_key_;
   const CookieJar cookies_;
   std::array<std::unique_ptr<Shard>, kShards> shards_;

@@ -1,5 +1,6 @@
 #include "pkg/netstack/tcp/script.h"
 
+#include <algorithm>
 #include <map>
 
 namespace redoubt::netstack::tcp {
@@ -64,6 +65,13 @@ Segment Sized(size_t n) {
   return s;
 }
 
+// Of so many bytes, which are the same every time.
+FastOpenCookie Cookie(uint64_t length) {
+  FastOpenCookie cookie{.length = static_cast<uint8_t>(std::min<uint64_t>(length, 16))};
+  for (uint8_t i = 0; i < cookie.length; i++) cookie.bytes[i] = static_cast<uint8_t>(0xc0 + i);
+  return cookie;
+}
+
 }  // namespace
 
 void Script::Emit(Segment& s) { sent_.push_back(std::move(s)); }
@@ -89,6 +97,7 @@ std::string Script::Describe(const Segment& s) {
       out += " " + std::to_string(SeqDiff(r.start, kPeerIss)) + "-" + std::to_string(SeqDiff(r.end, kPeerIss));
     }
   }
+  if (s.options.fast_open) out += " fo " + std::to_string(s.options.fast_open->length);
   if (s.Has(kUrg)) out += " urg " + std::to_string(s.urgent);
   if (s.ecn == Ecn::kEct0) out += " ect";
   return out;
@@ -118,19 +127,14 @@ std::string Script::Line(const std::string& line) {
     sent_.clear();
     return "";
   }
-  static const char* const kAsserts[] = {"state", "error", "readable", "cwnd", "in_flight", "mss", "rto"};
+  static const char* const kAsserts[] = {"state", "error", "readable", "cwnd", "in_flight", "mss", "rto", "cookie"};
   for (const char* a : kAsserts) {
     if (verb == a) return Assert(verb, in);
   }
   if (!sent_.empty()) return "sent but not named: " + Describe(sent_.front());
   if (verb == "config") return Configure(in);
   if (verb == "set") return Set(in);
-  if (verb == "connect" || verb == "listen") {
-    connection_ = std::make_unique<Connection>(config_, settings_, *this);
-    listening_ = verb == "listen";
-    if (!listening_) connection_->Connect(now_, kIss, std::nullopt, Buffer());
-    return "";
-  }
+  if (verb == "connect" || verb == "listen") return Open(verb == "listen", in);
   if (verb == "<") return Incoming(in);
   if (verb[0] == '+') {
     size_t unit = 0;
@@ -168,6 +172,24 @@ std::string Script::Line(const std::string& line) {
     return c.OnPathMtu(now_, static_cast<uint32_t>(n), true), "";
   }
   return "not a statement";
+}
+
+std::string Script::Open(bool listen, std::istringstream& in) {
+  connection_ = std::make_unique<Connection>(config_, settings_, *this);
+  listening_ = listen;
+  size_t data = 0;
+  for (std::string word; in >> word;) {
+    uint64_t n = 0;
+    if (word == "data") {
+      accept_data_ = true;
+    } else if (word == "fo" && in >> n) {
+      reply_cookie_ = Cookie(n);
+    } else if (word != "write" || !(in >> data)) {
+      return "no such thing: " + word;
+    }
+  }
+  if (!listen) connection_->Connect(now_, kIss, reply_cookie_, data > 0 ? Buffer::Allocate(data) : Buffer());
+  return "";
 }
 
 std::string Script::Configure(std::istringstream& in) {
@@ -252,10 +274,11 @@ std::string Script::Incoming(std::istringstream& in) {
     s.options.ts_value = static_cast<uint32_t>(w.numbers["ts"]);
     s.options.ts_echo = static_cast<uint32_t>(w.numbers["ecr"]);
   }
+  if (w.numbers.contains("fo")) s.options.fast_open = Cookie(w.numbers["fo"]);
   for (const SeqRange& r : w.sack) s.options.sack[s.options.sack_count++] = {kIss + r.start, kIss + r.end};
   if (listening_) {
     listening_ = false;
-    connection_->Accept(now_, kIss, s, false, std::nullopt);
+    connection_->Accept(now_, kIss, s, accept_data_, reply_cookie_);
   } else {
     connection_->OnSegment(now_, s);
   }
@@ -287,9 +310,12 @@ std::string Script::Expect(std::istringstream& in) {
                 : key == "ect"    ? s.ecn == Ecn::kEct0
                 : key == "size"   ? s.segment_size == n
                 : key == "sack"   ? s.options.sack_count == n
-                                  : false;
+                : key == "fo"     ? s.options.fast_open && s.options.fast_open->length == n &&
+                                    std::ranges::equal(s.options.fast_open->span(), Cookie(n).span())
+                              : false;
     if (!same) return got + " (" + key + ")";
   }
+  if (s.options.fast_open && !w.numbers.contains("fo")) return got + " (fo)";
   for (size_t i = 0; i < w.sack.size(); i++) {
     if (s.options.sack[i] != SeqRange{kPeerIss + w.sack[i].start, kPeerIss + w.sack[i].end}) return got + " (sack)";
   }
@@ -316,6 +342,7 @@ std::string Script::Assert(const std::string& what, std::istringstream& in) {
                : what == "cwnd"      ? c.congestion().cwnd() / c.mss()
                : what == "in_flight" ? c.scoreboard().in_flight()
                : what == "mss"       ? c.mss()
+               : what == "cookie"    ? (c.fast_open_cookie() ? c.fast_open_cookie()->length : 0)
                                      : c.rtt().rto() / kMillisecond;
   return is == n ? "" : "it is " + std::to_string(is);
 }

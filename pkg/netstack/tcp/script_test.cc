@@ -504,6 +504,142 @@ const Case kWhole[] = {
 )"},
 };
 
+// RFC 7413.
+const Case kFastOpen[] = {
+    {"AClientAsksForACookieFirst", R"(   # section 4.2.1
+  connect fo 0 write 500
+  > S 0+0 mss 1000 sackok fo 0
+  +10ms
+  < SA 0+0 ack 1 mss 1000 sackok fo 8 win 60000
+  > PA 1+500 ack 1
+  cookie 8
+  state established
+)"},
+    {"ItsDataGoesWithTheSyn", R"(
+  connect fo 8 write 500
+  > S 0+500 mss 1000 sackok fo 8
+  in_flight 0
+  +10ms
+  < SA 0+0 ack 501 mss 1000 sackok win 60000
+  > A 501+0 ack 1
+  state established
+  write 100
+  > PA 501+100 ack 1
+)"},
+    {"NoMoreThanFitsBesideTheOptions", R"(
+  connect fo 8 write 1500
+  > S 0+980 mss 1000 sackok fo 8
+  +10ms
+  < SA 0+0 ack 981 mss 1000 sackok win 60000
+  > PA 981+520 ack 1
+)"},
+    {"WithACookieThatIsNotGoodTheDataGoesAgain", R"(   # section 4.2.2: the server acknowledges the SYN only
+  connect fo 8 write 500
+  > S 0+500 fo 8
+  +10ms
+  < SA 0+0 ack 1 mss 1000 sackok fo 4 win 60000
+  > PA 1+500 ack 1
+  cookie 4              # the one for the next time
+)"},
+    {"AServerMayTakeSomeOfIt", R"(
+  connect fo 8 write 500
+  > S 0+500 fo 8
+  +10ms
+  < SA 0+0 ack 201 mss 1000 sackok win 60000
+  > PA 201+300 ack 1
+)"},
+    {"TheServersDataMayComeAtOnce", R"(
+  connect fo 8 write 500
+  > S 0+500 fo 8
+  +10ms
+  < SA 0+0 ack 501 mss 1000 sackok win 60000
+  > A 501+0 ack 1
+  < PA 1+200 ack 501
+  > A 501+0 ack 201
+  readable 200
+)"},
+    {"InABlackHoleItIsDoneWithout", R"(   # section 4.2.1: a middlebox may be what drops them
+  connect fo 8 write 500
+  > S 0+500 fo 8
+  +999ms
+  +1ms
+  > S 0+0 mss 1000 sackok
+  +1999ms
+  +1ms
+  > S 0+0 mss 1000 sackok
+  +10ms
+  < SA 0+0 ack 1 mss 1000 sackok win 60000
+  > PA 1+500 ack 1
+  state established
+)"},
+    {"ABlackHoleSwallowsRequestsToo", R"(
+  connect fo 0 write 500
+  > S 0+0 fo 0
+  +1s
+  > S 0+0 mss 1000 sackok
+  +10ms
+  < SA 0+0 ack 1 mss 1000 sackok win 60000
+  > PA 1+500 ack 1
+  cookie 0
+)"},
+    {"AnAnswerToTheFirstSynIsGoodForTheSecond", R"(
+  connect fo 8 write 500
+  > S 0+500 fo 8
+  +1s
+  > S 0+0
+  < SA 0+0 ack 1 mss 1000 sackok win 60000
+  > PA 1+500 ack 1
+)"},
+    {"ARefusalIsOne", R"(
+  connect fo 8 write 500
+  > S 0+500 fo 8
+  < RA 0+0 ack 501
+  error 111
+  state closed
+)"},
+    {"AServerGivesACookieAndTakesNoData", R"(   # section 4.1.2: to a request, and to one that is not good
+  listen fo 8
+  < S 0+500 mss 1000 sackok fo 4
+  > SA 0+0 ack 1 mss 1000 sackok fo 8
+  readable 0
+  +10ms
+  < PA 1+500 ack 1
+  > A 1+0 ack 501
+  readable 500
+)"},
+    {"AServerTakesTheDataOfAGoodOne", R"(
+  listen data
+  < S 0+500 mss 1000 sackok fo 8 win 60000
+  > SA 0+0 ack 501 mss 1000 sackok
+  state syn_received
+  readable 500
+  write 300             # before the handshake is complete
+  > PA 1+300 ack 501
+  +10ms
+  < A 501+0 ack 301
+  state established
+)"},
+    {"AServersAnswerComesAgain", R"(
+  listen data
+  < S 0+500 mss 1000 sackok fo 8 win 60000
+  > SA 0+0 ack 501
+  +1s
+  > SA 0+0 ack 501 mss 1000 sackok
+  < A 501+0 ack 1
+  state established
+  readable 500
+)"},
+    {"AServersCookieIsInItsFirstAnswerOnly", R"(
+  listen fo 8
+  < S 0+0 mss 1000 sackok fo 0
+  > SA 0+0 ack 1 fo 8
+  +1s
+  > SA 0+0 ack 1 mss 1000 sackok
+  < A 1+0 ack 1
+  state established
+)"},
+};
+
 class ScriptTest : public ::testing::TestWithParam<std::pair<Case, bool>> {};
 
 TEST_P(ScriptTest, Plays) {
@@ -515,6 +651,7 @@ std::vector<std::pair<Case, bool>> All() {
   std::vector<std::pair<Case, bool>> all;
   for (const Case& c : kEstablished) all.emplace_back(c, true);
   for (const Case& c : kWhole) all.emplace_back(c, false);
+  for (const Case& c : kFastOpen) all.emplace_back(c, false);
   return all;
 }
 
@@ -528,6 +665,9 @@ TEST(Script, NoticesWhatIsWrong) {
   EXPECT_NE(Script::Run(kOpened + "write 10\n> PA 2+10\n"), "");
   EXPECT_NE(Script::Run(kOpened + "< A 3+10 ack 1\n> A 1+0 ack 1 sack 3-12\n"), "");
   EXPECT_NE(Script::Run(kOpened + "state closed\n"), "");
+  EXPECT_NE(Script::Run("connect fo 8 write 10\n> S 0+10\n"), "");
+  EXPECT_NE(Script::Run("connect fo 8 write 10\n> S 0+10 fo 4\n"), "");
+  EXPECT_NE(Script::Run("connect fo\n> S 0+0 fo 0\n"), "");
 }
 
 }  // namespace

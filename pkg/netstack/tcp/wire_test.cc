@@ -99,6 +99,47 @@ struct Wire {
   }
 };
 
+// RFC 7413 section 4.1.2: what comes with a cookie that is not ours counts for nothing, and brings a good one.
+TEST(Wire, AForgedFastOpenCookieTakesNoData) {
+  Wire w;
+  for (TestHost* h : {&w.a, &w.b}) h->tcp->sysctls().fast_open = 3;
+  RefPtr<Endpoint> listener = w.b.Listener(80);
+  EndpointOptions o = listener->options();
+  o.fast_open_queue = 5;
+  listener->SetOptions(o);
+  auto open = [&](const char* data, bool forge) {
+    RefPtr<Endpoint> client = w.a.New();
+    EXPECT_EQ(Errno_(client->Connect(w.B(80), true, Bytes(data))), EINPROGRESS);
+    if (forge) {
+      Bytes_ syn = Copy(*w.a.channel->Read());
+      size_t at = 40;
+      const size_t end = 20 + 4 * std::to_integer<size_t>(syn[32] >> 4);
+      while (at < end && syn[at] != std::byte{34})
+        at += syn[at] == std::byte{1} ? 1 : std::to_integer<size_t>(syn[at + 1]);
+      EXPECT_LT(at, end) << "there is no cookie";
+      if (at < end) syn[at + 2] ^= std::byte{1};
+      Seal(syn);
+      w.b.channel->Inject(Frame(syn));
+      EXPECT_FALSE(listener->Accept());
+    }
+    w.Run(100 * kMillisecond);
+    Result<RefPtr<Endpoint>> server = listener->Accept();
+    EXPECT_TRUE(server);
+    if (server) {
+      EXPECT_EQ(ReadText(**server), data);
+      (*server)->Close(true);
+    }
+    client->Close(true);
+    w.Run(10 * kMillisecond);
+  };
+  open("one", false);
+  open("two", true);
+  EXPECT_EQ(w.b.tcp->stats().fast_open_passive, 0u);
+  open("three", false);
+  EXPECT_EQ(w.b.tcp->stats().fast_open_passive, 1u);
+  listener->Close();
+}
+
 TEST(Wire, StreamsSurviveLossAndDamage) {
   for (uint32_t seed = 0; seed < 20; seed++) {
     SCOPED_TRACE(seed);

@@ -2,41 +2,9 @@
 
 #include <algorithm>
 
-#include "pkg/bpf/packet.h"
+#include "pkg/netstack/transport/filtered_packet.h"
 
 namespace redoubt::netstack {
-
-namespace {
-
-class FilteredPacket final : public bpf::Packet {
- public:
-  FilteredPacket(const netstack::Packet& packet, size_t data, size_t network, std::optional<size_t> link,
-                 RandomSource& random)
-      : packet_(packet), data_(data), network_(network), link_(link), random_(random) {}
-
-  uint32_t size() const override { return static_cast<uint32_t>(packet_.data.size() - data_); }
-  bool Load(Base base, uint32_t offset, std::span<std::byte> out) const override {
-    if (base == Base::kLink && !link_) return false;
-    const size_t from = base == Base::kData ? data_ : base == Base::kNetwork ? network_ : *link_;
-    return packet_.data.CopyOut(from + offset, out) == out.size();
-  }
-  int32_t network_offset() const override { return static_cast<int32_t>(network_) - static_cast<int32_t>(data_); }
-  uint16_t protocol() const override { return packet_.ethertype; }
-  uint8_t type() const override { return static_cast<uint8_t>(packet_.type); }
-  std::optional<Interface> interface() const override {
-    if (packet_.interface == nullptr) return std::nullopt;
-    return Interface{.index = packet_.interface_index, .hardware_type = packet_.interface->link().hardware_type()};
-  }
-  uint32_t random() const override { return random_.U32(); }
-
- private:
-  const netstack::Packet& packet_;
-  const size_t data_, network_;
-  const std::optional<size_t> link_;
-  RandomSource& random_;
-};
-
-}  // namespace
 
 void DatagramEndpoint::SetFilter(std::shared_ptr<const bpf::Program> filter) {
   sync::MutexLock lock(mu_);
@@ -198,10 +166,13 @@ void DatagramEndpoint::LeaveAllGroups() {
   }
 }
 
-Result<Route> DatagramEndpoint::FindRouteLocked(const SocketAddress& to, const Address& local) {
+Result<Route> DatagramEndpoint::FindRouteLocked(const SocketAddress& to, const Address& bound, const SendOptions& own) {
+  const Address& local = own.local.empty() ? bound : own.local;
   RouteRequest request{.remote = to.address,
                        .local = local,
-                       .interface_index = options_.bound_interface != 0 ? options_.bound_interface : to.interface_index,
+                       .interface_index = options_.bound_interface != 0 ? options_.bound_interface
+                                          : own.interface_index != 0    ? own.interface_index
+                                                                        : to.interface_index,
                        .broadcast_allowed = options_.broadcast};
   if (to.address.IsMulticast()) {
     if (request.interface_index == 0) request.interface_index = options_.multicast_interface;
@@ -221,10 +192,10 @@ Result<Route> DatagramEndpoint::FindRouteLocked(const SocketAddress& to, const A
   return route_;
 }
 
-WriteOptions DatagramEndpoint::WriteOptionsLocked(const Route& route, uint8_t protocol) const {
+WriteOptions DatagramEndpoint::WriteOptionsLocked(const Route& route, uint8_t protocol, const SendOptions& own) const {
   return {.protocol = protocol,
-          .ttl = route.is_multicast() ? options_.multicast_ttl : options_.ttl,
-          .traffic_class = options_.traffic_class,
+          .ttl = own.ttl.value_or(route.is_multicast() ? options_.multicast_ttl : options_.ttl),
+          .traffic_class = own.traffic_class.value_or(options_.traffic_class),
           .dont_fragment = options_.dont_fragment,
           .multicast_loop = options_.multicast_loop};
 }

@@ -31,13 +31,21 @@ struct DatagramOptions {
   uint32_t multicast_interface = 0;  // IP_MULTICAST_IF, IPV6_MULTICAST_IF
   Address multicast_source;          // IP_MULTICAST_IF by address
   bool multicast_all = true;         // IP_MULTICAST_ALL: also groups that others on this host have joined
-  bool dont_fragment = false;        // IP_MTU_DISCOVER: IP_PMTUDISC_DO
+  bool dont_fragment = false;        // IP_MTU_DISCOVER: IP_PMTUDISC_DO, IP_PMTUDISC_PROBE
+  uint8_t mtu_discover = 1;          // IP_MTU_DISCOVER as it was given; IP_PMTUDISC_WANT
   bool receive_errors = false;       // IP_RECVERR
   bool v6_only = false;
   bool reuse_address = false;
   bool reuse_port = false;
   uint32_t owner = 0;              // user id, for reuse_port
   size_t receive_buffer = 212992;  // SO_RCVBUF: bytes of memory held by the queue
+};
+
+// What a message says of itself alone (man 7 ip, ipv6: ancillary data).
+struct SendOptions {
+  Address local;                 // where it is from; none: as the endpoint says
+  uint32_t interface_index = 0;  // where it leaves; 0: as the endpoint says
+  std::optional<uint8_t> ttl, traffic_class;
 };
 
 // One entry of the error queue (MSG_ERRQUEUE).
@@ -96,8 +104,10 @@ class DatagramEndpoint : public RefCounted {
   void ReportError(const TransportError& error, const SocketAddress& destination, bool pending) EXCLUDES(mu_);
   void LeaveAllGroups() EXCLUDES(mu_);
   // The route for one destination by the options; kept for the next time.
-  Result<Route> FindRouteLocked(const SocketAddress& to, const Address& local) REQUIRES(mu_);
-  WriteOptions WriteOptionsLocked(const Route& route, uint8_t protocol) const REQUIRES(mu_);
+  Result<Route> FindRouteLocked(const SocketAddress& to, const Address& local, const SendOptions& own = {})
+      REQUIRES(mu_);
+  WriteOptions WriteOptionsLocked(const Route& route, uint8_t protocol, const SendOptions& own = {}) const
+      REQUIRES(mu_);
   // The interface a membership is meant for; 0 means that which leads to the group.
   Result<RefPtr<Interface>> GroupInterface(const Address& group, uint32_t interface_index);
 

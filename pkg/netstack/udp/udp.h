@@ -79,7 +79,8 @@ class UdpEndpoint final : public DatagramEndpoint {
   Result<> Disconnect() EXCLUDES(mu_);
   // Sends one datagram to `to`, or to the peer. EDESTADDRREQ, EMSGSIZE, EPIPE, ...; a pending error once. Returns the
   // payload's size.
-  Result<size_t> Send(Buffer payload, const std::optional<SocketAddress>& to = {}) EXCLUDES(mu_);
+  Result<size_t> Send(Buffer payload, const std::optional<SocketAddress>& to = {}, const SendOptions& own = {})
+      EXCLUDES(mu_);
   // shutdown(2); ENOTCONN.
   Result<> Shutdown(bool read, bool write) EXCLUDES(mu_);
   // Releases the port; nothing comes in any more.

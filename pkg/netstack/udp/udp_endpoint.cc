@@ -92,7 +92,7 @@ Result<> UdpEndpoint::Disconnect() {
   return {};
 }
 
-Result<size_t> UdpEndpoint::Send(Buffer payload, const std::optional<SocketAddress>& to) {
+Result<size_t> UdpEndpoint::Send(Buffer payload, const std::optional<SocketAddress>& to, const SendOptions& own) {
   if (int error = TakeError(); error != 0) return Err(error);
   size_t size = payload.size();
   if (size > 65535 - header::Udp::kSize) return Err(EMSGSIZE);
@@ -115,8 +115,8 @@ Result<size_t> UdpEndpoint::Send(Buffer payload, const std::optional<SocketAddre
     if (!claim_) TRY(BindLocked({.address = Address::Any(family_)}));
     Address local = connected_ && !to ? id_.local : bound_.IsUnspecified() ? Address{} : bound_;
     if (!local.empty() && local.family() != wire.address.family()) return Err(EAFNOSUPPORT);
-    route = TRY(FindRouteLocked(wire, local));
-    options = WriteOptionsLocked(route, IPPROTO_UDP);
+    route = TRY(FindRouteLocked(wire, local, own));
+    options = WriteOptionsLocked(route, IPPROTO_UDP, own);
     local_port = id_.local_port;
   }
   size_t length = size + header::Udp::kSize;

@@ -20,6 +20,7 @@ namespace {
 constexpr size_t kFamilies = 64;
 constinit std::atomic<Family*> families[kFamilies];
 constinit std::atomic<DeviceIoctls*> device_ioctls;
+constinit std::atomic<uint64_t> next_cookie{1};
 
 // Every socket, so that they can be listed. Never destroyed, as sockets may outlive main.
 struct Table {
@@ -112,8 +113,27 @@ Result<int> IntOption(std::span<const std::byte> value) {
   return result;
 }
 
+bool Socket::Knows(int name, int value) const {
+  const bool internet = family_ == AF_INET || family_ == AF_INET6;
+  switch (name) {
+    case SO_PASSCRED:
+    case SO_PASSSEC:
+      return family_ == AF_UNIX || family_ == AF_NETLINK;
+    case SO_REUSEPORT:
+      return internet || value == 0;
+    case SO_ZEROCOPY:
+      return internet && type_ != SOCK_RAW;
+    default:
+      return true;
+  }
+}
+
 Socket::Socket(vfs::Path path, int family, int type, int protocol, int flags)
-    : FileDescription(std::move(path), O_RDWR | flags), family_(family), type_(type), protocol_(protocol) {
+    : FileDescription(std::move(path), O_RDWR | flags),
+      family_(family),
+      type_(type),
+      protocol_(protocol),
+      cookie_(next_cookie.fetch_add(1, std::memory_order_relaxed)) {
   Table& all = All();
   sync::MutexLock lock(all.mu);
   all.sockets.push_back(*this);
@@ -180,6 +200,15 @@ void Socket::InheritOptions(const Socket& listener) {
   copy(receive_timeout_, listener.receive_timeout_);
   copy(options_, listener.options_);
   copy(linger_, listener.linger_);
+  copy(priority_, listener.priority_);
+  copy(mark_, listener.mark_);
+  std::vector<sock_filter> filter;
+  {
+    sync::MutexLock lock(listener.filter_mu_);
+    filter = listener.filter_;
+  }
+  sync::MutexLock lock(filter_mu_);
+  filter_ = std::move(filter);
 }
 
 fiber::Time Socket::ReceiveDeadline(int flags) const {
@@ -241,15 +270,28 @@ Result<> Socket::SetOption(const Caller& caller, int level, int name, std::span<
       return {};
     }
     case SO_PRIORITY:
-    case SO_RCVLOWAT:
+      // socket(7): others than 0 to 6 are for who manages the network. Nothing here queues by it.
+      if ((number < 0 || number > 6) && !caller.creds.HasCapability(CAP_NET_ADMIN) &&
+          !caller.creds.HasCapability(CAP_NET_RAW)) {
+        return Err(EPERM);
+      }
+      priority_.store(number, std::memory_order_relaxed);
+      return {};
     case SO_MARK:
+      // Nothing here routes or filters by it.
+      if (!caller.creds.HasCapability(CAP_NET_ADMIN) && !caller.creds.HasCapability(CAP_NET_RAW)) return Err(EPERM);
+      mark_.store(number, std::memory_order_relaxed);
+      return {};
+    case SO_RCVLOWAT:
     case SO_INCOMING_CPU:
     case SO_BUSY_POLL:
+    case SO_BSDCOMPAT:
       return {};
     default:
       break;
   }
   if (!IsSwitch(name)) return Err(ENOPROTOOPT);
+  if (!Knows(name, number)) return Err(EOPNOTSUPP);
   // Once on, it stays on.
   if (name == SO_LOCK_FILTER && number == 0 && option_on(name)) return Err(EPERM);
   const uint64_t bit = uint64_t{1} << name;
@@ -288,8 +330,19 @@ Result<std::vector<std::byte>> Socket::GetOption(const Caller&, int level, int n
     case SO_SNDLOWAT:
       return OptionBytes<int>(1);
     case SO_PRIORITY:
+      return OptionBytes<int>(priority_.load(std::memory_order_relaxed));
     case SO_MARK:
+      return OptionBytes<int>(mark_.load(std::memory_order_relaxed));
+    case SO_BSDCOMPAT:
+    case SO_BUSY_POLL:
       return OptionBytes<int>(0);
+    case SO_INCOMING_CPU:
+      return OptionBytes<int>(-1);
+    case SO_COOKIE:
+      return OptionBytes<uint64_t>(cookie_);
+    case SO_PEERCRED:
+      // Of a socket without a peer on this machine: nobody's.
+      return OptionBytes(ucred{.pid = 0, .uid = UINT32_MAX, .gid = UINT32_MAX});
     case SO_BPF_EXTENSIONS:
       return OptionBytes<int>(SKF_AD_MAX);
     case SO_GET_FILTER: {
@@ -299,6 +352,7 @@ Result<std::vector<std::byte>> Socket::GetOption(const Caller&, int level, int n
     }
     default:
       if (!IsSwitch(name)) return Err(ENOPROTOOPT);
+      if ((name == SO_PASSCRED || name == SO_PASSSEC) && !Knows(name, 1)) return Err(EOPNOTSUPP);
       return OptionBytes<int>(option_on(name) ? 1 : 0);
   }
 }

@@ -165,17 +165,23 @@ class Socket : public vfs::FileDescription, public boost::intrusive::list_base_h
   // SO_LINGER.
   linger linger_option() const { return std::bit_cast<linger>(linger_.load(std::memory_order_relaxed)); }
   // Options above as accept(2) hands them from the listener to the new socket.
-  void InheritOptions(const Socket& listener);
+  // (a filter, too: of that the family has attached the program).
+  void InheritOptions(const Socket& listener) EXCLUDES(filter_mu_);
 
  private:
   Result<> SetFilterOption(int name, std::span<const std::byte> value) EXCLUDES(filter_mu_);
 
+  // Whether this kind of socket has that SOL_SOCKET switch.
+  bool Knows(int name, int value) const;
+
   const int family_, type_, protocol_;
+  const uint64_t cookie_;                   // SO_COOKIE: no other socket has it, nor will have
+  std::atomic<int> priority_{0}, mark_{0};  // SO_PRIORITY, SO_MARK
   std::atomic<uint32_t> send_buffer_{kDefaultBuffer}, receive_buffer_{kDefaultBuffer};
   std::atomic<int64_t> send_timeout_{0}, receive_timeout_{0};  // nanoseconds; 0: none
   std::atomic<uint64_t> options_{0};                           // a bit for each option by its number
   std::atomic<uint64_t> linger_{0};                            // struct linger
-  sync::Mutex filter_mu_{sync::Rank::kSocket};
+  mutable sync::Mutex filter_mu_{sync::Rank::kSocket};
   std::vector<sock_filter> filter_ GUARDED_BY(filter_mu_);  // as it was attached: SO_GET_FILTER
 };
 

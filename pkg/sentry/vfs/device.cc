@@ -32,18 +32,20 @@ Registry& Get() {
 
 void RegisterCharDevice(uint32_t major, uint32_t first, uint32_t count, std::string name, DeviceOpener opener) {
   Range range{major, first, count, std::move(name), std::make_shared<const DeviceOpener>(std::move(opener))};
-  sync::MutexLock lock(Get().mu);
-  std::erase_if(Get().ranges, [&](const Range& r) { return r.major == major && r.first == first && r.count == count; });
-  Get().ranges.push_back(std::move(range));
+  Registry& registry = Get();
+  sync::MutexLock lock(registry.mu);
+  std::erase_if(registry.ranges,
+                [&](const Range& r) { return r.major == major && r.first == first && r.count == count; });
+  registry.ranges.push_back(std::move(range));
 }
 
 Result<RefPtr<FileDescription>> OpenCharDevice(const Path& path, uint64_t rdev, int flags) {
   const uint32_t major_number = major(rdev), minor_number = minor(rdev);
   std::shared_ptr<const DeviceOpener> opener;
   {
-    sync::MutexLock lock(Get().mu);
-    const auto& ranges = Get().ranges;
-    for (auto it = ranges.rbegin(); it != ranges.rend(); ++it) {
+    Registry& registry = Get();
+    sync::MutexLock lock(registry.mu);
+    for (auto it = registry.ranges.rbegin(); it != registry.ranges.rend(); ++it) {
       if (it->major == major_number && minor_number >= it->first && minor_number - it->first < it->count) {
         opener = it->opener;
         break;

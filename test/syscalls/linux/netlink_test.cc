@@ -606,6 +606,48 @@ TEST(Netlink, NeighboursAreDumped) {
   for (const Answer& a : n.Dump(RTM_GETNEIGH, Bytes(ndmsg{}))) EXPECT_EQ(a.header.nlmsg_type, RTM_NEWNEIGH);
 }
 
+TEST(Netlink, AnAddressComesWithItsRoute) {
+  InOwnNetwork([] {
+    Netlink n, listener;
+    ASSERT_EQ(Bind(listener, 0, RTMGRP_IPV4_ROUTE), 0);
+    for (const uint16_t type : {RTM_NEWADDR, RTM_DELADDR}) {
+      EXPECT_EQ(n.Do(type, NLM_F_CREATE, AddressBody("192.0.2.9", 32, LoIndex())), 0);
+      std::vector<Answer> heard = listener.Receive();
+      ASSERT_EQ(heard.size(), 1u);
+      EXPECT_EQ(heard[0].header.nlmsg_type, type == RTM_NEWADDR ? RTM_NEWROUTE : RTM_DELROUTE);
+      const auto route = Read<rtmsg>(heard[0].body);
+      EXPECT_EQ(route.rtm_table, RT_TABLE_LOCAL);
+      EXPECT_EQ(route.rtm_type, RTN_LOCAL);
+      EXPECT_EQ(heard[0].attributes(sizeof(rtmsg))[RTA_DST], Ip4("192.0.2.9"));
+    }
+  });
+}
+
+TEST(Netlink, AReplacedRouteIsToldOnce) {
+  InOwnNetwork([] {
+    Netlink n, listener;
+    ASSERT_EQ(n.Do(RTM_NEWADDR, NLM_F_CREATE, AddressBody("192.0.2.9", 32, LoIndex())), 0);
+    ASSERT_EQ(Bind(listener, 0, RTMGRP_IPV4_ROUTE), 0);
+    rtmsg m{};
+    m.rtm_family = AF_INET;
+    m.rtm_dst_len = 24;
+    m.rtm_table = RT_TABLE_MAIN;
+    m.rtm_protocol = RTPROT_STATIC;
+    m.rtm_scope = RT_SCOPE_LINK;
+    m.rtm_type = RTN_UNICAST;
+    const std::string body = Bytes(m) + Attribute(RTA_DST, Ip4("198.51.100.0")) + Attribute(RTA_OIF, Bytes(LoIndex()));
+    EXPECT_EQ(n.Do(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, body), 0);
+    EXPECT_EQ(n.Do(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, body + Attribute(RTA_PREFSRC, Ip4("192.0.2.9"))), 0);
+    EXPECT_EQ(n.Do(RTM_DELROUTE, 0, body), 0);
+    EXPECT_EQ(listener.Receive().at(0).header.nlmsg_type, RTM_NEWROUTE);
+    const Answer replaced = listener.Receive().at(0);
+    EXPECT_EQ(replaced.header.nlmsg_type, RTM_NEWROUTE);
+    EXPECT_TRUE(replaced.header.nlmsg_flags & NLM_F_REPLACE);
+    EXPECT_EQ(replaced.attributes(sizeof(rtmsg))[RTA_PREFSRC], Ip4("192.0.2.9"));
+    EXPECT_EQ(listener.Receive().at(0).header.nlmsg_type, RTM_DELROUTE);
+  });
+}
+
 TEST(Netlink, SocketsAreDumped) {
   ScopedFd listener(socket(AF_INET, SOCK_STREAM, 0)), udp(socket(AF_INET, SOCK_DGRAM, 0));
   sockaddr_in a{};

@@ -270,6 +270,7 @@ void RegularFile::InvalidateLocked(uint64_t start, uint64_t end, bool invalidate
 void RegularFile::PunchLocked(uint64_t start, uint64_t end, bool invalidate_private) {
   auto zero = [&](uint64_t from, uint64_t to) {
     if (from >= to) return;
+    data_mu_.AssertHeld();
     PageMap::Run run = pages_.Find(from, to);
     if (run.present) std::memset(fs().At(run.memory) + (from - run.start), 0, to - from);
   };

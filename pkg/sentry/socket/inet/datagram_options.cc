@@ -52,6 +52,24 @@ Result<Group> ParseGroup(netstack::Stack& stack, int level, std::span<const std:
   return Group{FromInAddr(m.imr_multiaddr), TRY(InterfaceOf(stack, FromInAddr(m.imr_interface)))};
 }
 
+// struct group_req (RFC 3678 section 5.1), whose group may be of the other IP version: then it is none of this level's.
+Result<Group> ParseGroupRequest(int level, std::span<const std::byte> value) {
+  group_req m;
+  if (value.size() < sizeof(m)) return Err(EINVAL);
+  std::memcpy(&m, value.data(), sizeof(m));
+  if (m.gr_group.ss_family != (level == IPPROTO_IPV6 ? AF_INET6 : AF_INET)) {
+    return Err(level == IPPROTO_IPV6 ? EADDRNOTAVAIL : EINVAL);
+  }
+  if (level == IPPROTO_IP) {
+    sockaddr_in a;
+    std::memcpy(&a, &m.gr_group, sizeof(a));
+    return Group{FromInAddr(a.sin_addr), m.gr_interface};
+  }
+  sockaddr_in6 a;
+  std::memcpy(&a, &m.gr_group, sizeof(a));
+  return Group{Address::FromBytes(std::as_bytes(std::span(a.sin6_addr.s6_addr))), m.gr_interface};
+}
+
 }  // namespace
 
 template <typename Change>
@@ -91,8 +109,8 @@ bool* DatagramSocket::WantedOption(Wanted& w, int level, int name) const {
 }
 
 Result<> DatagramSocket::SetSocketOption(const socket::Caller& caller, int name, std::span<const std::byte> value) {
-  if (name == SO_BINDTODEVICE) {
-    const uint32_t index = TRY(InterfaceOption(value));
+  if (name == SO_BINDTODEVICE || name == SO_BINDTOIFINDEX) {
+    const uint32_t index = TRY(name == SO_BINDTODEVICE ? InterfaceOption(value) : IndexOption(value));
     ChangeOptions([&](DatagramOptions& o) { o.bound_interface = index; });
     return {};
   }
@@ -120,6 +138,12 @@ Result<bool> DatagramSocket::SetGroupOption(int level, int name, std::span<const
     TRY(endpoint_.LeaveGroup(g.address, g.interface_index));
     return true;
   }
+  if (name == MCAST_JOIN_GROUP || name == MCAST_LEAVE_GROUP) {
+    const Group g = TRY(ParseGroupRequest(level, value));
+    TRY(name == MCAST_JOIN_GROUP ? endpoint_.JoinGroup(g.address, g.interface_index)
+                                 : endpoint_.LeaveGroup(g.address, g.interface_index));
+    return true;
+  }
   if (name != (v6 ? IPV6_MULTICAST_IF : IP_MULTICAST_IF)) return false;
   Group g{Address::Any(netstack::Family::kIpv4), 0};
   if (v6) {
@@ -134,7 +158,9 @@ Result<bool> DatagramSocket::SetGroupOption(int level, int name, std::span<const
     in_addr a;
     if (value.size() < sizeof(a)) return Err(EINVAL);
     std::memcpy(&a, value.data(), sizeof(a));
-    g = {FromInAddr(a), TRY(InterfaceOf(stack, FromInAddr(a)))};
+    Result<uint32_t> index = InterfaceOf(stack, FromInAddr(a));
+    if (!index) return Err(EADDRNOTAVAIL);
+    g = {FromInAddr(a), *index};
   }
   if (g.interface_index != 0 && !stack.FindInterface(g.interface_index)) return Err(v6 ? ENODEV : EADDRNOTAVAIL);
   ChangeOptions([&](DatagramOptions& o) {
@@ -154,7 +180,7 @@ Result<> DatagramSocket::SetOption(const socket::Caller& caller, int level, int 
     fiber::MutexLock lock(cork_mu_);
     cork_ = on;
     if (on || !std::exchange(pending_, false)) return {};
-    TRY(transport_->Send(std::exchange(corked_, netstack::Buffer()), corked_to_));
+    TRY(transport_->Send(std::exchange(corked_, netstack::Buffer()), corked_way_.to, corked_way_.own));
     return {};
   }
   if (level != IPPROTO_IP && (level != IPPROTO_IPV6 || family() != AF_INET6)) return Err(ENOPROTOOPT);
@@ -181,6 +207,7 @@ Result<> DatagramSocket::SetOption(const socket::Caller& caller, int level, int 
 
 Result<std::vector<std::byte>> DatagramSocket::GetOption(const socket::Caller& caller, int level, int name) {
   if (level == SOL_SOCKET) {
+    if (name == SO_BINDTOIFINDEX) return OptionBytes<uint32_t>(endpoint_.options().bound_interface);
     if (name != SO_BINDTODEVICE) return Socket::GetOption(caller, level, name);
     std::vector<std::byte> bytes;
     const std::string interface = InterfaceName(endpoint_.options().bound_interface);

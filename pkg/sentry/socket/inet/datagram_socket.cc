@@ -50,29 +50,40 @@ Result<> DatagramSocket::Connect(const Caller&, socket::Address address, fiber::
   return transport_->Connect(Destination(TRY(ParseAddress(family(), address, AcceptsIpv4::kYes))));
 }
 
-Result<size_t> DatagramSocket::SendBytes(IoSequence& data, const std::optional<SocketAddress>& to, int flags) {
+Result<size_t> DatagramSocket::SendBytes(IoSequence& data, const Way& way, int flags) {
   const size_t n = data.remaining();
   if (n > kMaxPayload) return Err(EMSGSIZE);
   Buffer payload = TRY(CopyInPayload(data, n, kHeadroom));
   fiber::MutexLock lock(cork_mu_);
-  if (!pending_ && !cork_ && (flags & MSG_MORE) == 0) return transport_->Send(std::move(payload), to);
+  if (!pending_ && !cork_ && (flags & MSG_MORE) == 0) {
+    return transport_->Send(std::move(payload), way.to, way.own);
+  }
   if (corked_.size() + n > kMaxPayload) return Err(EMSGSIZE);
-  // The first piece says where to.
-  if (!pending_) corked_to_ = to;
+  if (!pending_) corked_way_ = way;
   pending_ = true;
   corked_.Append(std::move(payload));
   if (cork_ || (flags & MSG_MORE) != 0) return n;
   pending_ = false;
-  TRY(transport_->Send(std::exchange(corked_, Buffer()), corked_to_));
+  TRY(transport_->Send(std::exchange(corked_, Buffer()), corked_way_.to, corked_way_.own));
   return n;
 }
 
 Result<size_t> DatagramSocket::Send(const Caller&, socket::OutMessage& message, int flags, fiber::Time) {
   // Linux's IPv6 sockets do not look at it.
   if ((flags & MSG_OOB) != 0 && family() == AF_INET) return Err(EOPNOTSUPP);
-  std::optional<SocketAddress> to;
-  if (!message.to.empty()) to = Destination(TRY(ParseAddress(family(), message.to, AcceptsIpv4::kYes)));
-  return SendBytes(message.data, to, flags);
+  Way way;
+  if (!message.to.empty()) way.to = Destination(TRY(ParseAddress(family(), message.to, AcceptsIpv4::kYes)));
+  if (message.control.empty()) return SendBytes(message.data, way, flags);
+  const std::optional<SocketAddress> to = way.to ? way.to : transport_->peer();
+  way.own = TRY(ParseControl(message.control, family() == AF_INET || (to && to->address.IsV4Mapped())));
+  // Asked here, as a packet to this host itself leaves by no interface.
+  if (way.own.interface_index != 0 && !network_.stack().FindInterface(way.own.interface_index)) return Err(ENODEV);
+  Result<size_t> sent = SendBytes(message.data, way, flags);
+  // A source that is not ours was the message's mistake.
+  if (!sent && sent.error() == Errno(EADDRNOTAVAIL) && !way.own.local.empty()) {
+    return Err(way.own.local.is_ipv4() ? ENETUNREACH : EINVAL);
+  }
+  return sent;
 }
 
 void DatagramSocket::AddControl(const netstack::Packet& packet, socket::InMessage& message) const {

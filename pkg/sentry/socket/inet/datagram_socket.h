@@ -33,7 +33,7 @@ class DatagramSocket final : public InetSocket {
   Result<std::vector<std::byte>> GetOption(const socket::Caller& caller, int level, int name) override;
 
   Result<size_t> Read(IoSequence& dst, vfs::IoFlags flags) override;
-  Result<size_t> Write(IoSequence& src, vfs::IoFlags flags) override { return SendBytes(src, std::nullopt, 0); }
+  Result<size_t> Write(IoSequence& src, vfs::IoFlags flags) override { return SendBytes(src, {}, 0); }
   const void* EndpointKey() const override { return &endpoint_; }
   waiter::EventMask Readiness(waiter::EventMask mask) override { return endpoint_.Readiness() & mask; }
   void RegisterWaiter(waiter::Entry& entry) override { endpoint_.waiters().Register(entry); }
@@ -57,7 +57,14 @@ class DatagramSocket final : public InetSocket {
     bool ip_options = false;  // remembered: options of what was received are not kept
   };
 
-  Result<size_t> SendBytes(IoSequence& data, const std::optional<netstack::SocketAddress>& to, int flags);
+  // What MSG_MORE or UDP_CORK will send as one: the first piece says where to, and by which options.
+  struct Way {
+    std::optional<netstack::SocketAddress> to;
+    netstack::SendOptions own;
+  };
+  Result<size_t> SendBytes(IoSequence& data, const Way& way, int flags);
+  // datagram_control.cc: what ancillary data says. EINVAL.
+  Result<netstack::SendOptions> ParseControl(std::span<const socket::Control> control, bool to_ipv4) const;
   Result<size_t> ReceiveOnce(socket::InMessage& message, int flags);
   Result<size_t> ReceiveError(socket::InMessage& message);
   void AddControl(const netstack::Packet& packet, socket::InMessage& message) const;
@@ -78,7 +85,7 @@ class DatagramSocket final : public InetSocket {
   bool cork_ GUARDED_BY(cork_mu_) = false;
   bool pending_ GUARDED_BY(cork_mu_) = false;
   netstack::Buffer corked_ GUARDED_BY(cork_mu_);
-  std::optional<netstack::SocketAddress> corked_to_ GUARDED_BY(cork_mu_);
+  Way corked_way_ GUARDED_BY(cork_mu_);
 };
 
 }  // namespace redoubt::inetsock

@@ -20,6 +20,7 @@ namespace {
 using netstack::Address;
 using netstack::Buffer;
 using netstack::Family;
+using netstack::SendOptions;
 using netstack::SocketAddress;
 
 class Udp final : public DatagramTransport {
@@ -29,8 +30,8 @@ class Udp final : public DatagramTransport {
   Result<> Bind(const SocketAddress& address) override { return endpoint_->Bind(address); }
   Result<> Connect(const SocketAddress& peer) override { return endpoint_->Connect(peer); }
   Result<> Disconnect() override { return endpoint_->Disconnect(); }
-  Result<size_t> Send(Buffer data, const std::optional<SocketAddress>& to) override {
-    return endpoint_->Send(std::move(data), to);
+  Result<size_t> Send(Buffer data, const std::optional<SocketAddress>& to, const SendOptions& own) override {
+    return endpoint_->Send(std::move(data), to, own);
   }
   Result<> Shutdown(bool read, bool write) override { return endpoint_->Shutdown(read, write); }
   void Close() override { endpoint_->Close(); }
@@ -84,8 +85,8 @@ class Ping final : public DatagramTransport {
     return {};
   }
   Result<> Disconnect() override { return Err(EOPNOTSUPP); }
-  Result<size_t> Send(Buffer data, const std::optional<SocketAddress>& to) override {
-    return endpoint_->Send(std::move(data), to);
+  Result<size_t> Send(Buffer data, const std::optional<SocketAddress>& to, const SendOptions& own) override {
+    return endpoint_->Send(std::move(data), to, own);
   }
   Result<> Shutdown(bool, bool) override { return Err(peer() ? EOPNOTSUPP : ENOTCONN); }
   void Close() override { endpoint_->Close(); }
@@ -126,8 +127,8 @@ class Raw final : public DatagramTransport {
     names_.set_peer(std::nullopt);
     return {};
   }
-  Result<size_t> Send(Buffer data, const std::optional<SocketAddress>& to) override {
-    return endpoint_->Send(std::move(data), to);
+  Result<size_t> Send(Buffer data, const std::optional<SocketAddress>& to, const SendOptions& own) override {
+    return endpoint_->Send(std::move(data), to, own);
   }
   Result<> Shutdown(bool, bool) override { return Err(peer() ? EOPNOTSUPP : ENOTCONN); }
   void Close() override { endpoint_->Close(); }

@@ -26,7 +26,8 @@ class DatagramTransport {
   virtual Result<> Bind(const netstack::SocketAddress& address) = 0;
   virtual Result<> Connect(const netstack::SocketAddress& peer) = 0;
   virtual Result<> Disconnect() = 0;
-  virtual Result<size_t> Send(netstack::Buffer data, const std::optional<netstack::SocketAddress>& to) = 0;
+  virtual Result<size_t> Send(netstack::Buffer data, const std::optional<netstack::SocketAddress>& to,
+                              const netstack::SendOptions& own) = 0;
   virtual Result<> Shutdown(bool read, bool write) = 0;
   virtual void Close() = 0;
   virtual netstack::SocketAddress local() = 0;

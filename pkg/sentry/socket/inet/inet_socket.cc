@@ -45,6 +45,12 @@ Result<uint32_t> InetSocket::InterfaceOption(std::span<const std::byte> value) c
   return interface->index();
 }
 
+Result<uint32_t> InetSocket::IndexOption(std::span<const std::byte> value) {
+  const int index = TRY(socket::IntOption(value));
+  if (index < 0) return Err(EINVAL);
+  return static_cast<uint32_t>(index);
+}
+
 std::string InetSocket::InterfaceName(uint32_t index) const {
   RefPtr<netstack::Interface> interface = index != 0 ? network_.stack().FindInterface(index) : nullptr;
   return interface ? interface->name() : std::string();

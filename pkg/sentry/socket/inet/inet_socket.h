@@ -26,6 +26,8 @@ class InetSocket : public socket::Socket {
   static Result<> CheckPort(const socket::Caller& caller, uint16_t port);
   // SO_BINDTODEVICE (socket(7)): the index of the interface of that name, 0 for none. ENODEV, EINVAL.
   Result<uint32_t> InterfaceOption(std::span<const std::byte> value) const;
+  // SO_BINDTOIFINDEX, which does not ask whether there is such an interface. EINVAL.
+  static Result<uint32_t> IndexOption(std::span<const std::byte> value);
   std::string InterfaceName(uint32_t index) const;
 
   Network& network_;

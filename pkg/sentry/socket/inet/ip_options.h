@@ -44,9 +44,10 @@ Result<> SetIpOption(Options& options, int level, int name, std::span<const std:
     return {};
   }
   if (name == (v6 ? IPV6_MTU_DISCOVER : IP_MTU_DISCOVER)) {
-    // Probing and the interface's MTU alone (IP_PMTUDISC_PROBE, ...) are not there.
-    if (n < IP_PMTUDISC_DONT || n > IP_PMTUDISC_DO) return Err(EINVAL);
-    options.dont_fragment = kDatagram ? n == IP_PMTUDISC_DO : n != IP_PMTUDISC_DONT;
+    if (n < IP_PMTUDISC_DONT || n > IP_PMTUDISC_OMIT) return Err(EINVAL);
+    options.mtu_discover = static_cast<uint8_t>(n);
+    const bool never_cut = n == IP_PMTUDISC_DO || n == IP_PMTUDISC_PROBE;
+    options.dont_fragment = never_cut || (!kDatagram && n == IP_PMTUDISC_WANT);
     return {};
   }
   if constexpr (kDatagram) {
@@ -59,7 +60,7 @@ Result<> SetIpOption(Options& options, int level, int name, std::span<const std:
       options.multicast_loop = n != 0;
       return {};
     }
-    if (!v6 && name == IP_MULTICAST_ALL) {
+    if (name == (v6 ? IPV6_MULTICAST_ALL : IP_MULTICAST_ALL)) {
       if (n != 0 && n != 1) return Err(EINVAL);
       options.multicast_all = n != 0;
       return {};
@@ -76,15 +77,14 @@ Result<int> GetIpOption(const Options& options, int level, int name, uint8_t def
   if (name == (v6 ? IPV6_UNICAST_HOPS : IP_TTL)) return options.ttl != 0 ? options.ttl : default_ttl;
   if (name == (v6 ? IPV6_TCLASS : IP_TOS)) return options.traffic_class;
   if (name == (v6 ? IPV6_MTU_DISCOVER : IP_MTU_DISCOVER)) {
-    if constexpr (kDatagram) return options.dont_fragment ? IP_PMTUDISC_DO : IP_PMTUDISC_WANT;
-    return options.dont_fragment ? IP_PMTUDISC_WANT : IP_PMTUDISC_DONT;
+    return options.mtu_discover;
   }
   if (v6 && name == IPV6_V6ONLY) return options.v6_only ? 1 : 0;
   if constexpr (kDatagram) {
     if (name == (v6 ? IPV6_RECVERR : IP_RECVERR)) return options.receive_errors ? 1 : 0;
     if (name == (v6 ? IPV6_MULTICAST_HOPS : IP_MULTICAST_TTL)) return options.multicast_ttl;
     if (name == (v6 ? IPV6_MULTICAST_LOOP : IP_MULTICAST_LOOP)) return options.multicast_loop ? 1 : 0;
-    if (!v6 && name == IP_MULTICAST_ALL) return options.multicast_all ? 1 : 0;
+    if (name == (v6 ? IPV6_MULTICAST_ALL : IP_MULTICAST_ALL)) return options.multicast_all ? 1 : 0;
   }
   return Err(ENOPROTOOPT);
 }

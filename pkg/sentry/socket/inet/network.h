@@ -22,7 +22,8 @@ class NetworkObserver {
  public:
   virtual void OnLink(bool gone, netstack::Interface& interface) = 0;
   virtual void OnAddress(bool gone, netstack::Interface& interface, const netstack::InterfaceAddress& address) = 0;
-  virtual void OnRoute(bool gone, const netstack::RouteEntry& route) = 0;
+  virtual void OnRoute(netstack::RoutingTable::Change change, const netstack::RouteEntry& route) = 0;
+  virtual void OnNeighbour(bool gone, netstack::Interface& interface, const netstack::NeighbourInfo& neighbour) = 0;
 
  protected:
   ~NetworkObserver() = default;

@@ -44,8 +44,13 @@ void Network::ObserveChanges() {
           observer->OnLink(change == Change::kLinkRemoved, interface);
         }
       });
-  stack_.routes().SetChangeHook([this](bool added, const netstack::RouteEntry& route) {
-    if (NetworkObserver* observer = observer_.load(std::memory_order_acquire)) observer->OnRoute(!added, route);
+  using RouteChange = netstack::RoutingTable::Change;
+  stack_.routes().SetChangeHook([this](RouteChange change, const netstack::RouteEntry& route) {
+    if (NetworkObserver* observer = observer_.load(std::memory_order_acquire)) observer->OnRoute(change, route);
+  });
+  stack_.SetNeighbourHook([this](bool gone, netstack::Interface& interface, const netstack::NeighbourInfo& neighbour) {
+    NetworkObserver* observer = observer_.load(std::memory_order_acquire);
+    if (observer != nullptr) observer->OnNeighbour(gone, interface, neighbour);
   });
 }
 

@@ -51,8 +51,9 @@ void StreamSocket::ChangeOptions(Change&& change) {
 
 Result<> StreamSocket::SetSocketOption(const socket::Caller& caller, int name, std::span<const std::byte> value) {
   switch (name) {
-    case SO_BINDTODEVICE: {
-      const uint32_t index = TRY(InterfaceOption(value));
+    case SO_BINDTODEVICE:
+    case SO_BINDTOIFINDEX: {
+      const uint32_t index = TRY(name == SO_BINDTODEVICE ? InterfaceOption(value) : IndexOption(value));
       ChangeOptions([&](EndpointOptions& o) { o.bound_interface = index; });
       return {};
     }
@@ -254,6 +255,8 @@ Result<std::vector<std::byte>> StreamSocket::GetOption(const socket::Caller& cal
           return Int(endpoint_->send_buffer());
         case SO_RCVLOWAT:
           return Int(endpoint_->options().receive_low_water);
+        case SO_BINDTOIFINDEX:
+          return OptionBytes<uint32_t>(endpoint_->options().bound_interface);
         case SO_BINDTODEVICE: {
           const std::string interface = InterfaceName(endpoint_->options().bound_interface);
           std::vector<std::byte> bytes;

@@ -44,6 +44,10 @@ class StreamSocket final : public InetSocket {
 
  protected:
   int TakeError() override { return endpoint_->TakeError(); }
+  Result<> AttachFilter(std::shared_ptr<const bpf::Program> program) override {
+    endpoint_->SetFilter(std::move(program));
+    return {};
+  }
   bool IsListening() const override { return endpoint_->state() == netstack::tcp::State::kListen; }
   Result<size_t> Readable() override;
   Result<size_t> Unsent() override;

@@ -35,6 +35,10 @@ class NetlinkSocket final : public socket::Socket {
 
  protected:
   int TakeError() override { return port_->TakeError(); }
+  Result<> AttachFilter(std::shared_ptr<const bpf::Program> program) override {
+    port_->SetFilter(std::move(program));
+    return {};
+  }
   void BuffersChanged() override { port_->set_limit(receive_buffer()); }
 
  private:

@@ -1,8 +1,22 @@
 #include "pkg/sentry/socket/netlink/port.h"
 
+#include "pkg/sentry/socket/filter.h"
+
 namespace redoubt::netlink {
 
 void Port::Deliver(std::vector<std::vector<std::byte>> datagrams, uint32_t group) {
+  std::shared_ptr<const bpf::Program> filter;
+  {
+    sync::MutexLock lock(mu_);
+    filter = filter_;
+  }
+  if (filter != nullptr) {
+    std::erase_if(datagrams, [&](std::vector<std::byte>& d) {
+      const std::optional<size_t> kept = socket::RunFilter(*filter, d);
+      if (kept) d.resize(*kept);
+      return !kept;
+    });
+  }
   if (datagrams.empty()) return;
   waiter::EventMask events = waiter::kIn | waiter::kRdNorm;
   {
@@ -19,6 +33,11 @@ void Port::Deliver(std::vector<std::vector<std::byte>> datagrams, uint32_t group
     }
   }
   waiters_.Notify(events);
+}
+
+void Port::SetFilter(std::shared_ptr<const bpf::Program> filter) {
+  sync::MutexLock lock(mu_);
+  filter_.swap(filter);
 }
 
 Result<Datagram> Port::Take(bool peek) {

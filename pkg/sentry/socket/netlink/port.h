@@ -7,9 +7,11 @@
 #include <cstdint>
 #include <deque>
 #include <map>
+#include <memory>
 #include <utility>
 #include <vector>
 
+#include "pkg/bpf/bpf.h"
 #include "pkg/errors/errors.h"
 #include "pkg/refs/refs.h"
 #include "pkg/sync/mutex.h"
@@ -31,6 +33,8 @@ class Port final : public RefCounted {
   // answer that was asked for is queued whole, if there was room before it.
   void set_limit(size_t bytes) { limit_.store(bytes, std::memory_order_relaxed); }
   void Deliver(std::vector<std::vector<std::byte>> datagrams, uint32_t group) EXCLUDES(mu_);
+  // Which datagrams are delivered, and how much of them; null: all.
+  void SetFilter(std::shared_ptr<const bpf::Program> filter) EXCLUDES(mu_);
   // EAGAIN; ENOBUFS once after a loss. With `peek` it stays.
   Result<Datagram> Take(bool peek) EXCLUDES(mu_);
   bool Readable() const EXCLUDES(mu_);
@@ -49,6 +53,7 @@ class Port final : public RefCounted {
   std::deque<Datagram> queue_ GUARDED_BY(mu_);
   size_t bytes_ GUARDED_BY(mu_) = 0;
   bool overrun_ GUARDED_BY(mu_) = false;
+  std::shared_ptr<const bpf::Program> filter_ GUARDED_BY(mu_);
   waiter::Queue waiters_;
 };
 

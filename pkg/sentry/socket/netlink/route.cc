@@ -73,19 +73,38 @@ void RouteProtocol::OnLink(bool gone, netstack::Interface& interface) {
 }
 
 void RouteProtocol::OnAddress(bool gone, netstack::Interface& interface, const netstack::InterfaceAddress& address) {
-  const uint32_t group = address.prefix.address.is_ipv4() ? RTNLGRP_IPV4_IFADDR : RTNLGRP_IPV6_IFADDR;
-  if (!ports().HasMembers(group)) return;
-  Writer writer;
-  WriteAddress(writer, {.type = static_cast<uint16_t>(gone ? RTM_DELADDR : RTM_NEWADDR)}, interface, address);
-  ports().Multicast(group, writer.Take());
+  const Address& a = address.prefix.address;
+  const uint32_t group = a.is_ipv4() ? RTNLGRP_IPV4_IFADDR : RTNLGRP_IPV6_IFADDR;
+  if (ports().HasMembers(group)) {
+    Writer writer;
+    WriteAddress(writer, {.type = static_cast<uint16_t>(gone ? RTM_DELADDR : RTM_NEWADDR)}, interface, address);
+    ports().Multicast(group, writer.Take());
+  }
+  const uint32_t routes = a.is_ipv4() ? RTNLGRP_IPV4_ROUTE : RTNLGRP_IPV6_ROUTE;
+  if (ports().HasMembers(routes)) {
+    Writer writer;
+    WriteLocalRoute(writer, {.type = static_cast<uint16_t>(gone ? RTM_DELROUTE : RTM_NEWROUTE)}, interface, a);
+    ports().Multicast(routes, writer.Take());
+  }
 }
 
-void RouteProtocol::OnRoute(bool gone, const netstack::RouteEntry& route) {
+void RouteProtocol::OnRoute(netstack::RoutingTable::Change change, const netstack::RouteEntry& route) {
+  using Change = netstack::RoutingTable::Change;
   const uint32_t group = route.destination.address.is_ipv4() ? RTNLGRP_IPV4_ROUTE : RTNLGRP_IPV6_ROUTE;
   if (!ports().HasMembers(group)) return;
   Writer writer;
-  WriteRoute(writer, {.type = static_cast<uint16_t>(gone ? RTM_DELROUTE : RTM_NEWROUTE)}, route);
+  WriteRoute(writer,
+             {.type = static_cast<uint16_t>(change == Change::kRemoved ? RTM_DELROUTE : RTM_NEWROUTE),
+              .flags = static_cast<uint16_t>(change == Change::kReplaced ? NLM_F_REPLACE : 0)},
+             route);
   ports().Multicast(group, writer.Take());
+}
+
+void RouteProtocol::OnNeighbour(bool gone, netstack::Interface& interface, const netstack::NeighbourInfo& neighbour) {
+  if (!ports().HasMembers(RTNLGRP_NEIGH)) return;
+  Writer writer;
+  WriteNeighbour(writer, {.type = static_cast<uint16_t>(gone ? RTM_DELNEIGH : RTM_NEWNEIGH)}, interface, neighbour);
+  ports().Multicast(RTNLGRP_NEIGH, writer.Take());
 }
 
 }  // namespace redoubt::netlink

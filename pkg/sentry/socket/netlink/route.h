@@ -23,7 +23,8 @@ class RouteProtocol final : public Protocol, public inetsock::NetworkObserver {
   // inetsock::NetworkObserver
   void OnLink(bool gone, netstack::Interface& interface) override;
   void OnAddress(bool gone, netstack::Interface& interface, const netstack::InterfaceAddress& address) override;
-  void OnRoute(bool gone, const netstack::RouteEntry& route) override;
+  void OnRoute(netstack::RoutingTable::Change change, const netstack::RouteEntry& route) override;
+  void OnNeighbour(bool gone, netstack::Interface& interface, const netstack::NeighbourInfo& neighbour) override;
 
  private:
   // route_links.cc
@@ -71,6 +72,11 @@ void WriteLink(Writer& writer, const Heading& heading, netstack::Interface& inte
 void WriteAddress(Writer& writer, const Heading& heading, netstack::Interface& interface,
                   const netstack::InterfaceAddress& address);
 void WriteRoute(Writer& writer, const Heading& heading, const netstack::RouteEntry& route);
+// The local table's route to an address of this host.
+void WriteLocalRoute(Writer& writer, const Heading& heading, const netstack::Interface& interface,
+                     const netstack::Address& address);
+void WriteNeighbour(Writer& writer, const Heading& heading, const netstack::Interface& interface,
+                    const netstack::NeighbourInfo& neighbour);
 
 }  // namespace redoubt::netlink
 

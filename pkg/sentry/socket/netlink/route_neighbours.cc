@@ -33,19 +33,19 @@ uint16_t ToNud(NeighbourState state) {
   return NUD_NONE;
 }
 
-void Write(Request& r, const Interface& interface, const NeighbourInfo& n) {
+}  // namespace
+
+void WriteNeighbour(Writer& w, const Heading& heading, const Interface& interface, const NeighbourInfo& n) {
   ndmsg m{};
   m.ndm_family = FromFamily(n.address.family());
   m.ndm_ifindex = static_cast<int>(interface.index());
   m.ndm_state = ToNud(n.state);
   m.ndm_flags = n.is_router ? NTF_ROUTER : 0;
   m.ndm_type = RTN_UNICAST;
-  r.Answer(RTM_NEWNEIGH, m);
-  r.reply.Attribute(NDA_DST, n.address.bytes());
-  if (!n.link.IsUnspecified()) r.reply.Attribute(NDA_LLADDR, n.link.bytes);
+  w.Begin(heading.type, heading.flags, heading.sequence, heading.port, m);
+  w.Attribute(NDA_DST, n.address.bytes());
+  if (!n.link.IsUnspecified()) w.Attribute(NDA_LLADDR, n.link.bytes);
 }
-
-}  // namespace
 
 Result<> RouteProtocol::GetNeighbour(Request& r) {
   const auto m = r.message.Header<ndmsg>();
@@ -60,14 +60,15 @@ Result<> RouteProtocol::GetNeighbour(Request& r) {
     if (address.empty()) return r.Refuse(EINVAL, "no address is given");
     const std::optional<NeighbourInfo> n = i->neighbours(wanted).Find(address);
     if (!n) return Err(ENOENT);
-    Write(r, *i, *n);
+    WriteNeighbour(r.reply, HeadingOf(r, RTM_NEWNEIGH), *i, *n);
     return {};
   }
   for (Family family : {Family::kIpv4, Family::kIpv6}) {
     if (wanted != Family::kNone && wanted != family) continue;
     for (const RefPtr<Interface>& i : stack_.Interfaces()) {
       if (index != 0 && i->index() != index) continue;
-      for (const NeighbourInfo& n : i->neighbours(family).Entries()) Write(r, *i, n);
+      for (const NeighbourInfo& n : i->neighbours(family).Entries())
+        WriteNeighbour(r.reply, HeadingOf(r, RTM_NEWNEIGH), *i, n);
     }
   }
   return {};

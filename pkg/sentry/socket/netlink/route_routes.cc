@@ -18,7 +18,16 @@ using netstack::RouteEntry;
 
 namespace {
 
-void WriteLocal(Writer& w, const Heading& heading, const Interface& interface, const Address& a) {
+// What of a dump's request chooses among routes.
+struct Filter {
+  Family family = Family::kNone;
+  uint32_t table = 0, oif = 0;
+  uint8_t protocol = 0, type = 0;
+};
+
+}  // namespace
+
+void WriteLocalRoute(Writer& w, const Heading& heading, const Interface& interface, const Address& a) {
   rtmsg m{};
   m.rtm_family = FromFamily(a.family());
   m.rtm_dst_len = static_cast<uint8_t>(8 * a.size());
@@ -32,15 +41,6 @@ void WriteLocal(Writer& w, const Heading& heading, const Interface& interface, c
   if (a.is_ipv4()) w.Attribute(RTA_PREFSRC, a.bytes());
   w.Attribute(RTA_OIF, interface.index());
 }
-
-// What of a dump's request chooses among routes.
-struct Filter {
-  Family family = Family::kNone;
-  uint32_t table = 0, oif = 0;
-  uint8_t protocol = 0, type = 0;
-};
-
-}  // namespace
 
 void WriteRoute(Writer& w, const Heading& heading, const RouteEntry& e) {
   const bool v4 = e.destination.address.is_ipv4();
@@ -108,7 +108,7 @@ Result<> RouteProtocol::GetRoute(Request& r) {
       if (f.oif != 0 && f.oif != i->index()) continue;
       for (const InterfaceAddress& a : i->Addresses()) {
         if (a.prefix.address.family() != family) continue;
-        WriteLocal(r.reply, HeadingOf(r, RTM_NEWROUTE), *i, a.prefix.address);
+        WriteLocalRoute(r.reply, HeadingOf(r, RTM_NEWROUTE), *i, a.prefix.address);
       }
     }
   }
@@ -217,9 +217,8 @@ Result<> RouteProtocol::NewRoute(Request& r) {
   auto same = [&](const RouteEntry& o) { return o.destination == e.destination && o.metric == e.metric; };
   bool there = false;
   for (const RouteEntry& o : stack_.routes().Entries()) there |= same(o);
-  if (there && r.message.Has(NLM_F_REPLACE)) {
-    TRY(stack_.routes().Remove({.destination = e.destination, .metric = e.metric}));
-  } else if (there && r.message.Has(NLM_F_EXCL)) {
+  if (there && r.message.Has(NLM_F_REPLACE)) return stack_.routes().Replace(e);
+  if (there && r.message.Has(NLM_F_EXCL)) {
     return Err(EEXIST);
   } else if (!there && !r.message.Has(NLM_F_CREATE)) {
     return Err(ENOENT);

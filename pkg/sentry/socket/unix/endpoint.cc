@@ -38,6 +38,16 @@ Name Endpoint::name() const {
   return name_;
 }
 
+void Endpoint::SetFilter(std::shared_ptr<const bpf::Program> filter) {
+  sync::MutexLock lock(filter_mu_);
+  filter_.swap(filter);
+}
+
+std::shared_ptr<const bpf::Program> Endpoint::filter() {
+  sync::MutexLock lock(filter_mu_);
+  return filter_;
+}
+
 void Endpoint::SetName(Name name) {
   sync::MutexLock lock(mu_);
   name_ = std::move(name);

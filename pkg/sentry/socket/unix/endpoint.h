@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "pkg/bpf/bpf.h"
 #include "pkg/errors/errors.h"
 #include "pkg/fiber/fiber.h"
 #include "pkg/refs/refs.h"
@@ -43,6 +44,8 @@ class Endpoint final : public RefCounted {
   Result<Name> PeerName() const EXCLUDES(mu_);
   Identity PeerCredentials() const EXCLUDES(mu_);
   void SetName(Name name) EXCLUDES(mu_);
+  // Which packets are received, and how much of them; null: all. Streams are not filtered.
+  void SetFilter(std::shared_ptr<const bpf::Program> filter) EXCLUDES(filter_mu_);
   void SetSendLimit(uint32_t bytes) { send_limit_.store(bytes, std::memory_order_relaxed); }
 
   static void MakePair(Endpoint& a, Endpoint& b);
@@ -111,6 +114,7 @@ class Endpoint final : public RefCounted {
   uint32_t send_limit() const { return send_limit_.load(std::memory_order_relaxed); }
   RefPtr<Endpoint> peer() const EXCLUDES(mu_);
   bool HasRoomForPacketLocked(const Endpoint& sender) const REQUIRES(mu_);
+  std::shared_ptr<const bpf::Program> filter() EXCLUDES(filter_mu_);
   void PushLocked(Message message) REQUIRES(mu_);
   Message PopLocked() REQUIRES(mu_);
   // The peer has ended, or this never got accepted.
@@ -137,6 +141,9 @@ class Endpoint final : public RefCounted {
   bool receive_shutdown_ GUARDED_BY(mu_) = false;
   bool send_shutdown_ GUARDED_BY(mu_) = false;
   int error_ GUARDED_BY(mu_) = 0;
+  // Taken with the socket's own lock of filters held.
+  sync::Mutex filter_mu_{sync::Rank::kLeaf};
+  std::shared_ptr<const bpf::Program> filter_ GUARDED_BY(filter_mu_);
   waiter::Queue events_;  // of this endpoint
   waiter::Queue space_;   // kOut: there is room in the queue or the backlog, for those who are not connected
   fiber::Mutex relay_mu_;

@@ -4,6 +4,7 @@
 #include <span>
 #include <utility>
 
+#include "pkg/sentry/socket/filter.h"
 #include "pkg/sentry/socket/unix/endpoint.h"
 
 namespace redoubt::unixsock {
@@ -142,6 +143,12 @@ Result<size_t> Endpoint::SendPacket(Endpoint* to, IoSequence& data, Rights& righ
   if (n > 0) {
     // All or nothing; a packet cut by a fault is not sent.
     if (TRY(data.CopyIn(std::span(message.data.get(), n))) < n) return Err(EFAULT);
+  }
+  if (const std::shared_ptr<const bpf::Program> filter = target->filter()) {
+    // Who sends does not hear of it; descriptors of a message that is lost are.
+    const std::optional<size_t> kept = socket::RunFilter(*filter, std::span(message.data.get(), n));
+    if (!kept) return n;
+    message.end = *kept;
   }
   {
     sync::MutexLock lock(target->mu_);

@@ -40,6 +40,10 @@ class UnixSocket final : public socket::Socket {
  protected:
   int TakeError() override { return endpoint_->TakeError(); }
   bool IsListening() const override { return endpoint_->listening(); }
+  Result<> AttachFilter(std::shared_ptr<const bpf::Program> program) override {
+    endpoint_->SetFilter(std::move(program));
+    return {};
+  }
   void BuffersChanged() override { endpoint_->SetSendLimit(send_buffer()); }
 
  private:

@@ -1,0 +1,97 @@
+// What sendmsg(2)'s ancillary data says of one datagram: ip(7), ipv6(7), RFC 3542 section 6.
+#include <netinet/in.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "pkg/sentry/socket/inet/datagram_socket.h"
+
+namespace redoubt::inetsock {
+
+using netstack::Address;
+using netstack::SendOptions;
+using socket::Control;
+
+namespace {
+
+template <typename T>
+Result<T> Exactly(const Control& c) {
+  T value;
+  if (c.data.size() != sizeof(value)) return Err(EINVAL);
+  std::memcpy(&value, c.data.data(), sizeof(value));
+  return value;
+}
+
+// -1 in the options of IPv6 means the socket's own.
+Result<std::optional<uint8_t>> Byte(const Control& c, int least) {
+  const int n = TRY(Exactly<int>(c));
+  if (n < least || n > 255) return Err(EINVAL);
+  if (n < 0) return std::optional<uint8_t>();
+  return std::optional<uint8_t>(static_cast<uint8_t>(n));
+}
+
+Result<> ParseIp(const Control& c, SendOptions& own) {
+  switch (c.type) {
+    case IP_PKTINFO: {
+      const auto info = TRY(Exactly<in_pktinfo>(c));
+      own.interface_index = static_cast<uint32_t>(std::max(info.ipi_ifindex, 0));
+      const Address local = Address::Ipv4(ntohl(info.ipi_spec_dst.s_addr));
+      own.local = local.IsUnspecified() ? Address() : local;
+      return {};
+    }
+    case IP_TTL:
+      own.ttl = TRY(Byte(c, 1));
+      return {};
+    case IP_TOS:
+      if (c.data.size() == 1) {
+        own.traffic_class = std::to_integer<uint8_t>(c.data[0]);
+      } else {
+        own.traffic_class = TRY(Byte(c, 0));
+      }
+      return {};
+    default:
+      return Err(EINVAL);
+  }
+}
+
+Result<> ParseIpv6(const Control& c, bool to_ipv4, SendOptions& own) {
+  if (c.type == IPV6_PKTINFO) {
+    const auto info = TRY(Exactly<in6_pktinfo>(c));
+    const Address local = Address::FromBytes(std::as_bytes(std::span(info.ipi6_addr.s6_addr)));
+    own.interface_index = info.ipi6_ifindex;
+    if (local.IsUnspecified()) return {};
+    if (local.IsV4Mapped() != to_ipv4) return Err(EINVAL);
+    own.local = to_ipv4 ? local.FromV4Mapped() : local;
+    return {};
+  }
+  // The rest is about IPv6 packets.
+  if (to_ipv4) return {};
+  switch (c.type) {
+    case IPV6_HOPLIMIT:
+      own.ttl = TRY(Byte(c, -1));
+      return {};
+    case IPV6_TCLASS:
+      own.traffic_class = TRY(Byte(c, -1));
+      return {};
+    default:
+      return Err(EINVAL);
+  }
+}
+
+}  // namespace
+
+Result<SendOptions> DatagramSocket::ParseControl(std::span<const Control> control, bool to_ipv4) const {
+  SendOptions own;
+  for (const Control& c : control) {
+    if (c.level == IPPROTO_IP && to_ipv4) {
+      TRY(ParseIp(c, own));
+    } else if (c.level == IPPROTO_IPV6 && family() == AF_INET6) {
+      TRY(ParseIpv6(c, to_ipv4, own));
+    } else if (c.level == IPPROTO_UDP && protocol() == IPPROTO_UDP) {
+      return Err(EINVAL);  // UDP_SEGMENT and what else there may be
+    }
+  }
+  return own;
+}
+
+}  // namespace redoubt::inetsock
