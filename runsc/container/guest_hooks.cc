@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "runsc/console/progress.h"
 #include "runsc/container/internal.h"
 #include "runsc/specutils/codec.h"
 
@@ -49,8 +50,13 @@ Expected<void> RunOne(const Settings& settings, const State& state, const specut
   if (!reply) return std::unexpected(reply.error().text);
   // Gone with the connection, if it takes too long.
   pollfd end{connection->fd(), POLLIN, 0};
-  int n = 0;
-  while ((n = poll(&end, 1, hook.timeout_seconds > 0 ? hook.timeout_seconds * 1000 : -1)) < 0 && errno == EINTR) {
+  int n = 0, left = hook.timeout_seconds > 0 ? hook.timeout_seconds * 1000 : -1;
+  console::Progress progress(fmt::format("waiting for startContainer hook {}", hook.path));
+  if (const int due = progress.Due(); due >= 0 && (left < 0 || due < left)) {
+    progress.Await(connection->fd());
+    if (left > 0) left -= due;
+  }
+  while ((n = poll(&end, 1, left)) < 0 && errno == EINTR) {
   }
   if (n == 0) return std::unexpected(fmt::format("did not end within {} s and was killed", hook.timeout_seconds));
   reply = Answer(*connection, state.id);

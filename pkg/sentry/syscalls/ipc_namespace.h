@@ -4,6 +4,9 @@
 
 #include <sys/ipc.h>
 
+#include <string>
+#include <string_view>
+
 #include "pkg/errors/errors.h"
 #include "pkg/refs/refs.h"
 #include "pkg/sentry/ipc/ipc.h"
@@ -14,6 +17,9 @@ namespace redoubt::syscalls {
 RefPtr<ipc::Namespace> IpcNamespace(kernel::Task& task);
 // Who is to have an object: of IPC_SET. EINVAL for an ID that there is not.
 Result<> CheckIpcOwner(kernel::Task& task, const ipc_perm& perm);
+
+// proc::SysvipcTable.
+std::string SysvipcTable(RefCounted& reader, std::string_view kind);
 
 }  // namespace redoubt::syscalls
 

@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "pkg/sentry/fsimpl/proc/proc.h"
 #include "pkg/sentry/ipc/ipc.h"
 #include "pkg/sentry/limits/system.h"
 #include "pkg/sentry/syscalls/common.h"
@@ -64,7 +65,10 @@ Result<uint64_t> DoSemop(Task& task, int id, Addr operations_addr, size_t count,
 RefPtr<ipc::Namespace> IpcNamespace(Task& task) {
   kernel::Kernel& kernel = task.kernel();
   sync::MutexLock lock(kernel.mu);
-  if (!kernel.ipc_namespace) kernel.ipc_namespace = MakeRef<ipc::Namespace>(kernel.memory_file());
+  if (!kernel.ipc_namespace) {
+    kernel.ipc_namespace = MakeRef<ipc::Namespace>(kernel.memory_file());
+    proc::SetSysvipcTable(SysvipcTable);
+  }
   return RefPtr<ipc::Namespace>(static_cast<ipc::Namespace*>(kernel.ipc_namespace.get()));
 }
 

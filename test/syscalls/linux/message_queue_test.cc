@@ -5,12 +5,17 @@
 #include <sys/ipc.h>
 #include <sys/mman.h>
 #include <sys/msg.h>
+#include <sys/sem.h>
+#include <sys/shm.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <climits>
+#include <cstdio>
 #include <cstring>
+#include <fstream>
+#include <sstream>
 #include <string>
 #include <thread>
 
@@ -321,6 +326,45 @@ TEST(MessageQueueKeys, NameQueues) {
   EXPECT_OK(msgctl(id, IPC_RMID, nullptr));
   EXPECT_ERRNO(msgctl(id, IPC_RMID, nullptr), EINVAL);
   EXPECT_ERRNO(msgget(key, 0600), ENOENT);
+}
+
+// The line of /proc/sysvipc/KIND about an object.
+std::string Line(const std::string& kind, int id) {
+  std::ifstream in("/proc/sysvipc/" + kind);
+  for (std::string line; std::getline(in, line);) {
+    std::istringstream fields(line);
+    long key = 0;
+    int found = -1;
+    if (fields >> key >> found && found == id) return line;
+  }
+  return "none";
+}
+
+TEST(SysvipcFiles, ShowObjects) {
+  const key_t key = 0x7ed100 + getpid();
+  const int queue = msgget(key, IPC_CREAT | 0640);
+  ASSERT_OK(queue);
+  Text m{.type = 1};
+  EXPECT_OK(msgsnd(queue, &m, 10, 0));
+  const int set = semget(key, 3, IPC_CREAT | 0600);
+  const int segment = shmget(key, 5000, IPC_CREAT | 0666);
+  ASSERT_OK(set);
+  ASSERT_OK(segment);
+  msqid_ds ds{};
+  EXPECT_OK(msgctl(queue, IPC_STAT, &ds));
+  char expected[256];
+  snprintf(expected, sizeof(expected), "%10d %10d  %4o  %10d %10d %5d %5d %5d %5d %5d %5d %10ld %10d %10ld", key, queue,
+           0640, 10, 1, getpid(), 0, 0, 0, 0, 0, ds.msg_stime, 0, ds.msg_ctime);
+  EXPECT_EQ(Line("msg", queue), expected);
+  snprintf(expected, sizeof(expected), "%10d %10d  %4o %10d %5d %5d %5d %5d %10d", key, set, 0600, 3, 0, 0, 0, 0, 0);
+  EXPECT_EQ(Line("sem", set).substr(0, strlen(expected)), expected);
+  snprintf(expected, sizeof(expected), "%10d %10d  %4o %21d %5d %5d  %5d %5d %5d %5d %5d %10d %10d", key, segment, 0666,
+           5000, getpid(), 0, 0, 0, 0, 0, 0, 0, 0);
+  EXPECT_EQ(Line("shm", segment).substr(0, strlen(expected)), expected);
+  EXPECT_OK(msgctl(queue, IPC_RMID, nullptr));
+  EXPECT_OK(semctl(set, 0, IPC_RMID));
+  EXPECT_OK(shmctl(segment, IPC_RMID, nullptr));
+  EXPECT_EQ(Line("msg", queue), "none");
 }
 
 TEST(MessageQueueControl, InfoTellsOfLimitsAndUse) {

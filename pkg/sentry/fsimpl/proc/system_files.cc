@@ -15,6 +15,20 @@ namespace redoubt::proc {
 
 namespace {
 
+constinit std::atomic<SysvipcTable> sysvipc_table{nullptr};
+
+constexpr std::pair<const char*, std::string_view> kSysvipc[] = {
+    {"msg",
+     "       key      msqid perms      cbytes       qnum lspid lrpid   uid   gid  cuid  cgid      stime      rtime     "
+     " "
+     "ctime\n"},
+    {"sem", "       key      semid perms      nsems   uid   gid  cuid  cgid      otime      ctime\n"},
+    {"shm",
+     "       key      shmid perms                  size  cpid  lpid nattch   uid   gid  cuid  cgid      atime      "
+     "dtime "
+     "     ctime                   rss                  swap\n"},
+};
+
 // Those of the unified hierarchy, number 0, that a cgroup2 mount inside shows. cpuset and cpuacct are not in its
 // cgroup.controllers, but programs that take one of them to be missing look for no limits at all.
 constexpr const char* kCgroups =
@@ -126,6 +140,8 @@ std::string RandomUuid() {
   return s;
 }
 
+void SetSysvipcTable(SysvipcTable table) { sysvipc_table.store(table); }
+
 void AddSystemFiles(ProcFilesystem& fs, synthetic::Directory& root) {
   KernelView* view = &fs.view();
   auto add = [&](const char* name, auto text, uint32_t permissions = 0444) {
@@ -165,14 +181,16 @@ void AddSystemFiles(ProcFilesystem& fs, synthetic::Directory& root) {
     return s + "\n";
   });
   auto sysvipc = MakeRef<synthetic::Directory>(fs);
-  synthetic::AddText(*sysvipc, "msg",
-                     "       key      msqid perms      cbytes       qnum lspid lrpid   uid   gid  cuid  cgid      "
-                     "stime      rtime      ctime\n");
-  synthetic::AddText(*sysvipc, "sem",
-                     "       key      semid perms      nsems   uid   gid  cuid  cgid      otime      ctime\n");
-  synthetic::AddText(*sysvipc, "shm",
-                     "       key      shmid perms                  size  cpid  lpid nattch   uid   gid  cuid  cgid     "
-                     " atime      dtime      ctime                   rss                  swap\n");
+  for (auto [kind, heading] : kSysvipc) {
+    sysvipc->Add(kind, MakeRef<synthetic::FunctionFile>(fs, 0444, [view, kind, heading]() -> Result<std::string> {
+                   std::string text(heading);
+                   const TaskHandle reader = view->Current();
+                   if (SysvipcTable table = sysvipc_table.load(); table != nullptr && reader) {
+                     text += table(*reader, kind);
+                   }
+                   return text;
+                 }));
+  }
   root.Add("sysvipc", sysvipc);
   // Where Linux's own file systems of these names are mounted on.
   root.Add("fs", MakeRef<synthetic::Directory>(fs));
