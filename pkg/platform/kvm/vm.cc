@@ -11,8 +11,8 @@ namespace {
 // Where KVM may put a TSS of its own for real mode (api.rst, KVM_SET_TSS_ADDR): below 4 GiB, used by nothing else.
 constexpr uintptr_t kTssAddress = 0xfffbd000;
 // Shadow pages that KVM may keep for us, of 8 KiB of the host's memory each, which the sandbox' control group pays and
-// its own account does not see: so many that a hundred processes have theirs, so few that a bomb of them ends before the
-// host ends the sandbox. Its default is a share of the slots' size, which is small at first.
+// its own account does not see: so many that a hundred processes have theirs, so few that a bomb of them ends before
+// the host ends the sandbox. Its default is a share of the slots' size, which is small at first.
 constexpr uintptr_t kShadowPages = 4096;
 
 // What KVM_SET_XSAVE reads at least.
