@@ -23,11 +23,12 @@ Result<T> Exactly(const Control& c) {
 }
 
 // -1 in the options of IPv6 means the socket's own.
-Result<std::optional<uint8_t>> Byte(const Control& c, int least) {
+Result<> SetByte(const Control& c, int least, std::optional<uint8_t>& byte) {
   const int n = TRY(Exactly<int>(c));
   if (n < least || n > 255) return Err(EINVAL);
-  if (n < 0) return std::optional<uint8_t>();
-  return std::optional<uint8_t>(static_cast<uint8_t>(n));
+  byte.reset();
+  if (n >= 0) byte = static_cast<uint8_t>(n);
+  return {};
 }
 
 Result<> ParseIp(const Control& c, SendOptions& own) {
@@ -40,13 +41,12 @@ Result<> ParseIp(const Control& c, SendOptions& own) {
       return {};
     }
     case IP_TTL:
-      own.ttl = TRY(Byte(c, 1));
-      return {};
+      return SetByte(c, 1, own.ttl);
     case IP_TOS:
       if (c.data.size() == 1) {
         own.traffic_class = std::to_integer<uint8_t>(c.data[0]);
       } else {
-        own.traffic_class = TRY(Byte(c, 0));
+        TRY(SetByte(c, 0, own.traffic_class));
       }
       return {};
     default:
@@ -68,11 +68,9 @@ Result<> ParseIpv6(const Control& c, bool to_ipv4, SendOptions& own) {
   if (to_ipv4) return {};
   switch (c.type) {
     case IPV6_HOPLIMIT:
-      own.ttl = TRY(Byte(c, -1));
-      return {};
+      return SetByte(c, -1, own.ttl);
     case IPV6_TCLASS:
-      own.traffic_class = TRY(Byte(c, -1));
-      return {};
+      return SetByte(c, -1, own.traffic_class);
     default:
       return Err(EINVAL);
   }
