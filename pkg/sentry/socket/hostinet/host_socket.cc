@@ -121,6 +121,10 @@ Result<size_t> HostSocket::Send(const Caller&, socket::OutMessage& message, int 
     }
     total += *n;
   } while (is_stream() && !message.data.empty());
+  if (total > 0 && (flags & MSG_ZEROCOPY) != 0 && option_on(SO_ZEROCOPY)) {
+    zerocopy_.Count();
+    queue_.Notify(waiter::kErr);
+  }
   return total;
 }
 
@@ -178,6 +182,7 @@ Result<size_t> HostSocket::ReceiveOnce(socket::InMessage& message, int flags, bo
 
 Result<size_t> HostSocket::Receive(socket::InMessage& message, int flags, fiber::Time deadline) {
   const int host_flags = flags & kReceiveFlags;
+  if ((flags & MSG_ERRQUEUE) != 0 && zerocopy_.pending()) return zerocopy_.Take(family(), message);
   // Neither waits, whatever the socket's flags are (tcp(7), "Out-of-band data"; recv(2)).
   if ((flags & (MSG_OOB | MSG_ERRQUEUE)) != 0) return ReceiveOnce(message, host_flags, false);
   const bool all = is_stream() && (flags & MSG_WAITALL) != 0 && (flags & MSG_PEEK) == 0;
@@ -297,6 +302,7 @@ Result<uint64_t> HostSocket::Ioctl(MemoryIo& io, uint32_t command, uint64_t arg)
 
 waiter::EventMask HostSocket::Readiness(waiter::EventMask mask) {
   waiter::EventMask ready = descriptor_.Poll(mask);
+  if (zerocopy_.pending()) ready |= waiter::kErr;
   if (unread_size_.load(std::memory_order_acquire) > 0) ready |= waiter::kIn | waiter::kRdNorm;
   return ready & (mask | kEnds);
 }

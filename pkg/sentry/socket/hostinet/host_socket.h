@@ -10,13 +10,14 @@
 #include "pkg/sentry/socket/hostinet/descriptor.h"
 #include "pkg/sentry/socket/inet/network.h"
 #include "pkg/sentry/socket/socket.h"
+#include "pkg/sentry/socket/zerocopy.h"
 #include "pkg/waiter/waiter.h"
 
 namespace redoubt::hostinet {
 
 // The host's descriptor never blocks; who waits parks until the poller (fsimpl/host/poller.h) tells of an event. Bytes
 // are copied once each way, through a Piece. Unlike Linux's, close(2) does not wait for SO_LINGER's time (a time of 0
-// does reset), there is no SIGURG, and MSG_ZEROCOPY is accepted and left out.
+// does reset), and there is no SIGURG.
 //
 // What goes to the host is on a list: addresses of its own families, flags of sendmsg(2) and recvmsg(2) by mask,
 // options and ancillary data by options.h.
@@ -68,6 +69,7 @@ class HostSocket final : public socket::Socket {
   // The host had no room for the last piece: it is asked before another is copied.
   std::atomic<bool> full_{false};
   std::atomic<int> low_water_{1};  // SO_RCVLOWAT
+  socket::ZerocopyCompletions zerocopy_;
   // One piece at a time comes out of a stream, so that what could not be delivered goes back to its place: bytes that
   // the host has given and the guest's memory has not taken. At most a piece.
   fiber::Mutex receive_mu_;

@@ -73,12 +73,17 @@ Result<size_t> DatagramSocket::Send(const Caller&, socket::OutMessage& message, 
   if ((flags & MSG_OOB) != 0 && family() == AF_INET) return Err(EOPNOTSUPP);
   Way way;
   if (!message.to.empty()) way.to = Destination(TRY(ParseAddress(family(), message.to, AcceptsIpv4::kYes)));
-  if (message.control.empty()) return SendBytes(message.data, way, flags);
+  auto send = [&] {
+    Result<size_t> sent = SendBytes(message.data, way, flags);
+    if (sent && CompletesZerocopy(*sent, flags)) endpoint_.waiters().Notify(waiter::kErr);
+    return sent;
+  };
+  if (message.control.empty()) return send();
   const std::optional<SocketAddress> to = way.to ? way.to : transport_->peer();
   way.own = TRY(ParseControl(message.control, family() == AF_INET || (to && to->address.IsV4Mapped())));
   // Asked here, as a packet to this host itself leaves by no interface.
   if (way.own.interface_index != 0 && !network_.stack().FindInterface(way.own.interface_index)) return Err(ENODEV);
-  Result<size_t> sent = SendBytes(message.data, way, flags);
+  Result<size_t> sent = send();
   // A source that is not ours was the message's mistake.
   if (!sent && sent.error() == Errno(EADDRNOTAVAIL) && !way.own.local.empty()) {
     return Err(way.own.local.is_ipv4() ? ENETUNREACH : EINVAL);
@@ -116,7 +121,7 @@ void DatagramSocket::AddControl(const netstack::Packet& packet, socket::InMessag
 // MSG_ERRQUEUE: ip(7), IP_RECVERR. The data that caused the error is not kept.
 Result<size_t> DatagramSocket::ReceiveError(socket::InMessage& message) {
   std::optional<netstack::QueuedError> e = endpoint_.TakeQueuedError();
-  if (!e) return Err(EAGAIN);
+  if (!e) return zerocopy_.Take(family(), message);
   sock_extended_err error{.ee_errno = static_cast<uint32_t>(e->error.error.value()),
                           .ee_origin = static_cast<uint8_t>(e->error.origin),
                           .ee_type = e->error.type,

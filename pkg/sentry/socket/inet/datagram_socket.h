@@ -35,7 +35,9 @@ class DatagramSocket final : public InetSocket {
   Result<size_t> Read(IoSequence& dst, vfs::IoFlags flags) override;
   Result<size_t> Write(IoSequence& src, vfs::IoFlags flags) override { return SendBytes(src, {}, 0); }
   const void* EndpointKey() const override { return &endpoint_; }
-  waiter::EventMask Readiness(waiter::EventMask mask) override { return endpoint_.Readiness() & mask; }
+  waiter::EventMask Readiness(waiter::EventMask mask) override {
+    return (endpoint_.Readiness() | ZerocopyReadiness()) & mask;
+  }
   void RegisterWaiter(waiter::Entry& entry) override { endpoint_.waiters().Register(entry); }
   void UnregisterWaiter(waiter::Entry& entry) override { endpoint_.waiters().Unregister(entry); }
 

@@ -7,6 +7,7 @@
 #include "pkg/sentry/socket/inet/address.h"
 #include "pkg/sentry/socket/inet/network.h"
 #include "pkg/sentry/socket/socket.h"
+#include "pkg/sentry/socket/zerocopy.h"
 
 namespace redoubt::inetsock {
 
@@ -30,7 +31,16 @@ class InetSocket : public socket::Socket {
   static Result<uint32_t> IndexOption(std::span<const std::byte> value);
   std::string InterfaceName(uint32_t index) const;
 
+  // Of a send that took so many bytes; true: waiter::kErr is to be told.
+  bool CompletesZerocopy(size_t bytes, int flags) {
+    if (bytes == 0 || (flags & MSG_ZEROCOPY) == 0 || !option_on(SO_ZEROCOPY)) return false;
+    zerocopy_.Count();
+    return true;
+  }
+  waiter::EventMask ZerocopyReadiness() const { return zerocopy_.pending() ? waiter::kErr : waiter::EventMask{0}; }
+
   Network& network_;
+  socket::ZerocopyCompletions zerocopy_;
 };
 
 using socket::Wait;

@@ -116,7 +116,7 @@ Result<size_t> StreamSocket::Write(IoSequence& src, vfs::IoFlags) {
 
 waiter::EventMask StreamSocket::Readiness(waiter::EventMask mask) {
   if (put_off_.load(std::memory_order_relaxed)) return (waiter::kOut | waiter::kWrNorm) & mask;
-  return endpoint_->Readiness() & mask;
+  return (endpoint_->Readiness() | ZerocopyReadiness()) & mask;
 }
 
 Result<RefPtr<socket::Socket>> StreamSocket::Accept(const Caller& caller, int flags, fiber::Time deadline) {
@@ -162,6 +162,7 @@ Result<size_t> StreamSocket::Send(const Caller&, socket::OutMessage& message, in
     }
     total += *n;
   } while (!message.data.empty());
+  if (CompletesZerocopy(total, flags)) endpoint_->waiters().Notify(waiter::kErr);
   return total;
 }
 
@@ -205,7 +206,7 @@ Result<size_t> StreamSocket::ReceiveUrgent(socket::InMessage& message, int flags
 }
 
 Result<size_t> StreamSocket::Receive(socket::InMessage& message, int flags, fiber::Time deadline) {
-  if ((flags & MSG_ERRQUEUE) != 0) return Err(EAGAIN);
+  if ((flags & MSG_ERRQUEUE) != 0) return zerocopy_.Take(family(), message);
   if ((flags & MSG_OOB) != 0) return ReceiveUrgent(message, flags);
   const bool all = (flags & MSG_WAITALL) != 0 && (flags & MSG_PEEK) == 0;
   size_t total = 0;
