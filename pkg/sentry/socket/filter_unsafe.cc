@@ -25,8 +25,7 @@ class Message final : public bpf::Packet {
   uint32_t random() const override {
     uint32_t value = 0;
     // SAFETY: the kernel writes at most sizeof(value) bytes to `value`.
-    (void)::getrandom(&value, sizeof(value), 0);
-    return value;
+    return ::getrandom(&value, sizeof(value), 0) == sizeof(value) ? value : 0;
   }
 
  private:
