@@ -7,6 +7,7 @@
 #include <limits>
 #include <utility>
 
+#include "pkg/sentry/limits/system.h"
 #include "pkg/sentry/time/clock.h"
 
 namespace redoubt::ipc {
@@ -19,6 +20,9 @@ int64_t Now() { return clock::Realtime() / 1'000'000'000; }
 constexpr int64_t kMostInAll = 64 << 20;
 constexpr int64_t kCost = 80;
 constinit std::atomic<int64_t> in_all{0};
+
+// kernel.msgmnb: of a queue, bytes, unless CAP_SYS_RESOURCE gives it more.
+uint64_t Capacity() { return static_cast<uint64_t>(limits::System::Get().msgmnb.load(std::memory_order_relaxed)); }
 
 int64_t CostOf(const Message& message) { return static_cast<int64_t>(message.text.size()) + kCost; }
 
@@ -124,7 +128,7 @@ Result<> MessageQueue::Set(const auth::Credentials& creds, const msqid_ds& ds) {
   {
     sync::MutexLock lock(mu_);
     TRY(permissions_.CheckOwner(creds));
-    if (ds.msg_qbytes > MessageQueues::kCapacity && !creds.HasCapability(CAP_SYS_RESOURCE)) return Err(EPERM);
+    if (ds.msg_qbytes > Capacity() && !creds.HasCapability(CAP_SYS_RESOURCE)) return Err(EPERM);
     permissions_.uid = ds.msg_perm.uid;
     permissions_.gid = ds.msg_perm.gid;
     permissions_.mode = ds.msg_perm.mode & 0777;
@@ -164,9 +168,9 @@ uint64_t MessageQueue::messages() {
 
 Result<RefPtr<MessageQueue>> MessageQueues::Get(key_t key, int flags, const auth::Credentials& creds) {
   return table_.Get(
-      key, flags, kMaxQueues,
+      key, flags, static_cast<size_t>(limits::System::Get().msgmni.load(std::memory_order_relaxed)),
       [&](int id) -> Result<RefPtr<MessageQueue>> {
-        return MakeRef<MessageQueue>(id, kCapacity, Permissions::Of(key, static_cast<uint32_t>(flags), creds));
+        return MakeRef<MessageQueue>(id, Capacity(), Permissions::Of(key, static_cast<uint32_t>(flags), creds));
       },
       [&](MessageQueue& queue) -> Result<> { return queue.CheckUse(creds, flags); });
 }

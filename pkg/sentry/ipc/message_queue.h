@@ -71,11 +71,6 @@ class MessageQueue final : public RefCounted {
 // All queues of a namespace.
 class MessageQueues final {
  public:
-  // As Linux has them by default (kernel.msgmni, msgmax, msgmnb); here they cannot be changed.
-  static constexpr size_t kMaxQueues = 32000;
-  static constexpr size_t kMaxText = 8192;
-  static constexpr uint64_t kCapacity = 16384;  // of a queue, bytes, unless CAP_SYS_RESOURCE gives it more
-
   // msgget(2): EACCES, EEXIST, ENOENT, ENOSPC.
   Result<RefPtr<MessageQueue>> Get(key_t key, int flags, const auth::Credentials& creds);
   Table<MessageQueue>& table() { return table_; }

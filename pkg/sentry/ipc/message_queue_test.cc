@@ -12,6 +12,8 @@ int Error(const Result<T>& r) {
   return r ? 0 : r.error().value();
 }
 
+constexpr size_t kMaxText = 8192;
+
 class MessageQueueTest : public testing::Test {
  protected:
   RefPtr<MessageQueue> New() { return *queues_.Get(IPC_PRIVATE, 0600, *root_); }
@@ -33,23 +35,23 @@ TEST_F(MessageQueueTest, AllTogetherAreBounded) {
   uint64_t bytes = 0;
   while (error != ENOMEM && full.size() < 10000) {
     full.push_back(New());
-    while ((error = Send(*full.back(), 1, MessageQueues::kMaxText)) == 0) bytes += MessageQueues::kMaxText;
+    while ((error = Send(*full.back(), 1, kMaxText)) == 0) bytes += kMaxText;
     ASSERT_TRUE(error == ENOMEM || error == EAGAIN) << error;
   }
   EXPECT_EQ(error, ENOMEM);
   EXPECT_GT(bytes, uint64_t{60} << 20);
   EXPECT_LE(bytes, uint64_t{64} << 20);
   // What is received gives room, and what is removed, and a queue that nobody has.
-  EXPECT_EQ(Error(full.front()->Receive(MessageQueues::kMaxText, 0, 0, *root_, 7)), 0);
-  EXPECT_EQ(Send(*full.back(), 1, MessageQueues::kMaxText), 0);
-  EXPECT_EQ(Send(*full.back(), 1, MessageQueues::kMaxText), ENOMEM);
+  EXPECT_EQ(Error(full.front()->Receive(kMaxText, 0, 0, *root_, 7)), 0);
+  EXPECT_EQ(Send(*full.back(), 1, kMaxText), 0);
+  EXPECT_EQ(Send(*full.back(), 1, kMaxText), ENOMEM);
   Remove(full.front());
   EXPECT_EQ(Error(full.front()->Receive(1, 0, 0, *root_, 7)), EIDRM);
-  EXPECT_EQ(Send(*full.back(), 1, MessageQueues::kMaxText), 0);
+  EXPECT_EQ(Send(*full.back(), 1, kMaxText), 0);
   for (const auto& queue : full) Remove(queue);
   full.clear();
   RefPtr<MessageQueue> queue = New();
-  EXPECT_EQ(Send(*queue, 1, MessageQueues::kMaxText), 0);
+  EXPECT_EQ(Send(*queue, 1, kMaxText), 0);
 }
 
 TEST_F(MessageQueueTest, NothingIsTakenOfAMessageThatCannotBeSent) {

@@ -25,7 +25,12 @@ struct System final {
   std::atomic<int64_t> pipe_user_pages_hard{0};         // fs.pipe-user-pages-hard
   std::atomic<int64_t> epoll_max_user_watches{900000};  // fs.epoll.max_user_watches
   std::atomic<int64_t> max_pid_namespaces{8192};        // user.max_pid_namespaces, of a user
+  std::atomic<int64_t> msgmax{8192};                    // kernel.msgmax, bytes of a message
+  std::atomic<int64_t> msgmnb{16384};                   // kernel.msgmnb, bytes of a queue
+  std::atomic<int64_t> msgmni{32000};                   // kernel.msgmni, queues
   std::atomic<int64_t> semmns{1024000};                 // the second number of kernel.sem: of all sets; Linux: 32000^2
+
+  static constexpr int64_t kMostOfMessage = 1 << 20;  // bytes that msgmax can be set to; Linux: 2^31 - 1
 
   // As Linux does for a machine of so many bytes.
   void ScaleTo(uint64_t memory);

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "pkg/sentry/ipc/ipc.h"
+#include "pkg/sentry/limits/system.h"
 #include "pkg/sentry/syscalls/common.h"
 #include "pkg/sentry/syscalls/handlers.h"
 #include "pkg/sentry/syscalls/ipc_namespace.h"
@@ -26,9 +27,10 @@ Errno AfterWaiting(Errno error) { return error == kErestartsys ? kErestartnohand
 
 msginfo Info(ipc::Table<ipc::MessageQueue>& table, bool used) {
   msginfo info = {};
-  info.msgmax = ipc::MessageQueues::kMaxText;
-  info.msgmnb = ipc::MessageQueues::kCapacity;
-  info.msgmni = ipc::MessageQueues::kMaxQueues;
+  const limits::System& system = limits::System::Get();
+  info.msgmax = static_cast<int>(system.msgmax.load());
+  info.msgmnb = static_cast<int>(system.msgmnb.load());
+  info.msgmni = static_cast<int>(system.msgmni.load());
   // Of no meaning to Linux either (linux/msg.h).
   info.msgssz = 16;
   info.msgseg = 0xffff;
@@ -39,8 +41,8 @@ msginfo Info(ipc::Table<ipc::MessageQueue>& table, bool used) {
       info.msgtql += static_cast<int>(q->bytes());
     }
   } else {
-    info.msgpool = ipc::MessageQueues::kMaxQueues * ipc::MessageQueues::kCapacity / 1024;
-    info.msgmap = info.msgtql = ipc::MessageQueues::kCapacity;
+    info.msgpool = static_cast<int>(int64_t{info.msgmni} * info.msgmnb / 1024);
+    info.msgmap = info.msgtql = info.msgmnb;
   }
   return info;
 }
@@ -56,7 +58,7 @@ Result<uint64_t> Msgsnd(Task& task, const SyscallArgs& a) {
   const int id = a.I32(0);
   ipc::Message message;
   message.type = TRY(task.mm().CopyInObject<int64_t>(a.Pointer(1)));
-  if (id < 0 || a.Size(2) > ipc::MessageQueues::kMaxText || message.type < 1) {
+  if (id < 0 || a.Size(2) > static_cast<uint64_t>(limits::System::Get().msgmax.load()) || message.type < 1) {
     return Err(EINVAL);
   }
   message.text = TRY(task.mm().CopyInVector<std::byte>(a.Pointer(1) + sizeof(int64_t), a.Size(2)));

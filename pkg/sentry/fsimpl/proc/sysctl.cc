@@ -99,10 +99,9 @@ void AddKernel(ProcFilesystem& fs, Builder& b, Directory& sys) {
   b.Number(*kernel, "shmmax", INT64_MAX);
   b.Number(*kernel, "shmall", INT64_MAX);
   b.Number(*kernel, "shmmni", 4096);
-  // ipc/message_queue.h.
-  for (auto [name, value] : {std::pair{"msgmax", "8192\n"}, {"msgmnb", "16384\n"}, {"msgmni", "32000\n"}}) {
-    b.Function(*kernel, name, 0444, [value]() -> Result<std::string> { return std::string(value); });
-  }
+  b.Limit(*kernel, "msgmax", system.msgmax, 0, limits::System::kMostOfMessage);
+  b.Limit(*kernel, "msgmnb", system.msgmnb, 0, INT32_MAX);
+  b.Limit(*kernel, "msgmni", system.msgmni, 0, 32768);
   b.Function(*kernel, "sem", 0444, [&system]() -> Result<std::string> {
     return fmt::format("32000\t{}\t500\t32000\n", system.semmns.load());
   });
