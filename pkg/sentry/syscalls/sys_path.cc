@@ -174,7 +174,9 @@ struct XattrTarget {
 };
 Result<XattrTarget> XattrOfPath(Task& task, Addr path, bool follow) {
   AtPath at = TRY(AtPath::Make(task, AT_FDCWD, path, 0, follow));
-  return XattrTarget{task.Walk(), TRY(at.Lookup())};
+  // First: of an aggregate that TRY leaves unfinished GCC does not destroy the members that are there.
+  vfs::Path found = TRY(at.Lookup());
+  return XattrTarget{task.Walk(), std::move(found)};
 }
 Result<XattrTarget> XattrOfFd(Task& task, int fd) {
   FdTable::File file = TRY(task.File(fd));

@@ -44,12 +44,14 @@ Result<Group> ParseGroup(netstack::Stack& stack, int level, std::span<const std:
     ip_mreqn m;
     std::memcpy(&m, value.data(), sizeof(m));
     if (m.imr_ifindex != 0) return Group{FromInAddr(m.imr_multiaddr), static_cast<uint32_t>(m.imr_ifindex)};
-    return Group{FromInAddr(m.imr_multiaddr), TRY(InterfaceOf(stack, FromInAddr(m.imr_address)))};
+    const uint32_t interface = TRY(InterfaceOf(stack, FromInAddr(m.imr_address)));
+    return Group{FromInAddr(m.imr_multiaddr), interface};
   }
   ip_mreq m;
   if (value.size() < sizeof(m)) return Err(EINVAL);
   std::memcpy(&m, value.data(), sizeof(m));
-  return Group{FromInAddr(m.imr_multiaddr), TRY(InterfaceOf(stack, FromInAddr(m.imr_interface)))};
+  const uint32_t interface = TRY(InterfaceOf(stack, FromInAddr(m.imr_interface)));
+  return Group{FromInAddr(m.imr_multiaddr), interface};
 }
 
 // struct group_req (RFC 3678 section 5.1), whose group may be of the other IP version: then it is none of this level's.

@@ -122,10 +122,10 @@ Result<> RouteProtocol::LookUp(Request& r) {
   const Family family = ToFamily(m.rtm_family);
   if (family == Family::kNone) return Err(EOPNOTSUPP);
   const Attributes attributes = TRY(Attributes::Parse(r.message, sizeof(m)));
-  netstack::RouteRequest question{.remote = TRY(AddressOf(attributes, RTA_DST, family)),
-                                  .local = TRY(AddressOf(attributes, RTA_SRC, family)),
-                                  .interface_index = TRY(attributes.ValueOr<uint32_t>(RTA_OIF, 0)),
-                                  .broadcast_allowed = true};
+  netstack::RouteRequest question{.broadcast_allowed = true};
+  question.remote = TRY(AddressOf(attributes, RTA_DST, family));
+  question.local = TRY(AddressOf(attributes, RTA_SRC, family));
+  question.interface_index = TRY(attributes.ValueOr<uint32_t>(RTA_OIF, 0));
   if (question.remote.empty()) question.remote = Address::Loopback(family);
   const netstack::Route route = TRY(stack_.FindRoute(question));
   const bool local = stack_.IsLocal(question.remote) || question.remote.IsLoopback();
