@@ -18,3 +18,9 @@ GUEST_CODE(Avx512,
            "vmovdqu64 %zmm\\n, 64*\\n(%rsi)\n.endr\n"
            ".irp n,0,1,2,3,4,5,6,7\nkmovq %k\\n, 2048+8*\\n(%rsi)\n.endr\n"
            "syscall\njmp 1b\n")
+
+GUEST_CODE(Avx,
+           ".irp n,0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15\nvmovdqu 32*\\n(%rdi), %ymm\\n\n.endr\n"
+           "1: movl $2000, %ebx\n2: pause\ndecl %ebx\njnz 2b\n"
+           ".irp n,0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15\nvmovdqu %ymm\\n, 32*\\n(%rsi)\n.endr\n"
+           "syscall\njmp 1b\n")

@@ -21,9 +21,10 @@ INSTANTIATE_TEST_SUITE_P(Kvm, KvmState, testing::Values(PlatformFactory{"kvm", C
                          [](const auto& info) { return info.param.name; });
 
 // More guests than vCPUs, interrupted all the time; some pull and push their state as signal handlers do.
-TEST_P(KvmState, Avx512SurvivesSwitches) {
-  if (!__builtin_cpu_supports("avx512bw")) GTEST_SKIP() << "no AVX-512";
-  Addr code = AddCode(guest::Avx512());
+TEST_P(KvmState, TheWidestRegistersSurviveSwitches) {
+  const bool wide = __builtin_cpu_supports("avx512bw");
+  const Addr code = AddCode(wide ? guest::Avx512() : guest::Avx());
+  const size_t bytes = wide ? guest::kAvx512Bytes : guest::kAvxBytes;
   constexpr int kGuests = 12;
   std::unique_ptr<Context> contexts[kGuests];
   std::atomic<int> interrupts{0}, ended{0};
@@ -34,7 +35,7 @@ TEST_P(KvmState, Avx512SurvivesSwitches) {
       Spawn([&, space, n] {
         Context* context = contexts[n].get();
         const uint64_t in = n * 8192, out = in + 4096;
-        std::vector<std::byte> want(guest::kAvx512Bytes);
+        std::vector<std::byte> want(bytes);
         for (size_t i = 0; i < want.size(); i++) want[i] = static_cast<std::byte>(i * 13 + n * 7 + i / 256);
         memcpy(&Word(in), want.data(), want.size());
         Registers regs{};
