@@ -202,9 +202,9 @@ void SendAll(kernel::Kernel& kernel, epoll::Epoll& watcher, uint64_t except) {
 
 // One for the process, never destroyed; with a fiber that sends what it finds.
 epoll::Epoll& Watcher(kernel::Kernel& kernel) {
-  static epoll::Epoll* watcher = [&kernel] {
-    auto* made = new RefPtr<epoll::Epoll>(MakeRef<epoll::Epoll>(0));
-    kernel.executor().Spawn([&kernel, e = made->get()] {
+  static epoll::Epoll* const watcher = [&kernel] {
+    epoll::Epoll* made = MakeRef<epoll::Epoll>(0).Release();
+    kernel.executor().Spawn([&kernel, e = made] {
       while (true) {
         (void)wait::Retry(*e, waiter::kIn, fiber::kForever, [&]() -> Result<> {
           if (e->Readiness(waiter::kIn) == 0) return Err(EAGAIN);
@@ -213,7 +213,7 @@ epoll::Epoll& Watcher(kernel::Kernel& kernel) {
         SendAll(kernel, *e, ~uint64_t{0});
       }
     });
-    return made->get();
+    return made;
   }();
   return *watcher;
 }
