@@ -49,8 +49,9 @@ class NeighbourTable final {
     virtual void SendSolicitation(const Address& target, const LinkAddress* link) = 0;
     virtual void SendResolved(const LinkAddress& to, PacketPtr packet) = 0;
     virtual void Unresolved(PacketList packets) = 0;
-    // What others may want to know of an entry: RTM_NEWNEIGH, RTM_DELNEIGH. Told of by the timer, soon after, in order.
+    // Whether Changed is to be called. This one is called under the table's lock, and takes none.
     virtual bool WantsChanges() const { return false; }
+    // What others may want to know of an entry: RTM_NEWNEIGH, RTM_DELNEIGH. Told of by the timer, soon after, in order.
     virtual void Changed(bool removed, const NeighbourInfo& neighbour) {}
 
    protected:

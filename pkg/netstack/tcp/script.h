@@ -4,13 +4,16 @@
 //   config KEY=N ...        before opening: mtu, gso, ts, sack, ws, ecn, rcv, snd, reno
 //   set KEY=N ...           nodelay, cork, keepalive, idle, interval, count, user_timeout, oob_inline (times in ms)
 //   connect | listen        opens; after listen the first segment from the peer must be a SYN
-//   connect fo N write M    fast open (RFC 7413) with a cookie of N bytes, or with 0 asking for one, and M bytes of
-//   data listen fo N | listen data      as a listener that answers with a cookie of N bytes; that has found the SYN's
-//   good write N [more] [urgent], read N, unread_urgent, shutdown, close, abort, icmp SEQ ERRNO, mtu N < FLAGS SEQ+LEN
-//   [ack N] [win N] [mss N] [ws N] [sackok] [ts V E] [sack A-B ...] [urg N] [ce] [fo N]     the peer sends > FLAGS
-//   SEQ+LEN [the same]      the connection has sent this next; only what is written is compared any forget what it has
-//   sent +N{us|ms|s}             time passes state NAME | error N | readable N | cwnd N (segments) | in_flight N | mss
-//   N | rto N (ms) | cookie N (bytes)     is so
+//   connect fo N [write M]  fast open (RFC 7413): with a cookie of N bytes (0: asks for one), and M bytes of data
+//   listen [fo N] [data]    a listener that answers with a cookie of N bytes; that has found the SYN's good
+//   write N [more] [urgent], read N, unread_urgent, shutdown, close, abort, icmp SEQ ERRNO, mtu N
+//   < FLAGS SEQ+LEN [ack N] [win N] [mss N] [ws N] [sackok] [ts V E] [sack A-B ...] [urg N] [ce] [fo N]
+//                           the peer sends
+//   > FLAGS SEQ+LEN [the same]      the connection has sent this next; only what is written is compared
+//   any                     forget what it has sent
+//   +N{us|ms|s}             time passes
+//   state NAME | error N | readable N | cwnd N (segments) | in_flight N | mss N | rto N (ms) | cookie N (bytes)
+//                           is so
 // What the connection has sent must be named before the next thing happens: no line means nothing was sent.
 #ifndef REDOUBT_PKG_NETSTACK_TCP_SCRIPT_H_
 #define REDOUBT_PKG_NETSTACK_TCP_SCRIPT_H_

@@ -164,8 +164,8 @@ class Socket : public vfs::FileDescription, public boost::intrusive::list_base_h
   bool option_on(int name) const { return options_.load(std::memory_order_relaxed) >> name & 1; }
   // SO_LINGER.
   linger linger_option() const { return std::bit_cast<linger>(linger_.load(std::memory_order_relaxed)); }
-  // Options above as accept(2) hands them from the listener to the new socket.
-  // (a filter, too: of that the family has attached the program).
+  // Options above as accept(2) hands them from the listener to the new socket; of a filter what SO_GET_FILTER shows,
+  // since the family hands on the program.
   void InheritOptions(const Socket& listener) EXCLUDES(filter_mu_);
 
  private:
