@@ -10,12 +10,12 @@
 namespace redoubt::auth {
 namespace {
 
-// Below those of PID namespaces (kernel/pid_namespace.cc), beyond those that procfs shows of the other kinds.
-constexpr uint64_t kFirstInode = 4026531900;
+// Far above those of PID namespaces (kernel/pid_namespace.cc) and those that procfs shows of the other kinds.
+constexpr uint64_t kFirstInode = 0xf8000000;
 
 uint64_t NextInode() {
   static std::atomic<uint64_t> next{0};
-  return kFirstInode + next.fetch_add(1, std::memory_order_relaxed) % 300;
+  return kFirstInode + next.fetch_add(1, std::memory_order_relaxed);
 }
 
 bool Has(const std::vector<IdExtent>& extents, uint32_t id) {

@@ -16,6 +16,7 @@
 
 #include "test/syscalls/util/matchers.h"
 #include "test/syscalls/util/scoped_fd.h"
+#include "test/syscalls/util/tcp_pair.h"
 
 namespace redoubt::testing {
 namespace {
@@ -47,28 +48,7 @@ void Send(const ScopedFd& s, const std::string& bytes) {
   EXPECT_RETURNS(send(s.get(), bytes.data(), bytes.size(), 0), static_cast<ssize_t>(bytes.size()));
 }
 
-class TcpFilter : public ::testing::Test {
- protected:
-  void SetUp() override {
-    listener_.reset(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-    name_.sin_family = AF_INET;
-    name_.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    ASSERT_OK(bind(listener_.get(), name(), sizeof(name_)));
-    socklen_t length = sizeof(name_);
-    ASSERT_OK(getsockname(listener_.get(), reinterpret_cast<sockaddr*>(&name_), &length));
-    ASSERT_OK(listen(listener_.get(), 8));
-  }
-  void Connect() {
-    a_.reset(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-    ASSERT_OK(connect(a_.get(), name(), sizeof(name_)));
-    b_.reset(accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
-    ASSERT_OK(b_.get());
-  }
-  const sockaddr* name() const { return reinterpret_cast<const sockaddr*>(&name_); }
-
-  sockaddr_in name_{};
-  ScopedFd listener_, a_, b_;
-};
+using TcpFilter = TcpPair;
 
 TEST_F(TcpFilter, WhatItRefusesIsLostAndComesAgain) {
   Connect();

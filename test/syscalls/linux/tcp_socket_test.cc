@@ -21,6 +21,7 @@
 #include "test/syscalls/util/matchers.h"
 #include "test/syscalls/util/own_network.h"
 #include "test/syscalls/util/scoped_fd.h"
+#include "test/syscalls/util/tcp_pair.h"
 
 namespace redoubt::testing {
 namespace {
@@ -44,30 +45,7 @@ int16_t Poll(const ScopedFd& fd, int16_t events, int timeout_ms = 0) {
   return p.revents;
 }
 
-// On the loopback: who listens, and both ends of a connection.
-class Tcp : public ::testing::Test {
- protected:
-  void SetUp() override {
-    listener_.reset(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-    name_.sin_family = AF_INET;
-    name_.sin_addr.s_addr = htonl(address_);
-    ASSERT_OK(bind(listener_.get(), name(), sizeof(name_)));
-    socklen_t length = sizeof(name_);
-    ASSERT_OK(getsockname(listener_.get(), reinterpret_cast<sockaddr*>(&name_), &length));
-    ASSERT_OK(listen(listener_.get(), 8));
-  }
-  void Connect() {
-    a_.reset(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-    ASSERT_OK(connect(a_.get(), name(), sizeof(name_)));
-    b_.reset(accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
-    ASSERT_OK(b_.get());
-  }
-  const sockaddr* name() const { return reinterpret_cast<const sockaddr*>(&name_); }
-
-  in_addr_t address_ = INADDR_LOOPBACK;
-  sockaddr_in name_{};
-  ScopedFd listener_, a_, b_;
-};
+using Tcp = TcpPair;
 
 class Linger : public Tcp {
  protected:

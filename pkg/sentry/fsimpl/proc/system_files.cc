@@ -19,14 +19,12 @@ constinit std::atomic<SysvipcTable> sysvipc_table{nullptr};
 
 constexpr std::pair<const char*, std::string_view> kSysvipc[] = {
     {"msg",
-     "       key      msqid perms      cbytes       qnum lspid lrpid   uid   gid  cuid  cgid      stime      rtime     "
-     " "
-     "ctime\n"},
+     "       key      msqid perms      cbytes       qnum lspid lrpid   uid   gid  cuid  cgid"
+     "      stime      rtime      ctime\n"},
     {"sem", "       key      semid perms      nsems   uid   gid  cuid  cgid      otime      ctime\n"},
     {"shm",
-     "       key      shmid perms                  size  cpid  lpid nattch   uid   gid  cuid  cgid      atime      "
-     "dtime "
-     "     ctime                   rss                  swap\n"},
+     "       key      shmid perms                  size  cpid  lpid nattch   uid   gid  cuid  cgid"
+     "      atime      dtime      ctime                   rss                  swap\n"},
 };
 
 // Those of the unified hierarchy, number 0, that a cgroup2 mount inside shows. cpuset and cpuacct are not in its
