@@ -38,16 +38,17 @@ constexpr uint64_t kErrorWrite = 2;
 constexpr uint64_t kErrorFetch = 16;
 
 // By how a command is answered by code of the stub alone: it spins or is being waked.
-bool WaitForStub(Slot& slot) {
+bool WaitForStub(Slot& slot, int cpus) {
+  const uint64_t spins = cpus > 1 ? 20'000 : 0;
   for (uint64_t n = 0; !slot.Posted(); n++) {
     if (slot.process.dead()) return false;
-    if (n < 20'000) {
+    if (n < spins) {
       __builtin_ia32_pause();
     } else {
       // It has lost its processor.
       timespec ts{.tv_sec = 0, .tv_nsec = 50'000};
       (void)ppoll(nullptr, 0, &ts, nullptr);
-      if (n > 20'000 + 100'000) {
+      if (n > spins + 100'000) {
         // It only pretends to be in the stub. Nobody is to wait for it again.
         LOG_WARNING_LIMITED("systrap: a guest thread does not obey; killing its process {}", slot.process.pid());
         slot.process.MarkDead();
@@ -127,7 +128,7 @@ Result<> SystrapContext::HaveSlot(StubProcess& process) {
 }
 
 void SystrapContext::LetOthersRest() {
-  if (host_->waiting() == 0) return;
+  if (host_->waiting() == 0 || host_->cpus() == 1) return;
   const uint64_t start = __rdtsc();
   while (__rdtsc() - start < kLetRestCycles && !host_->AnyResting()) {
     const uint64_t spin = __rdtsc();
@@ -267,6 +268,7 @@ void SystrapContext::Enter(Registers& regs) {
 
 bool SystrapContext::AwaitEvent(Slot& slot) {
   uint64_t limit = host_->waiting() + 1 < host_->cpus() ? kSpinCycles : kShortSpinCycles;
+  if (host_->cpus() == 1) limit = 0;
   // Whatever is done here before the event comes costs nothing.
   const uint64_t start = __rdtsc();
   uint64_t now = start;
@@ -511,7 +513,7 @@ bool SystrapContext::SaveFrom(Slot& slot) {
     // A thread that sleeps has saved it already.
     if (slot.c.sleeping.load(std::memory_order_acquire) == 0) {
       slot.Command(OP_SAVE_FP, Slot::Waking::kByCaller);
-      if (!WaitForStub(slot)) return false;
+      if (!WaitForStub(slot, host_->cpus())) return false;
     }
     fp_.bytes.resize(FpStateSize());
     memcpy(fp_.bytes.data(), slot.fp_saved(), fp_.bytes.size());

@@ -77,7 +77,7 @@ Result<std::shared_ptr<Host>> Host::Create(int memory_fd, int spares) {
   AllCpus();
   if (sched_getaffinity(0, sizeof(cpus), &cpus) == 0) host->cpus_ = std::max(1, CPU_COUNT(&cpus));
   host->control_ = TRY(ControlFile::Create());
-  host->control_->global().spins.store(kGuestSpins);
+  host->control_->global().spins.store(host->cpus_ > 1 ? kGuestSpins : 0);
   host->wake_event_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   if (host->wake_event_ < 0) return ErrFromHost();
   host->epoll_fd_ = epoll_create1(EPOLL_CLOEXEC);
@@ -433,7 +433,8 @@ void Host::Wake() {
 
 int64_t Host::SpinTime() {
   int waiting = waiting_count_.load(std::memory_order_relaxed);
-  if (waiting == 0) return 0;
+  // Nobody is found by looking while the one processor is taken by who looks.
+  if (waiting == 0 || cpus_ == 1) return 0;
   return waiting < cpus_ ? kSpinTime : kShortSpinTime;
 }
 
