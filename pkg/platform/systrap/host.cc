@@ -70,7 +70,11 @@ Result<> SendDescriptor(int socket, int fd) {
 
 Result<std::shared_ptr<Host>> Host::Create(int memory_fd, int spares) {
   std::shared_ptr<Host> host(new Host);
-  host->wanted_spares_ = spares;
+  host->max_spares_ = spares;
+  {
+    sync::MutexLock lock(host->queue_mu_);
+    host->wanted_spares_ = std::min(1, spares);
+  }
   host->memory_fd_ = memory_fd;
   cpu_set_t cpus;
   // Asked for now, when it may still be.
@@ -130,10 +134,12 @@ Result<> Host::StartTemplate() {
 }
 
 Result<Host::Process> Host::NewProcess() {
-  if (wanted_spares_ == 0) return MakeProcess();
+  if (max_spares_ == 0) return MakeProcess();
   std::optional<Process> spare;
   {
     sync::MutexLock lock(queue_mu_);
+    // Most sandboxes that end soon have run one program, and what is made is also to be buried.
+    wanted_spares_ = std::exchange(first_taken_, true) ? max_spares_ : 0;
     if (!spares_.empty()) {
       spare = spares_.front();
       spares_.pop_front();

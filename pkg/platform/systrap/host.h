@@ -27,7 +27,7 @@ struct Slot;
 // Owned by the platform and by every stub process, as one shared_ptr. Thread-safe.
 class Host final : public fiber::EventSource {
  public:
-  // `spares`: how many new processes are kept ready.
+  // `spares`: how many new processes are kept ready: one at first, none until the guest makes a second process, then all.
   static Result<std::shared_ptr<Host>> Create(int memory_fd, int spares);
   // Ends when all that was given to Bury is gone.
   ~Host() override;
@@ -102,7 +102,7 @@ class Host final : public fiber::EventSource {
   Result<> StartTemplate();
 
   int memory_fd_ = -1;
-  int wanted_spares_ = 0;
+  int max_spares_ = 0;
   int wake_event_ = -1;
   int epoll_fd_ = -1;
   int cpus_ = 1;
@@ -141,6 +141,8 @@ class Host final : public fiber::EventSource {
   sync::Mutex queue_mu_{sync::Rank::kLeaf};
   std::deque<Process> queue_ GUARDED_BY(queue_mu_);
   std::deque<Process> spares_ GUARDED_BY(queue_mu_);
+  int wanted_spares_ GUARDED_BY(queue_mu_) = 0;
+  bool first_taken_ GUARDED_BY(queue_mu_) = false;
   std::thread reaper_;
 };
 
