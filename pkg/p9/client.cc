@@ -365,20 +365,28 @@ Result<std::string> File::Readlink() {
 }
 
 Result<size_t> File::Read(std::span<std::byte> dst, uint64_t offset) {
-  uint32_t want = static_cast<uint32_t>(std::min<size_t>(dst.size(), client_->max_io()));
-  Writer w(Type::kTread, kTag);
-  w.U32(fid_).U64(offset).U32(want);
-  size_t got = 0;
-  bool too_many = false;
-  TRY(client_->Call(w, Type::kRread, [&](Reader& r) {
-    uint32_t n = r.U32();
-    std::span<const std::byte> data = r.Bytes(n);
-    too_many = n > want;
-    if (too_many) return;
+  return Read(dst.size(), offset, [dst](std::span<const std::byte> data) -> Result<> {
     std::memcpy(dst.data(), data.data(), data.size());
-    got = data.size();
+    return {};
+  });
+}
+
+Result<size_t> File::Read(size_t want, uint64_t offset,
+                          const std::function<Result<>(std::span<const std::byte>)>& take) {
+  want = std::min<size_t>(want, client_->max_io());
+  Writer w(Type::kTread, kTag);
+  w.U32(fid_).U64(offset).U32(static_cast<uint32_t>(want));
+  Result<size_t> got = 0;
+  TRY(client_->Call(w, Type::kRread, [&](Reader& r) {
+    const std::span<const std::byte> data = r.Bytes(r.U32());
+    if (data.size() > want) {
+      got = Err(EIO);
+    } else if (Result<> taken = r.ok() ? take(data) : Result<>(); !taken) {
+      got = Err(taken.error());
+    } else {
+      got = data.size();
+    }
   }));
-  if (too_many) return Err(EIO);
   return got;
 }
 

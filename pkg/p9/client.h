@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -50,6 +51,8 @@ class File final : public RefCounted {
   Result<std::string> Readlink();
   // At most `max_io` bytes; fewer at the end of the file.
   Result<size_t> Read(std::span<std::byte> dst, uint64_t offset);
+  // As Read of `want` bytes, which `take` is given; they are there during the call only. An error of its is the result.
+  Result<size_t> Read(size_t want, uint64_t offset, const std::function<Result<>(std::span<const std::byte>)>& take);
   Result<size_t> Write(std::span<const std::byte> src, uint64_t offset);
   Result<> Fsync(bool data_only);
   Result<std::vector<DirectoryEntry>> Readdir(uint64_t offset);

@@ -64,6 +64,24 @@ TEST(MemoryFile, PagesAreZeroAndTheirOwn) {
   EXPECT_EQ(file->usage(), 0u);
 }
 
+TEST(MemoryFile, WhatIsWrittenIsInPlaceAndTheRestIsZero) {
+  for (bool disk : {false, true}) {
+    auto file = disk ? MakeOnDisk() : Make();
+    FileRange before = *file->Allocate(kPageSize);
+    FileRange range = *file->Allocate(3 * kPageSize);
+    std::vector<std::byte> bytes(kPageSize + 100, std::byte{7});
+    ASSERT_TRUE(file->Write(range.start + kPageSize - 50, bytes));
+    for (uint64_t i = 0; i < range.length(); i++) {
+      const bool written = i >= kPageSize - 50 && i < 2 * kPageSize + 50;
+      ASSERT_EQ(*file->At(range.start + i), written ? std::byte{7} : std::byte{0}) << i;
+    }
+    EXPECT_EQ(*file->At(before.start + kPageSize - 1), std::byte{0});
+    EXPECT_TRUE(file->Write(range.start, {}));
+    file->DecRef(before);
+    file->DecRef(range);
+  }
+}
+
 TEST(MemoryFile, BadLengths) {
   auto file = Make();
   EXPECT_EQ(file->Allocate(0).error(), Errno(EINVAL));

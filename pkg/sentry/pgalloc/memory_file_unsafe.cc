@@ -6,6 +6,7 @@
 // what is more goes back, the longest ranges first.
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -72,6 +73,7 @@ class MemoryFileImpl final : public MemoryFile {
     ForCounts(range, [&](const uint32_t* in, uint64_t n, uint64_t) { out = std::copy_n(in, n, out); });
   }
   std::byte* At(uint64_t offset) override { return base_ + offset; }
+  Result<> Write(uint64_t offset, std::span<const std::byte> bytes) override;
   int fd() const override { return fd_; }
   uint64_t usage() const override { return usage_.load(std::memory_order_relaxed); }
   uint64_t limit() const override { return limit_; }
@@ -230,6 +232,19 @@ bool MemoryFileImpl::Punch(FileRange range) {
   }
   LOG_WARNING_LIMITED("cannot give {} bytes of guest memory back: errno {}", range.length(), errno);
   return false;
+}
+
+Result<> MemoryFileImpl::Write(uint64_t offset, std::span<const std::byte> bytes) {
+  while (!bytes.empty()) {
+    iovec vector{const_cast<std::byte*>(bytes.data()), bytes.size()};
+    // pwrite(2) would be one call more for the filter to allow.
+    const ssize_t n = pwritev2(fd_, &vector, 1, static_cast<off_t>(offset), 0);
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) return n == 0 ? Err(ENOSPC) : ErrFromHost();
+    offset += static_cast<uint64_t>(n);
+    bytes = bytes.subspan(static_cast<size_t>(n));
+  }
+  return {};
 }
 
 void MemoryFileImpl::Zero(FileRange range) {

@@ -88,10 +88,11 @@ Result<> GoferInode::Fill(uint64_t offset) {
   }
   p9::File* file = TRY(IoFile(false));
   memmap::FileRange range = TRY(memory.Allocate(end - start));
-  // At() may move to another host mapping between pages only if the memory file says so; it is one mapping.
   uint64_t got = 0;
   while (got < range.length()) {
-    Result<size_t> n = file->Read(std::span(memory.At(range.start) + got, range.length() - got), start + got);
+    Result<size_t> n = file->Read(range.length() - got, start + got, [&](std::span<const std::byte> data) {
+      return memory.Write(range.start + got, data);
+    });
     if (!n) {
       memory.DecRef(range);
       return Err(n.error());
