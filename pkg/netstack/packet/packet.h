@@ -46,6 +46,7 @@ struct Packet : boost::intrusive::slist_base_hook<> {
   uint8_t options_length = 0;
   bool router_alert = false;
   uint16_t source_port = 0;  // host order; UDP's, for the reader of a receive queue
+  bool peeked = false;       // in a receive queue: MSG_PEEK has shown it
   // Of a frame at a packet endpoint: before a filter left less in `data`, and its interface's ARPHRD_*.
   uint32_t whole_size = 0;
   uint16_t hardware_type = 0;
@@ -87,6 +88,9 @@ class PacketList final {
     return PacketPtr(p);
   }
   const Packet& front() const { return list_.front(); }
+  Packet& front() { return list_.front(); }
+  auto begin() { return list_.begin(); }
+  auto end() { return list_.end(); }
   bool empty() const { return list_.empty(); }
   size_t size() const { return list_.size(); }
   void Clear() {

@@ -200,15 +200,18 @@ Result<size_t> Endpoint::Write(Buffer data, WriteFlags flags) {
   return n;
 }
 
-Result<Buffer> Endpoint::Read(size_t n, bool peek) {
+Result<Buffer> Endpoint::Read(size_t n, bool peek, size_t offset) {
   Use use(*this);
   if (listening_ || !connection_) {
     if (int error = TakeErrorLocked()) return Err(error);
     return Err(ENOTCONN);
   }
   Connection& c = *connection_;
-  if (c.Readable() > 0) return peek ? c.Peek(std::min(n, c.Readable())) : c.Read(Now(), n);
-  if (c.at_end()) return Buffer();
+  const size_t readable = c.Readable();
+  if (peek ? readable > offset : readable > 0) {
+    return peek ? c.Peek(offset, std::min(n, readable - offset)) : c.Read(Now(), n);
+  }
+  if (c.at_end(peek ? offset : 0)) return Buffer();
   if (int error = TakeErrorLocked()) return Err(error);
   if (read_shut_) return Buffer();
   if (c.state() == State::kClosed) {

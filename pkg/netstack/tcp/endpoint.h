@@ -91,8 +91,9 @@ class Endpoint final : public RefCounted, private SegmentSink, private DeferredS
     TRY(data.AppendFrom(n, copy));
     return Write(std::move(data), flags);
   }
-  // At most `n` bytes, not empty; empty at the end of the stream. EAGAIN, ENOTCONN, a pending error once.
-  Result<Buffer> Read(size_t n, bool peek = false) EXCLUDES(mu_);
+  // At most `n` bytes, not empty; empty at the end of the stream. EAGAIN, ENOTCONN, a pending error once. When peeking,
+  // those behind the first `offset` ones.
+  Result<Buffer> Read(size_t n, bool peek = false, size_t offset = 0) EXCLUDES(mu_);
   // Bytes that the reader could not deliver go back, in front of what has come meanwhile.
   void Unread(Buffer data) EXCLUDES(mu_);
   // MSG_OOB. EINVAL, EAGAIN.

@@ -49,10 +49,31 @@ Result<PacketPtr> DatagramEndpoint::Receive(bool peek) {
     if (read_shutdown_) return PacketPtr();
     return Err(EAGAIN);
   }
-  if (peek) return ClonePacket(queue_.front());
+  if (peek) {
+    queue_.front().peeked = true;
+    return ClonePacket(queue_.front());
+  }
   PacketPtr packet = queue_.PopFront();
   queued_bytes_ -= packet->data.memory() + sizeof(Packet);
   return packet;
+}
+
+Result<PacketPtr> DatagramEndpoint::PeekBehind(size_t& offset) {
+  sync::MutexLock lock(mu_);
+  if (error_ != 0) return Err(std::exchange(error_, 0));
+  size_t left = offset;
+  for (Packet& p : queue_) {
+    const size_t size = p.data.size();
+    if (left >= size && (left > 0 || p.peeked)) {
+      left -= size;
+      continue;
+    }
+    if (size == 0) p.peeked = true;
+    offset = left;
+    return ClonePacket(p);
+  }
+  if (read_shutdown_) return PacketPtr();
+  return Err(EAGAIN);
 }
 
 int DatagramEndpoint::TakeError() {

@@ -70,6 +70,9 @@ class DatagramEndpoint : public RefCounted {
   // The next datagram; its data is what the reader gets. EAGAIN; a pending error once; null after Shutdown for reading
   // (end of file).
   Result<PacketPtr> Receive(bool peek = false) EXCLUDES(mu_);
+  // SO_PEEK_OFF: a copy of the datagram that has the byte behind `offset`, which becomes its place in it. An empty one
+  // counts until it has been seen. Results as Receive.
+  Result<PacketPtr> PeekBehind(size_t& offset) EXCLUDES(mu_);
   // SO_ERROR: the pending error, cleared; 0 if none.
   int TakeError() EXCLUDES(mu_);
   std::optional<QueuedError> TakeQueuedError() EXCLUDES(mu_);

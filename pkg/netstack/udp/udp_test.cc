@@ -70,6 +70,28 @@ TEST_P(UdpTest, DatagramsArriveWithTheirAddresses) {
   EXPECT_EQ(Text((*client->Receive())->data), "you too");
 }
 
+TEST_P(UdpTest, PeekedDatagramsAreFoundByAnOffset) {
+  auto server = Bound(b, 53);
+  auto client = New(a);
+  size_t offset = 0;
+  EXPECT_EQ(server->PeekBehind(offset).error().value(), EAGAIN);
+  for (const char* s : {"abc", "", "de"}) ASSERT_TRUE(client->Send(Text(s), SocketAddress{Of(2), 53}));
+  net.Run(kSecond);
+  auto peek = [&](size_t from) {
+    offset = from;
+    Result<PacketPtr> p = server->PeekBehind(offset);
+    return p ? Text((*p)->data) : std::string(p.error().name());
+  };
+  EXPECT_EQ(peek(2), "abc");
+  EXPECT_EQ(offset, 2u);
+  EXPECT_EQ(peek(3), "");  // not seen yet
+  EXPECT_EQ(peek(3), "de");
+  EXPECT_EQ(peek(4), "de");
+  EXPECT_EQ(offset, 1u);
+  EXPECT_EQ(peek(5), "EAGAIN");
+  EXPECT_EQ(Text((*server->Receive())->data), "abc");
+}
+
 TEST_P(UdpTest, EmptyAndLargestDatagrams) {
   auto server = Bound(b, 53);
   auto client = New(a);

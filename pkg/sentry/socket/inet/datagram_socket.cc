@@ -139,18 +139,25 @@ Result<size_t> DatagramSocket::ReceiveError(socket::InMessage& message) {
 }
 
 Result<size_t> DatagramSocket::ReceiveOnce(socket::InMessage& message, int flags) {
-  netstack::PacketPtr packet = TRY(endpoint_.Receive((flags & MSG_PEEK) != 0));
+  const bool peek = (flags & MSG_PEEK) != 0;
+  size_t skip = peek_offset_.Begin(flags);
+  netstack::PacketPtr packet = TRY(peek_offset_.Applies(flags) ? endpoint_.PeekBehind(skip) : endpoint_.Receive(peek));
   if (packet == nullptr) return size_t{0};  // shut down
   const size_t length = packet->data.size();
-  const size_t n = std::min<size_t>(length, message.data.remaining());
+  const size_t room = message.data.remaining();
+  const size_t n = std::min(length - skip, room);
+  packet->data.TrimFront(skip);
   // As on Linux a datagram that could not be copied is lost.
   TRY(CopyOutPayload(packet->data, n, message.data));
+  const size_t told = (flags & MSG_TRUNC) != 0 ? length : n;
+  peek_offset_.Moved(told, flags);
   if (message.want_from) {
     message.from = FormatAddress(family(), packet->source, packet->source_port, packet->interface_index);
   }
   AddControl(*packet, message);
-  if (length > n) message.flags |= MSG_TRUNC;
-  return (flags & MSG_TRUNC) != 0 ? length : n;
+  // As Linux, also where the room was just enough for what is behind the offset.
+  if (n < length && room <= length - skip) message.flags |= MSG_TRUNC;
+  return told;
 }
 
 Result<size_t> DatagramSocket::Receive(socket::InMessage& message, int flags, fiber::Time deadline) {

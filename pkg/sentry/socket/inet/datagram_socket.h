@@ -2,6 +2,8 @@
 #ifndef REDOUBT_PKG_SENTRY_SOCKET_INET_DATAGRAM_SOCKET_H_
 #define REDOUBT_PKG_SENTRY_SOCKET_INET_DATAGRAM_SOCKET_H_
 
+#include <netinet/in.h>
+
 #include <atomic>
 #include <memory>
 #include <optional>
@@ -43,6 +45,7 @@ class DatagramSocket final : public InetSocket {
 
  protected:
   int TakeError() override { return endpoint_.TakeError(); }
+  bool HasPeekOffset() const override { return protocol() == IPPROTO_UDP; }
   Result<> AttachFilter(std::shared_ptr<const bpf::Program> program) override {
     endpoint_.SetFilter(std::move(program));
     return {};

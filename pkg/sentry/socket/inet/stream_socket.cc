@@ -173,9 +173,10 @@ Result<size_t> StreamSocket::ReceiveOnce(IoSequence& data, int flags) {
     TRY(endpoint_->Read(1, true));
     return size_t{0};
   }
-  netstack::Buffer bytes = TRY(endpoint_->Read(wanted, peek));
+  netstack::Buffer bytes = TRY(endpoint_->Read(wanted, peek, peek_offset_.Begin(flags)));
   if ((flags & MSG_TRUNC) != 0) {  // tcp(7): thrown away
     data.DropFirst(bytes.size());
+    peek_offset_.Moved(bytes.size(), flags);
     return bytes.size();
   }
   size_t done = 0;
@@ -190,8 +191,9 @@ Result<size_t> StreamSocket::ReceiveOnce(IoSequence& data, int flags) {
       endpoint_->Unread(std::move(bytes));
     }
     if (done == 0) return Err(EFAULT);
-    return done;
+    break;
   }
+  peek_offset_.Moved(done, flags);
   return done;
 }
 

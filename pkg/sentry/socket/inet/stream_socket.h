@@ -48,6 +48,7 @@ class StreamSocket final : public InetSocket {
     endpoint_->SetFilter(std::move(program));
     return {};
   }
+  bool HasPeekOffset() const override { return true; }
   bool IsListening() const override { return endpoint_->state() == netstack::tcp::State::kListen; }
   Result<size_t> Readable() override;
   Result<size_t> Unsent() override;
