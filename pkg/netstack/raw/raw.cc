@@ -34,10 +34,10 @@ RefPtr<RawEndpoint> RawEndpoint::Create(Stack& stack, Family family, uint8_t pro
 
 Result<> RawEndpoint::Bind(const SocketAddress& address) {
   if (address.address.family() != family_) return Err(EAFNOSUPPORT);
-  if (!address.address.IsUnspecified() && !address.address.IsMulticast() && !stack_.IsLocal(address.address)) {
-    return Err(EADDRNOTAVAIL);
-  }
   sync::MutexLock lock(mu_);
+  const bool foreign =
+      !address.address.IsUnspecified() && !address.address.IsMulticast() && !stack_.IsLocal(address.address);
+  if (foreign && (!options_.foreign.may_bind() || address.address.IsV4Mapped())) return Err(EADDRNOTAVAIL);
   local_ = address.address;
   return {};
 }

@@ -45,7 +45,10 @@ Result<> Endpoint::Bind(const SocketAddress& address) {
 Result<> Endpoint::BindLocked(const SocketAddress& address) {
   if (claim_ || connection_ || closed_) return Err(EINVAL);
   Address wire = TRY(ToWire(address.address));
-  if (!wire.IsUnspecified() && !protocol_.stack().IsLocal(wire)) return Err(EADDRNOTAVAIL);
+  if (wire.is_ipv6() && wire.IsMulticast() && options_.foreign.may_bind()) return Err(EINVAL);
+  if (!wire.IsUnspecified() && !options_.foreign.may_bind() && !protocol_.stack().IsLocal(wire)) {
+    return Err(EADDRNOTAVAIL);
+  }
   uint32_t interface = options_.bound_interface;
   if (interface == 0 && wire.IsLinkLocal()) interface = address.interface_index;
   claim_ = TRY(protocol_.stack().ports().Reserve({.protocol = IPPROTO_TCP,
@@ -99,7 +102,8 @@ Result<> Endpoint::Connect(const SocketAddress& peer, bool fast_open, Buffer dat
   }
   Stack& stack = protocol_.stack();
   uint32_t interface = options_.bound_interface != 0 ? options_.bound_interface : peer.interface_index;
-  Route route = TRY(stack.FindRoute({.remote = remote, .local = local, .interface_index = interface}));
+  Route route = TRY(
+      stack.FindRoute({.remote = remote, .local = local, .interface_index = interface, .foreign = options_.foreign}));
   if (route.is_broadcast() || route.is_multicast()) return Err(ENETUNREACH);
   FourTuple id{.local = route.local(), .remote = remote, .local_port = bound_.port, .remote_port = peer.port};
   if (id.local_port != 0) {
@@ -143,8 +147,10 @@ uint32_t Endpoint::PathMtu() {
 
 void Endpoint::RefreshRoute() {
   if (route_.IsStale()) {
-    Result<Route> route = protocol_.stack().FindRoute(
-        {.remote = id_.remote, .local = id_.local, .interface_index = bound_.interface_index});
+    Result<Route> route = protocol_.stack().FindRoute({.remote = id_.remote,
+                                                       .local = id_.local,
+                                                       .interface_index = bound_.interface_index,
+                                                       .foreign = options_.foreign});
     // Without a route now there may be one later; until then the old one fails as the network would.
     if (route) SetRoute(*std::move(route));
   }

@@ -32,6 +32,7 @@ struct EndpointOptions {
   uint8_t ttl = 0;               // 0: the stack's default
   uint8_t traffic_class = 0;     // IP_TOS, IPV6_TCLASS; the two ECN bits are the connection's
   bool v6_only = false;
+  ForeignAddresses foreign = {};
   bool reuse_address = false;
   bool reuse_port = false;
   bool dont_fragment = true;    // path MTU discovery

@@ -194,7 +194,8 @@ Result<Route> DatagramEndpoint::FindRouteLocked(const SocketAddress& to, const A
                        .interface_index = options_.bound_interface != 0 ? options_.bound_interface
                                           : own.interface_index != 0    ? own.interface_index
                                                                         : to.interface_index,
-                       .broadcast_allowed = options_.broadcast};
+                       .broadcast_allowed = options_.broadcast,
+                       .foreign = options_.foreign};
   if (to.address.IsMulticast()) {
     if (request.interface_index == 0) request.interface_index = options_.multicast_interface;
     if (request.local.empty() && options_.multicast_source.family() == to.address.family()) {
@@ -205,7 +206,7 @@ Result<Route> DatagramEndpoint::FindRouteLocked(const SocketAddress& to, const A
   }
   if (route_ && !route_.IsStale() && request.remote == route_request_.remote && request.local == route_request_.local &&
       request.interface_index == route_request_.interface_index &&
-      request.broadcast_allowed == route_request_.broadcast_allowed) {
+      request.broadcast_allowed == route_request_.broadcast_allowed && request.foreign == route_request_.foreign) {
     return route_;
   }
   route_ = TRY(stack_.FindRoute(request));

@@ -35,6 +35,7 @@ struct DatagramOptions {
   uint8_t mtu_discover = 1;          // IP_MTU_DISCOVER as it was given; IP_PMTUDISC_WANT
   bool receive_errors = false;       // IP_RECVERR
   bool v6_only = false;
+  ForeignAddresses foreign = {};
   bool reuse_address = false;
   bool reuse_port = false;
   uint32_t owner = 0;              // user id, for reuse_port

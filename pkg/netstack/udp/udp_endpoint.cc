@@ -35,7 +35,7 @@ Result<> UdpEndpoint::Bind(const SocketAddress& address) {
 
 Result<> UdpEndpoint::BindLocked(const SocketAddress& address) {
   Address wire = TRY(ToWire(address.address));
-  if (!wire.IsUnspecified() && !wire.IsMulticast() && !stack_.IsLocal(wire)) {
+  if (!wire.IsUnspecified() && !wire.IsMulticast() && !options_.foreign.may_bind() && !stack_.IsLocal(wire)) {
     bool broadcast = wire.IsLimitedBroadcast();
     for (auto& i : stack_.Interfaces()) broadcast = broadcast || i->IsBroadcast(wire);
     if (!broadcast) return Err(EADDRNOTAVAIL);

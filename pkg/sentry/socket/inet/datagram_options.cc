@@ -82,6 +82,12 @@ void DatagramSocket::ChangeOptions(Change&& change) {
   endpoint_.SetOptions(options);
 }
 
+bool DatagramSocket::HasLevel(int level) const {
+  // A socket of IPv6 has both, as it may speak both; a raw one does not.
+  if (level == IPPROTO_IP) return family() == AF_INET || type() != SOCK_RAW;
+  return level == IPPROTO_IPV6 && family() == AF_INET6;
+}
+
 bool* DatagramSocket::WantedOption(Wanted& w, int level, int name) const {
   if (level == IPPROTO_IP) {
     switch (name) {
@@ -185,7 +191,7 @@ Result<> DatagramSocket::SetOption(const socket::Caller& caller, int level, int 
     TRY(transport_->Send(std::exchange(corked_, netstack::Buffer()), corked_way_.to, corked_way_.own));
     return {};
   }
-  if (level != IPPROTO_IP && (level != IPPROTO_IPV6 || family() != AF_INET6)) return Err(ENOPROTOOPT);
+  if (!HasLevel(level)) return Err(ENOPROTOOPT);
   if (level == IPPROTO_IPV6 && name == IPV6_V6ONLY) {
     const bool on = TRY(socket::IntOption(value)) != 0;
     if (transport_->local().port != 0) return Err(EINVAL);
@@ -197,13 +203,13 @@ Result<> DatagramSocket::SetOption(const socket::Caller& caller, int level, int 
     fiber::MutexLock lock(options_mu_);
     Wanted wanted = wanted_.load(std::memory_order_relaxed);
     if (bool* flag = WantedOption(wanted, level, name); flag != nullptr) {
-      *flag = TRY(IpOptionValue(value)) != 0;
+      *flag = TRY(IpOptionValue(level, value)) != 0;
       wanted_.store(wanted, std::memory_order_relaxed);
       return {};
     }
   }
   Result<> set;
-  ChangeOptions([&](DatagramOptions& o) { set = SetIpOption(o, level, name, value); });
+  ChangeOptions([&](DatagramOptions& o) { set = SetIpOption(caller, o, level, name, value); });
   return set;
 }
 
@@ -224,7 +230,7 @@ Result<std::vector<std::byte>> DatagramSocket::GetOption(const socket::Caller& c
     fiber::MutexLock lock(cork_mu_);
     return OptionBytes<int>(cork_ ? 1 : 0);
   }
-  if (level != IPPROTO_IP && (level != IPPROTO_IPV6 || family() != AF_INET6)) return Err(ENOPROTOOPT);
+  if (!HasLevel(level)) return Err(ENOPROTOOPT);
   const DatagramOptions options = endpoint_.options();
   if (level == IPPROTO_IPV6 && name == IPV6_MULTICAST_IF) {
     return OptionBytes<int>(static_cast<int>(options.multicast_interface));

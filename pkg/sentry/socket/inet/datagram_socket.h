@@ -76,6 +76,7 @@ class DatagramSocket final : public InetSocket {
   Result<> SetSocketOption(const socket::Caller& caller, int name, std::span<const std::byte> value);
   // IP_ADD_MEMBERSHIP, IPV6_ADD_MEMBERSHIP, IP_MULTICAST_IF, ...; false: none of those.
   Result<bool> SetGroupOption(int level, int name, std::span<const std::byte> value);
+  bool HasLevel(int level) const;  // IPPROTO_IP, IPPROTO_IPV6
   bool* WantedOption(Wanted& wanted, int level, int name) const;
   template <typename Change>
   void ChangeOptions(Change&& change);

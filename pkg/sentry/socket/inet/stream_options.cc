@@ -187,7 +187,7 @@ Result<> StreamSocket::SetOption(const socket::Caller& caller, int level, int na
       [[fallthrough]];
     case IPPROTO_IP: {
       Result<> set;
-      ChangeOptions([&](EndpointOptions& o) { set = SetIpOption(o, level, name, value); });
+      ChangeOptions([&](EndpointOptions& o) { set = SetIpOption(caller, o, level, name, value); });
       return set;
     }
     default:
