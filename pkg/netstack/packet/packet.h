@@ -11,6 +11,7 @@
 #include "pkg/netstack/buffer/buffer.h"
 #include "pkg/netstack/clock/clock.h"
 #include "pkg/netstack/packet/offload.h"
+#include "pkg/netstack/packet/stamp.h"
 
 namespace redoubt::netstack {
 
@@ -52,7 +53,8 @@ struct Packet : boost::intrusive::slist_base_hook<> {
   uint16_t hardware_type = 0;
 
   Offload offload;
-  Time received = 0;  // on the stack's clock
+  Time received = 0;   // on the stack's clock
+  StampRequest stamp;  // of a packet sent; its copies do not have it
 
   size_t transport_length() const { return data.size() - transport_offset; }
 };

@@ -98,7 +98,9 @@ Result<size_t> RawEndpoint::Send(Buffer data, const std::optional<SocketAddress>
     header_included = header_included_;
   }
   if (header_included) {
-    TRY(stack_.network(family_)->OutputRaw(route, NewPacket(std::move(data))));
+    PacketPtr packet = NewPacket(std::move(data));
+    packet->stamp = std::move(options.stamp);
+    TRY(stack_.network(family_)->OutputRaw(route, std::move(packet)));
     return size;
   }
   if (protocol_ == IPPROTO_ICMPV6) {

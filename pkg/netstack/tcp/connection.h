@@ -141,6 +141,8 @@ class Connection final {
   Result<> Write(Time now, Buffer data, bool more = false, bool urgent = false);
   // Bytes to read now (up to an urgent mark); at_end: the peer has closed and all is read.
   size_t Readable() const;
+  // All bytes in order that nobody has read; how many there ever were is in the statistics.
+  size_t unread() const { return receive_.readable().size(); }
   bool at_end(size_t offset = 0) const { return fin_received_ && receive_.readable().size() <= offset; }
   // Takes at most `n` bytes. May send a window update.
   Buffer Read(Time now, size_t n);

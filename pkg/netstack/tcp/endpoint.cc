@@ -6,6 +6,7 @@
 
 #include "pkg/netstack/checksum/checksum.h"
 #include "pkg/netstack/tcp/endpoint_use.h"
+#include "pkg/netstack/tcp/stamps.h"
 
 namespace redoubt::netstack::tcp {
 
@@ -202,11 +203,12 @@ Result<size_t> Endpoint::Write(Buffer data, WriteFlags flags) {
   if (int error = TakeErrorLocked()) return Err(error);
   if (!connection_) return Err(EPIPE);
   RefreshRoute();
+  if (flags.stamps != 0) NoteWrite(n, flags.stamps);
   TRY(connection_->Write(Now(), std::move(data), flags.more, flags.urgent));
   return n;
 }
 
-Result<Buffer> Endpoint::Read(size_t n, bool peek, size_t offset) {
+Result<Buffer> Endpoint::Read(size_t n, bool peek, size_t offset, ReadTime* time) {
   Use use(*this);
   if (listening_ || !connection_) {
     if (int error = TakeErrorLocked()) return Err(error);
@@ -215,6 +217,9 @@ Result<Buffer> Endpoint::Read(size_t n, bool peek, size_t offset) {
   Connection& c = *connection_;
   const size_t readable = c.Readable();
   if (peek ? readable > offset : readable > 0) {
+    if (time != nullptr && stamps_ != nullptr) {
+      time->received = ReceiveTime(peek ? offset : 0, std::min(n, readable - (peek ? offset : 0)), peek);
+    }
     return peek ? c.Peek(offset, std::min(n, readable - offset)) : c.Read(Now(), n);
   }
   if (c.at_end(peek ? offset : 0)) return Buffer();
@@ -273,6 +278,7 @@ void Endpoint::Disconnect() {
   sync::MutexLock lock(mu_);
   if (!connection_ || connection_->state() != State::kClosed) return;
   connection_.reset();
+  stamps_.reset();
   id_ = {};
   connecting_ = was_connected_ = read_shut_ = false;
 }
@@ -306,7 +312,7 @@ waiter::EventMask Endpoint::ReadinessLocked() {
   constexpr waiter::EventMask kWritable = waiter::kOut | waiter::kWrNorm;
   if (listening_) return ready_count_.load() > 0 ? kReadable : 0;
   waiter::EventMask mask = 0;
-  if (error_ != 0) mask |= waiter::kErr;
+  if (error_ != 0 || (stamps_ != nullptr && !stamps_->told.empty())) mask |= waiter::kErr;
   // A socket that was never connected is closed to Linux: writable, and hung up.
   if (!connection_) return mask | kWritable | waiter::kHup;
   Connection& c = *connection_;
@@ -347,7 +353,9 @@ bool Endpoint::HandleSegment(Segment& segment) {
     }
     if (!fast_opened_ && segment.Has(kAck) && segment.length() == 0 && Now() < deferred_until_) return true;
   }
-  if (connection_->OnSegment(Now(), segment) == Connection::Verdict::kDone) return true;
+  const Connection::Verdict verdict = connection_->OnSegment(Now(), segment);
+  if (options_.stamp_received) NoteReceived();
+  if (verdict == Connection::Verdict::kDone) return true;
   connection_->Kill(0);
   return false;
 }

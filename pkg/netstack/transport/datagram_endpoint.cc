@@ -28,7 +28,7 @@ waiter::EventMask DatagramEndpoint::Readiness() const {
   if (!queue_.empty() || read_shutdown_) r |= waiter::kIn | waiter::kRdNorm;
   if (read_shutdown_) r |= waiter::kRdHup;
   if (read_shutdown_ && write_shutdown_) r |= waiter::kHup;
-  if (error_ != 0 || !errors_.empty()) r |= waiter::kErr;
+  if (error_ != 0 || !errors_.empty() || !stamps_.empty()) r |= waiter::kErr;
   return r;
 }
 
@@ -87,6 +87,26 @@ std::optional<QueuedError> DatagramEndpoint::TakeQueuedError() {
   QueuedError e = errors_.front();
   errors_.erase(errors_.begin());
   return e;
+}
+
+std::optional<Stamp> DatagramEndpoint::TakeStamp() {
+  sync::MutexLock lock(mu_);
+  return stamps_.Take();
+}
+
+void DatagramEndpoint::RestartStampNumbers() {
+  sync::MutexLock lock(mu_);
+  next_stamp_ = 0;
+}
+
+void DatagramEndpoint::Stamped(StampPlace place, uint32_t key, const Packet& frame, size_t link_header) {
+  {
+    sync::MutexLock lock(mu_);
+    if (closed_) return;
+    stamps_.Push(MakeStamp(place, key, stack_.Now(), frame, link_header, options_.stamps_have_frames),
+                 options_.receive_buffer);
+  }
+  waiters_.Notify(waiter::kErr);
 }
 
 size_t DatagramEndpoint::ReceiveQueueBytes() const {
@@ -214,12 +234,19 @@ Result<Route> DatagramEndpoint::FindRouteLocked(const SocketAddress& to, const A
   return route_;
 }
 
-WriteOptions DatagramEndpoint::WriteOptionsLocked(const Route& route, uint8_t protocol, const SendOptions& own) const {
-  return {.protocol = protocol,
-          .ttl = own.ttl.value_or(route.is_multicast() ? options_.multicast_ttl : options_.ttl),
-          .traffic_class = own.traffic_class.value_or(options_.traffic_class),
-          .dont_fragment = options_.dont_fragment,
-          .multicast_loop = options_.multicast_loop};
+WriteOptions DatagramEndpoint::WriteOptionsLocked(const Route& route, uint8_t protocol, const SendOptions& own) {
+  WriteOptions options{.protocol = protocol,
+                       .ttl = own.ttl.value_or(route.is_multicast() ? options_.multicast_ttl : options_.ttl),
+                       .traffic_class = own.traffic_class.value_or(options_.traffic_class),
+                       .dont_fragment = options_.dont_fragment,
+                       .multicast_loop = options_.multicast_loop};
+  if (const StampPlaces places = own.stamps.value_or(options_.stamps); places != 0) {
+    options.stamp = {.owner = RefPtr<RefCounted>(this),
+                     .receiver = this,
+                     .key = options_.number_stamps ? next_stamp_++ : 0,
+                     .places = places};
+  }
+  return options;
 }
 
 }  // namespace redoubt::netstack

@@ -40,6 +40,10 @@ struct DatagramOptions {
   bool reuse_port = false;
   uint32_t owner = 0;              // user id, for reuse_port
   size_t receive_buffer = 212992;  // SO_RCVBUF: bytes of memory held by the queue
+  // SO_TIMESTAMPING: of what is sent. `number_stamps`: by OPT_ID; else all keys are 0.
+  StampPlaces stamps = 0;
+  bool number_stamps = false;
+  bool stamps_have_frames = true;  // not OPT_TSONLY
 };
 
 // What a message says of itself alone (man 7 ip, ipv6: ancillary data).
@@ -47,6 +51,7 @@ struct SendOptions {
   Address local;                 // where it is from; none: as the endpoint says
   uint32_t interface_index = 0;  // where it leaves; 0: as the endpoint says
   std::optional<uint8_t> ttl, traffic_class;
+  std::optional<StampPlaces> stamps;
 };
 
 // One entry of the error queue (MSG_ERRQUEUE).
@@ -56,7 +61,7 @@ struct QueuedError {
 };
 
 // Thread-safe. Never blocks: Receive answers EAGAIN, and `waiters` tells when to try again.
-class DatagramEndpoint : public RefCounted {
+class DatagramEndpoint : public RefCounted, private StampReceiver {
  public:
   static constexpr size_t kMaxErrors = 64;
   static constexpr size_t kMaxMemberships = 20;  // net.ipv4.igmp_max_memberships
@@ -77,6 +82,9 @@ class DatagramEndpoint : public RefCounted {
   // SO_ERROR: the pending error, cleared; 0 if none.
   int TakeError() EXCLUDES(mu_);
   std::optional<QueuedError> TakeQueuedError() EXCLUDES(mu_);
+  // The stamps of what was sent, in the same queue to the reader. They are numbered from 0 again after the second.
+  std::optional<Stamp> TakeStamp() EXCLUDES(mu_);
+  void RestartStampNumbers() EXCLUDES(mu_);
   size_t ReceiveQueueBytes() const EXCLUDES(mu_);  // of the next datagram: FIONREAD
   uint64_t dropped() const EXCLUDES(mu_);          // because the queue was full (SO_RXQ_OVFL)
 
@@ -110,8 +118,7 @@ class DatagramEndpoint : public RefCounted {
   // The route for one destination by the options; kept for the next time.
   Result<Route> FindRouteLocked(const SocketAddress& to, const Address& local, const SendOptions& own = {})
       REQUIRES(mu_);
-  WriteOptions WriteOptionsLocked(const Route& route, uint8_t protocol, const SendOptions& own = {}) const
-      REQUIRES(mu_);
+  WriteOptions WriteOptionsLocked(const Route& route, uint8_t protocol, const SendOptions& own = {}) REQUIRES(mu_);
   // The interface a membership is meant for; 0 means that which leads to the group.
   Result<RefPtr<Interface>> GroupInterface(const Address& group, uint32_t interface_index);
 
@@ -130,6 +137,7 @@ class DatagramEndpoint : public RefCounted {
   bool closed_ GUARDED_BY(mu_) = false;
 
  private:
+  void Stamped(StampPlace place, uint32_t key, const Packet& frame, size_t link_header) override EXCLUDES(mu_);
   size_t RunFilter(const Packet& packet, const FilterPlaces& places) const EXCLUDES(mu_);
 
   PacketList queue_ GUARDED_BY(mu_);
@@ -137,6 +145,8 @@ class DatagramEndpoint : public RefCounted {
   uint64_t dropped_ GUARDED_BY(mu_) = 0;
   int error_ GUARDED_BY(mu_) = 0;
   std::vector<QueuedError> errors_ GUARDED_BY(mu_);
+  StampQueue stamps_ GUARDED_BY(mu_);
+  uint32_t next_stamp_ GUARDED_BY(mu_) = 0;
   std::vector<Membership> memberships_ GUARDED_BY(mu_);
   std::atomic<bool> filtered_{false};
   std::shared_ptr<const bpf::Program> filter_ GUARDED_BY(mu_);

@@ -81,7 +81,9 @@ Result<> ParseIpv6(const Control& c, bool to_ipv4, SendOptions& own) {
 Result<SendOptions> DatagramSocket::ParseControl(std::span<const Control> control, bool to_ipv4) const {
   SendOptions own;
   for (const Control& c : control) {
-    if (c.level == IPPROTO_IP && to_ipv4) {
+    if (c.level == SOL_SOCKET) {
+      own.stamps = TRY(Timestamping::ParseControl(c));
+    } else if (c.level == IPPROTO_IP && to_ipv4) {
       TRY(ParseIp(c, own));
     } else if (c.level == IPPROTO_IPV6 && family() == AF_INET6) {
       TRY(ParseIpv6(c, to_ipv4, own));

@@ -1,4 +1,5 @@
 // Options of datagram sockets: socket(7), ip(7), ipv6(7), udp(7).
+#include <linux/net_tstamp.h>
 #include <netinet/in.h>
 #include <netinet/udp.h>
 
@@ -122,6 +123,18 @@ Result<> DatagramSocket::SetSocketOption(const socket::Caller& caller, int name,
     ChangeOptions([&](DatagramOptions& o) { o.bound_interface = index; });
     return {};
   }
+  if (Timestamping::IsOption(name)) {
+    fiber::MutexLock lock(options_mu_);
+    const bool numbered = timestamping_.has(SOF_TIMESTAMPING_OPT_ID);
+    TRY(timestamping_.Set(name, value));
+    DatagramOptions o = endpoint_.options();
+    o.stamps = timestamping_.places();
+    o.number_stamps = timestamping_.has(SOF_TIMESTAMPING_OPT_ID);
+    o.stamps_have_frames = !timestamping_.has(SOF_TIMESTAMPING_OPT_TSONLY);
+    if (o.number_stamps && !numbered) endpoint_.RestartStampNumbers();
+    endpoint_.SetOptions(o);
+    return {};
+  }
   TRY(Socket::SetOption(caller, SOL_SOCKET, name, value));
   ChangeOptions([&](DatagramOptions& o) {
     o.broadcast = option_on(SO_BROADCAST);
@@ -215,6 +228,7 @@ Result<> DatagramSocket::SetOption(const socket::Caller& caller, int level, int 
 
 Result<std::vector<std::byte>> DatagramSocket::GetOption(const socket::Caller& caller, int level, int name) {
   if (level == SOL_SOCKET) {
+    if (Timestamping::IsOption(name)) return timestamping_.Get(name);
     if (name == SO_BINDTOIFINDEX) return OptionBytes<uint32_t>(endpoint_.options().bound_interface);
     if (name != SO_BINDTODEVICE) return Socket::GetOption(caller, level, name);
     std::vector<std::byte> bytes;

@@ -1,6 +1,7 @@
 #include "pkg/sentry/socket/inet/datagram_socket.h"
 
 #include <linux/errqueue.h>
+#include <linux/net_tstamp.h>
 #include <netinet/in.h>
 
 #include <algorithm>
@@ -93,6 +94,7 @@ Result<size_t> DatagramSocket::Send(const Caller&, socket::OutMessage& message, 
 
 void DatagramSocket::AddControl(const netstack::Packet& packet, socket::InMessage& message) const {
   const Wanted w = wanted_.load(std::memory_order_relaxed);
+  timestamping_.AddReceived(network_, packet.received, message);
   auto add = [&](int level, int type, const auto& value) {
     message.control.push_back({.level = level, .type = type, .data = OptionBytes(value)});
   };
@@ -121,7 +123,10 @@ void DatagramSocket::AddControl(const netstack::Packet& packet, socket::InMessag
 // MSG_ERRQUEUE: ip(7), IP_RECVERR. The data that caused the error is not kept.
 Result<size_t> DatagramSocket::ReceiveError(socket::InMessage& message) {
   std::optional<netstack::QueuedError> e = endpoint_.TakeQueuedError();
-  if (!e) return zerocopy_.Take(family(), message);
+  if (!e) {
+    const std::optional<netstack::Stamp> stamp = endpoint_.TakeStamp();
+    return stamp ? ReceiveStamp(*stamp, message) : zerocopy_.Take(family(), message);
+  }
   sock_extended_err error{.ee_errno = static_cast<uint32_t>(e->error.error.value()),
                           .ee_origin = static_cast<uint8_t>(e->error.origin),
                           .ee_type = e->error.type,
@@ -136,6 +141,26 @@ Result<size_t> DatagramSocket::ReceiveError(socket::InMessage& message) {
   message.flags |= MSG_ERRQUEUE;
   message.from = FormatAddress(family(), e->destination.address, e->destination.port);
   return size_t{0};
+}
+
+Result<size_t> DatagramSocket::ReceiveStamp(const netstack::Stamp& stamp, socket::InMessage& message) const {
+  const size_t n = TRY(timestamping_.AddSent(network_, family(), stamp, message));
+  // By which interface it left, if there is the frame to tell.
+  const Wanted w = wanted_.load(std::memory_order_relaxed);
+  if (stamp.frame.empty()) return n;
+  if (w.pktinfo && family() == AF_INET && timestamping_.has(SOF_TIMESTAMPING_OPT_CMSG)) {
+    in_pktinfo info{.ipi_ifindex = static_cast<int>(stamp.interface_index)};
+    info.ipi_spec_dst.s_addr = htonl(stamp.source.ipv4_value());
+    info.ipi_addr.s_addr = htonl(stamp.destination.ipv4_value());
+    message.control.push_back({.level = IPPROTO_IP, .type = IP_PKTINFO, .data = OptionBytes(info)});
+  }
+  if (w.pktinfo6) {
+    in6_pktinfo info{.ipi6_ifindex = stamp.interface_index};
+    const netstack::Address to = stamp.destination.ToV4Mapped();
+    std::memcpy(&info.ipi6_addr, to.bytes().data(), sizeof(info.ipi6_addr));
+    message.control.push_back({.level = IPPROTO_IPV6, .type = IPV6_PKTINFO, .data = OptionBytes(info)});
+  }
+  return n;
 }
 
 Result<size_t> DatagramSocket::ReceiveOnce(socket::InMessage& message, int flags) {

@@ -72,6 +72,7 @@ class DatagramSocket final : public InetSocket {
   Result<netstack::SendOptions> ParseControl(std::span<const socket::Control> control, bool to_ipv4) const;
   Result<size_t> ReceiveOnce(socket::InMessage& message, int flags);
   Result<size_t> ReceiveError(socket::InMessage& message);
+  Result<size_t> ReceiveStamp(const netstack::Stamp& stamp, socket::InMessage& message) const;
   void AddControl(const netstack::Packet& packet, socket::InMessage& message) const;
   Result<> SetSocketOption(const socket::Caller& caller, int name, std::span<const std::byte> value);
   // IP_ADD_MEMBERSHIP, IPV6_ADD_MEMBERSHIP, IP_MULTICAST_IF, ...; false: none of those.
