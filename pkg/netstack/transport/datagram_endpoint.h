@@ -40,6 +40,9 @@ struct DatagramOptions {
   bool reuse_port = false;
   uint32_t owner = 0;              // user id, for reuse_port
   size_t receive_buffer = 212992;  // SO_RCVBUF: bytes of memory held by the queue
+  // UDP_SEGMENT: the payload of each of the datagrams that one Send makes; 0: it makes one.
+  uint16_t segment_size = 0;
+  bool join_segments = false;  // UDP_GRO: several datagrams of a flow may be received as one, see Packet::offload
   // SO_TIMESTAMPING: of what is sent. `number_stamps`: by OPT_ID; else all keys are 0.
   StampPlaces stamps = 0;
   bool number_stamps = false;
@@ -52,6 +55,7 @@ struct SendOptions {
   uint32_t interface_index = 0;  // where it leaves; 0: as the endpoint says
   std::optional<uint8_t> ttl, traffic_class;
   std::optional<StampPlaces> stamps;
+  std::optional<uint16_t> segment_size;
 };
 
 // One entry of the error queue (MSG_ERRQUEUE).

@@ -1,5 +1,6 @@
 // What sendmsg(2)'s ancillary data says of one datagram: ip(7), ipv6(7), RFC 3542 section 6.
 #include <netinet/in.h>
+#include <netinet/udp.h>
 
 #include <algorithm>
 #include <cstring>
@@ -88,7 +89,8 @@ Result<SendOptions> DatagramSocket::ParseControl(std::span<const Control> contro
     } else if (c.level == IPPROTO_IPV6 && family() == AF_INET6) {
       TRY(ParseIpv6(c, to_ipv4, own));
     } else if (c.level == IPPROTO_UDP && protocol() == IPPROTO_UDP) {
-      return Err(EINVAL);  // UDP_SEGMENT and what else there may be
+      if (c.type != UDP_SEGMENT) return Err(EINVAL);
+      own.segment_size = TRY(Exactly<uint16_t>(c));
     }
   }
   return own;

@@ -196,6 +196,18 @@ Result<> DatagramSocket::SetOption(const socket::Caller& caller, int level, int 
   if (level == SOL_SOCKET) return SetSocketOption(caller, name, value);
   if (std::optional<Result<>> own = transport_->SetOption(level, name, value)) return *own;
   if (level == IPPROTO_UDP && protocol() == IPPROTO_UDP) {
+    if (name == UDP_SEGMENT || name == UDP_GRO) {
+      const int n = TRY(socket::IntOption(value));
+      if (name == UDP_SEGMENT && (n < 0 || n > UINT16_MAX)) return Err(EINVAL);
+      ChangeOptions([&](DatagramOptions& o) {
+        if (name == UDP_SEGMENT) {
+          o.segment_size = static_cast<uint16_t>(n);
+        } else {
+          o.join_segments = n != 0;
+        }
+      });
+      return {};
+    }
     if (name != UDP_CORK) return Err(ENOPROTOOPT);
     const bool on = TRY(socket::IntOption(value)) != 0;
     fiber::MutexLock lock(cork_mu_);
@@ -240,6 +252,8 @@ Result<std::vector<std::byte>> DatagramSocket::GetOption(const socket::Caller& c
   }
   if (std::optional<std::vector<std::byte>> own = transport_->GetOption(level, name)) return std::move(*own);
   if (level == IPPROTO_UDP && protocol() == IPPROTO_UDP) {
+    if (name == UDP_SEGMENT) return OptionBytes<int>(endpoint_.options().segment_size);
+    if (name == UDP_GRO) return OptionBytes<int>(endpoint_.options().join_segments ? 1 : 0);
     if (name != UDP_CORK) return Err(ENOPROTOOPT);
     fiber::MutexLock lock(cork_mu_);
     return OptionBytes<int>(cork_ ? 1 : 0);

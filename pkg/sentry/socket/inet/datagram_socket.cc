@@ -3,6 +3,7 @@
 #include <linux/errqueue.h>
 #include <linux/net_tstamp.h>
 #include <netinet/in.h>
+#include <netinet/udp.h>
 
 #include <algorithm>
 #include <cstring>
@@ -98,6 +99,8 @@ void DatagramSocket::AddControl(const netstack::Packet& packet, socket::InMessag
   auto add = [&](int level, int type, const auto& value) {
     message.control.push_back({.level = level, .type = type, .data = OptionBytes(value)});
   };
+  // Where to cut what is several datagrams.
+  if (packet.offload.gso == netstack::GsoKind::kUdp) add(IPPROTO_UDP, UDP_GRO, int{packet.offload.segment_size});
   if (packet.destination.is_ipv4()) {
     if (w.pktinfo) {
       in_pktinfo info{.ipi_ifindex = static_cast<int>(packet.interface_index)};
