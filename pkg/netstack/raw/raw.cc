@@ -65,6 +65,10 @@ void RawEndpoint::Handle(const Packet& packet) {
     sync::MutexLock lock(mu_);
     if (!local_.IsUnspecified() && local_ != packet.destination) return;
     if (peer_ && peer_->address != packet.source) return;
+    if (packet.destination.IsMulticast() &&
+        !TakesMulticastLocked(packet.destination, packet.interface_index, packet.source)) {
+      return;
+    }
     if (options_.bound_interface != 0 && options_.bound_interface != packet.interface_index) return;
     if (protocol_ == IPPROTO_ICMP || protocol_ == IPPROTO_ICMPV6) {
       std::array<std::byte, 1> type{};

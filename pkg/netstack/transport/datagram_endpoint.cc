@@ -158,20 +158,17 @@ Result<RefPtr<Interface>> DatagramEndpoint::GroupInterface(const Address& group,
   return RefPtr<Interface>(&route->interface());
 }
 
-Result<> DatagramEndpoint::JoinGroup(const Address& group, uint32_t interface_index) {
+Result<> DatagramEndpoint::JoinGroup(const Address& group, uint32_t interface_index, SourceMode mode) {
   if (!group.IsMulticast()) return Err(EINVAL);
   RefPtr<Interface> interface = TRY(GroupInterface(group, interface_index));
-  Membership membership{group, interface->index()};
   {
     sync::MutexLock lock(mu_);
-    if (std::ranges::find(memberships_, membership) != memberships_.end()) return Err(EADDRINUSE);
-    if (memberships_.size() >= kMaxMemberships) return Err(ENOBUFS);
-    memberships_.push_back(membership);
+    TRY(memberships_.Add(group, interface->index(), mode));
   }
   Result<> joined = interface->JoinGroup(group);
   if (!joined) {
     sync::MutexLock lock(mu_);
-    std::erase(memberships_, membership);
+    (void)memberships_.Remove(group, interface->index());
   }
   return joined;
 }
@@ -180,29 +177,59 @@ Result<> DatagramEndpoint::LeaveGroup(const Address& group, uint32_t interface_i
   uint32_t index;
   {
     sync::MutexLock lock(mu_);
-    auto it = std::ranges::find_if(memberships_, [&](const Membership& m) {
-      return m.group == group && (interface_index == 0 || m.interface_index == interface_index);
-    });
-    if (it == memberships_.end()) return Err(EADDRNOTAVAIL);
-    index = it->interface_index;
-    memberships_.erase(it);
+    index = TRY(memberships_.Remove(group, interface_index));
   }
   if (RefPtr<Interface> interface = stack_.FindInterface(index)) (void)interface->LeaveGroup(group);
   return {};
 }
 
-bool DatagramEndpoint::InGroup(const Address& group, uint32_t interface_index) const {
+Result<> DatagramEndpoint::ChangeSource(const Address& group, uint32_t interface_index, const Address& source,
+                                        SourceMode mode, Memberships::Change change) {
+  if (!group.IsMulticast()) return Err(EINVAL);
+  RefPtr<Interface> interface = TRY(GroupInterface(group, interface_index));
+  Memberships::Outcome outcome;
+  {
+    sync::MutexLock lock(mu_);
+    outcome = TRY(memberships_.ChangeSource(group, interface->index(), source, mode, change));
+  }
+  return outcome == Memberships::Outcome::kLastRemoved ? LeaveGroup(group, interface->index()) : Result<>();
+}
+
+Result<> DatagramEndpoint::SetSourceFilter(const Address& group, uint32_t interface_index, SourceFilter filter) {
+  if (!group.IsMulticast()) return Err(EINVAL);
+  RefPtr<Interface> interface = TRY(GroupInterface(group, interface_index));
+  if (filter.mode == SourceMode::kInclude && filter.sources.empty()) return LeaveGroup(group, interface->index());
   sync::MutexLock lock(mu_);
-  return std::ranges::find(memberships_, Membership{group, interface_index}) != memberships_.end();
+  return memberships_.SetFilter(group, interface->index(), std::move(filter));
+}
+
+Result<SourceFilter> DatagramEndpoint::GetSourceFilter(const Address& group, uint32_t interface_index) {
+  if (!group.IsMulticast()) return Err(EINVAL);
+  RefPtr<Interface> interface = TRY(GroupInterface(group, interface_index));
+  sync::MutexLock lock(mu_);
+  const Memberships::Membership* m = memberships_.Find(group, interface->index());
+  if (m == nullptr) return Err(EADDRNOTAVAIL);
+  return m->filter;
+}
+
+bool DatagramEndpoint::TakesMulticast(const Address& group, uint32_t interface_index, const Address& source) const {
+  sync::MutexLock lock(mu_);
+  return TakesMulticastLocked(group, interface_index, source);
+}
+
+bool DatagramEndpoint::TakesMulticastLocked(const Address& group, uint32_t interface_index,
+                                            const Address& source) const {
+  const Memberships::Membership* m = memberships_.Find(group, interface_index);
+  return m != nullptr ? m->filter.Allows(source) : options_.multicast_all;
 }
 
 void DatagramEndpoint::LeaveAllGroups() {
-  std::vector<Membership> memberships;
+  std::vector<Memberships::Membership> memberships;
   {
     sync::MutexLock lock(mu_);
-    memberships.swap(memberships_);
+    memberships.swap(memberships_.all());
   }
-  for (const Membership& m : memberships) {
+  for (const Memberships::Membership& m : memberships) {
     if (RefPtr<Interface> interface = stack_.FindInterface(m.interface_index)) (void)interface->LeaveGroup(m.group);
   }
 }

@@ -14,6 +14,7 @@
 #include "pkg/netstack/address/socket_address.h"
 #include "pkg/netstack/packet/packet.h"
 #include "pkg/netstack/stack/stack.h"
+#include "pkg/netstack/transport/memberships.h"
 #include "pkg/refs/refs.h"
 #include "pkg/sync/mutex.h"
 #include "pkg/waiter/waiter.h"
@@ -68,7 +69,6 @@ struct QueuedError {
 class DatagramEndpoint : public RefCounted, private StampReceiver {
  public:
   static constexpr size_t kMaxErrors = 64;
-  static constexpr size_t kMaxMemberships = 20;  // net.ipv4.igmp_max_memberships
 
   waiter::Queue& waiters() { return waiters_; }
   // Level of poll(2)'s events, exactly.
@@ -96,9 +96,17 @@ class DatagramEndpoint : public RefCounted, private StampReceiver {
   void SetFilter(std::shared_ptr<const bpf::Program> filter) EXCLUDES(mu_);
 
   // IP_ADD_MEMBERSHIP and its kin. EADDRINUSE, EADDRNOTAVAIL, ENODEV, ENOBUFS, EINVAL.
-  Result<> JoinGroup(const Address& group, uint32_t interface_index) EXCLUDES(mu_);
+  Result<> JoinGroup(const Address& group, uint32_t interface_index, SourceMode mode = SourceMode::kExclude)
+      EXCLUDES(mu_);
   Result<> LeaveGroup(const Address& group, uint32_t interface_index) EXCLUDES(mu_);
-  bool InGroup(const Address& group, uint32_t interface_index) const EXCLUDES(mu_);
+  // Source filters: IP_BLOCK_SOURCE and its kin, IP_MSFILTER. Errors of Memberships; EINVAL, ENODEV. An endpoint that
+  // includes nothing any more leaves the group.
+  Result<> ChangeSource(const Address& group, uint32_t interface_index, const Address& source, SourceMode mode,
+                        Memberships::Change change) EXCLUDES(mu_);
+  Result<> SetSourceFilter(const Address& group, uint32_t interface_index, SourceFilter filter) EXCLUDES(mu_);
+  Result<SourceFilter> GetSourceFilter(const Address& group, uint32_t interface_index) EXCLUDES(mu_);
+  // Whether a packet to a group that came by the interface is for the reader.
+  bool TakesMulticast(const Address& group, uint32_t interface_index, const Address& source) const EXCLUDES(mu_);
 
  protected:
   explicit DatagramEndpoint(Stack& stack) : stack_(stack), mu_(sync::Rank::kNetEndpoint) {}
@@ -126,11 +134,7 @@ class DatagramEndpoint : public RefCounted, private StampReceiver {
   // The interface a membership is meant for; 0 means that which leads to the group.
   Result<RefPtr<Interface>> GroupInterface(const Address& group, uint32_t interface_index);
 
-  struct Membership {
-    Address group;
-    uint32_t interface_index;
-    bool operator==(const Membership&) const = default;
-  };
+  bool TakesMulticastLocked(const Address& group, uint32_t interface_index, const Address& source) const REQUIRES(mu_);
 
   Stack& stack_;
   waiter::Queue waiters_;
@@ -151,7 +155,7 @@ class DatagramEndpoint : public RefCounted, private StampReceiver {
   std::vector<QueuedError> errors_ GUARDED_BY(mu_);
   StampQueue stamps_ GUARDED_BY(mu_);
   uint32_t next_stamp_ GUARDED_BY(mu_) = 0;
-  std::vector<Membership> memberships_ GUARDED_BY(mu_);
+  Memberships memberships_ GUARDED_BY(mu_);
   std::atomic<bool> filtered_{false};
   std::shared_ptr<const bpf::Program> filter_ GUARDED_BY(mu_);
   // The last route and what it was found for.

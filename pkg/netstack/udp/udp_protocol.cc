@@ -96,8 +96,7 @@ Disposition UdpProtocol::HandlePacket(Packet& packet, const FourTuple& id) {
       }
     }
     for (auto& e : all) {
-      if (packet.type == PacketType::kMulticast && !e->options().multicast_all &&
-          !e->InGroup(id.local, packet.interface_index)) {
+      if (packet.type == PacketType::kMulticast && !e->TakesMulticast(id.local, packet.interface_index, id.remote)) {
         continue;
       }
       deliver(*e, ClonePacket(packet));

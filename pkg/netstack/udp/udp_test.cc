@@ -392,6 +392,38 @@ TEST_P(UdpTest, MulticastReachesMembersOnly) {
   EXPECT_FALSE(member->Receive());
 }
 
+TEST_P(UdpTest, MulticastOfSomeSourcesOnly) {
+  const Address group = v4() ? Address::Ipv4(239, 1, 2, 3) : A("ff05::123");
+  auto member = Bound(b, 53);
+  auto client = New(a);
+  const uint32_t eth0 = b.eth0->index();
+  auto heard = [&] {
+    EXPECT_TRUE(client->Send(Text("x"), SocketAddress{group, 53, a.eth0->index()}));
+    net.Run(kSecond);
+    return member->Receive().has_value();
+  };
+  using Change = Memberships::Change;
+  auto change = [&](const Address& source, SourceMode mode, Change what) {
+    Result<> r = member->ChangeSource(group, eth0, source, mode, what);
+    return r ? 0 : r.error().value();
+  };
+  EXPECT_EQ(change(Of(1), SourceMode::kExclude, Change::kAdd), EINVAL);
+  ASSERT_TRUE(member->JoinGroup(group, eth0));
+  EXPECT_TRUE(heard());
+  EXPECT_EQ(change(Of(1), SourceMode::kExclude, Change::kAdd), 0);
+  EXPECT_FALSE(heard());
+  ASSERT_TRUE(member->SetSourceFilter(group, eth0, {.mode = SourceMode::kInclude, .sources = {Of(2)}}));
+  EXPECT_FALSE(heard());
+  EXPECT_EQ(change(Of(1), SourceMode::kInclude, Change::kAdd), 0);
+  EXPECT_TRUE(heard());
+  EXPECT_EQ(change(Of(1), SourceMode::kInclude, Change::kRemove), 0);
+  EXPECT_EQ(member->GetSourceFilter(group, eth0)->sources, std::vector<Address>{Of(2)});
+  // The last one leaves.
+  EXPECT_EQ(change(Of(2), SourceMode::kInclude, Change::kRemove), 0);
+  EXPECT_EQ(member->LeaveGroup(group, eth0).error().value(), EADDRNOTAVAIL);
+  EXPECT_FALSE(b.eth0->IsMember(group));
+}
+
 TEST_P(UdpTest, MulticastLoopsBackIfWanted) {
   Address group = v4() ? A("239.1.2.3") : A("ff05::123");
   auto member = Bound(a, 5000);

@@ -88,7 +88,7 @@ Result<SendOptions> DatagramSocket::ParseControl(std::span<const Control> contro
       TRY(ParseIp(c, own));
     } else if (c.level == IPPROTO_IPV6 && family() == AF_INET6) {
       TRY(ParseIpv6(c, to_ipv4, own));
-    } else if (c.level == IPPROTO_UDP && protocol() == IPPROTO_UDP) {
+    } else if (c.level == IPPROTO_UDP && is_udp()) {
       if (c.type != UDP_SEGMENT) return Err(EINVAL);
       own.segment_size = TRY(Exactly<uint16_t>(c));
     }

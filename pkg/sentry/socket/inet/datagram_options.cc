@@ -15,66 +15,6 @@ using netstack::Address;
 using netstack::DatagramOptions;
 using socket::OptionBytes;
 
-namespace {
-
-Address FromInAddr(const in_addr& a) { return Address::Ipv4(ntohl(a.s_addr)); }
-
-// The interface that has the address; 0 for the unspecified one. ENODEV.
-Result<uint32_t> InterfaceOf(netstack::Stack& stack, const Address& address) {
-  if (address.IsUnspecified()) return uint32_t{0};
-  for (const RefPtr<netstack::Interface>& i : stack.Interfaces()) {
-    if (i->FindAddress(address)) return i->index();
-  }
-  return Err(ENODEV);
-}
-
-struct Group {
-  Address address;
-  uint32_t interface_index = 0;
-};
-
-// struct ip_mreq or ip_mreqn (ip(7)), struct ipv6_mreq (ipv6(7)).
-Result<Group> ParseGroup(netstack::Stack& stack, int level, std::span<const std::byte> value) {
-  if (level == IPPROTO_IPV6) {
-    ipv6_mreq m;
-    if (value.size() < sizeof(m)) return Err(EINVAL);
-    std::memcpy(&m, value.data(), sizeof(m));
-    return Group{Address::FromBytes(std::as_bytes(std::span(m.ipv6mr_multiaddr.s6_addr))), m.ipv6mr_interface};
-  }
-  if (value.size() >= sizeof(ip_mreqn)) {
-    ip_mreqn m;
-    std::memcpy(&m, value.data(), sizeof(m));
-    if (m.imr_ifindex != 0) return Group{FromInAddr(m.imr_multiaddr), static_cast<uint32_t>(m.imr_ifindex)};
-    const uint32_t interface = TRY(InterfaceOf(stack, FromInAddr(m.imr_address)));
-    return Group{FromInAddr(m.imr_multiaddr), interface};
-  }
-  ip_mreq m;
-  if (value.size() < sizeof(m)) return Err(EINVAL);
-  std::memcpy(&m, value.data(), sizeof(m));
-  const uint32_t interface = TRY(InterfaceOf(stack, FromInAddr(m.imr_interface)));
-  return Group{FromInAddr(m.imr_multiaddr), interface};
-}
-
-// struct group_req (RFC 3678 section 5.1), whose group may be of the other IP version: then it is none of this level's.
-Result<Group> ParseGroupRequest(int level, std::span<const std::byte> value) {
-  group_req m;
-  if (value.size() < sizeof(m)) return Err(EINVAL);
-  std::memcpy(&m, value.data(), sizeof(m));
-  if (m.gr_group.ss_family != (level == IPPROTO_IPV6 ? AF_INET6 : AF_INET)) {
-    return Err(level == IPPROTO_IPV6 ? EADDRNOTAVAIL : EINVAL);
-  }
-  if (level == IPPROTO_IP) {
-    sockaddr_in a;
-    std::memcpy(&a, &m.gr_group, sizeof(a));
-    return Group{FromInAddr(a.sin_addr), m.gr_interface};
-  }
-  sockaddr_in6 a;
-  std::memcpy(&a, &m.gr_group, sizeof(a));
-  return Group{Address::FromBytes(std::as_bytes(std::span(a.sin6_addr.s6_addr))), m.gr_interface};
-}
-
-}  // namespace
-
 template <typename Change>
 void DatagramSocket::ChangeOptions(Change&& change) {
   fiber::MutexLock lock(options_mu_);
@@ -146,56 +86,18 @@ Result<> DatagramSocket::SetSocketOption(const socket::Caller& caller, int name,
   return {};
 }
 
-Result<bool> DatagramSocket::SetGroupOption(int level, int name, std::span<const std::byte> value) {
-  netstack::Stack& stack = network_.stack();
-  const bool v6 = level == IPPROTO_IPV6;
-  if (name == (v6 ? IPV6_ADD_MEMBERSHIP : IP_ADD_MEMBERSHIP)) {
-    const Group g = TRY(ParseGroup(stack, level, value));
-    TRY(endpoint_.JoinGroup(g.address, g.interface_index));
-    return true;
-  }
-  if (name == (v6 ? IPV6_DROP_MEMBERSHIP : IP_DROP_MEMBERSHIP)) {
-    const Group g = TRY(ParseGroup(stack, level, value));
-    TRY(endpoint_.LeaveGroup(g.address, g.interface_index));
-    return true;
-  }
-  if (name == MCAST_JOIN_GROUP || name == MCAST_LEAVE_GROUP) {
-    const Group g = TRY(ParseGroupRequest(level, value));
-    TRY(name == MCAST_JOIN_GROUP ? endpoint_.JoinGroup(g.address, g.interface_index)
-                                 : endpoint_.LeaveGroup(g.address, g.interface_index));
-    return true;
-  }
-  if (name != (v6 ? IPV6_MULTICAST_IF : IP_MULTICAST_IF)) return false;
-  Group g{Address::Any(netstack::Family::kIpv4), 0};
-  if (v6) {
-    g.interface_index = static_cast<uint32_t>(TRY(socket::IntOption(value)));
-  } else if (value.size() >= sizeof(ip_mreq)) {
-    // The interface's address follows the group's, which counts for nothing here.
-    g.interface_index = TRY(ParseGroup(stack, level, value)).interface_index;
-    std::array<std::byte, 4> bytes;
-    std::memcpy(bytes.data(), value.data() + offsetof(ip_mreq, imr_interface), bytes.size());
-    g.address = Address::FromBytes(bytes);
-  } else {
-    in_addr a;
-    if (value.size() < sizeof(a)) return Err(EINVAL);
-    std::memcpy(&a, value.data(), sizeof(a));
-    Result<uint32_t> index = InterfaceOf(stack, FromInAddr(a));
-    if (!index) return Err(EADDRNOTAVAIL);
-    g = {FromInAddr(a), *index};
-  }
-  if (g.interface_index != 0 && !stack.FindInterface(g.interface_index)) return Err(v6 ? ENODEV : EADDRNOTAVAIL);
+void DatagramSocket::SetMulticastInterface(uint32_t index, const Address& source) {
   ChangeOptions([&](DatagramOptions& o) {
-    o.multicast_interface = g.interface_index;
-    o.multicast_source = g.address.IsUnspecified() ? Address() : g.address;
+    o.multicast_interface = index;
+    o.multicast_source = source;
   });
-  return true;
 }
 
 Result<> DatagramSocket::SetOption(const socket::Caller& caller, int level, int name,
                                    std::span<const std::byte> value) {
   if (level == SOL_SOCKET) return SetSocketOption(caller, name, value);
   if (std::optional<Result<>> own = transport_->SetOption(level, name, value)) return *own;
-  if (level == IPPROTO_UDP && protocol() == IPPROTO_UDP) {
+  if (level == IPPROTO_UDP && is_udp()) {
     if (name == UDP_SEGMENT || name == UDP_GRO) {
       const int n = TRY(socket::IntOption(value));
       if (name == UDP_SEGMENT && (n < 0 || n > UINT16_MAX)) return Err(EINVAL);
@@ -251,7 +153,7 @@ Result<std::vector<std::byte>> DatagramSocket::GetOption(const socket::Caller& c
     return bytes;
   }
   if (std::optional<std::vector<std::byte>> own = transport_->GetOption(level, name)) return std::move(*own);
-  if (level == IPPROTO_UDP && protocol() == IPPROTO_UDP) {
+  if (level == IPPROTO_UDP && is_udp()) {
     if (name == UDP_SEGMENT) return OptionBytes<int>(endpoint_.options().segment_size);
     if (name == UDP_GRO) return OptionBytes<int>(endpoint_.options().join_segments ? 1 : 0);
     if (name != UDP_CORK) return Err(ENOPROTOOPT);

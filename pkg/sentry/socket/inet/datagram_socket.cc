@@ -43,7 +43,7 @@ DatagramSocket::~DatagramSocket() { transport_->Close(); }
 
 Result<> DatagramSocket::Bind(const Caller& caller, socket::Address address) {
   const SocketAddress to = TRY(ParseAddress(family(), address));
-  if (protocol() == IPPROTO_UDP) TRY(CheckPort(caller, to.port));
+  if (is_udp()) TRY(CheckPort(caller, to.port));
   return transport_->Bind(to);
 }
 
