@@ -27,8 +27,7 @@ void Endpoint::NoteWrite(size_t n, StampPlaces places) {
   if (stamps_ == nullptr) stamps_ = std::make_unique<Stamps>();
   if (stamps_->sent.size() >= Stamps::kMaxSent) return;
   const Seq end = connection_->snd_una() + static_cast<Seq>(connection_->queued() + n);
-  stamps_->sent.push_back(
-      {.end = end, .key = options_.number_stamps ? end - 1 - stamps_->base : 0, .left = places});
+  stamps_->sent.push_back({.end = end, .key = options_.number_stamps ? end - 1 - stamps_->base : 0, .left = places});
 }
 
 // A segment has the stamp of the last call whose last byte is in it, as Linux's have, and only the first time.
