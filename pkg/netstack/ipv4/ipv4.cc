@@ -312,6 +312,7 @@ Result<> Ipv4Protocol::SendFragments(const Route& route, PacketPtr packet, const
   size_t later_length = header::CopiedOptions(std::span(first_options).first(options_length), later_options);
   Buffer payload = std::move(packet->data);
   payload.TrimFront(ip.header_length);
+  StampRequest stamp = std::move(packet->stamp);  // the first has it
   Ipv4 part = ip;
   part.dont_fragment = false;
   size_t offset = ip.fragment_offset;
@@ -330,6 +331,7 @@ Result<> Ipv4Protocol::SendFragments(const Route& route, PacketPtr packet, const
     // The pieces share their chunks, so the headers get chunks of their own.
     PrependHeader(*fragment, part, options);
     FillFields(*fragment, part);
+    if (first) fragment->stamp = std::move(stamp);
     Count(stats_.fragments_created);
     Result<> sent = route.interface().Send(route.next_hop(), std::move(fragment));
     if (!sent && result) result = sent;

@@ -322,6 +322,7 @@ Result<> Ipv6Protocol::SendFragments(const Route& route, PacketPtr packet, uint3
   fragment.id = static_cast<uint32_t>(SipHash(id_key_, pair)) + id_counter_.fetch_add(1, std::memory_order_relaxed);
   Buffer payload = std::move(packet->data);
   payload.TrimFront(Ipv6::kSize);
+  StampRequest stamp = std::move(packet->stamp);  // the first has it
   size_t room = (mtu - Ipv6::kSize - Ipv6Fragment::kSize) / 8 * 8;
   ip.next_header = header::kNextFragment;
   size_t offset = 0;
@@ -337,6 +338,7 @@ Result<> Ipv6Protocol::SendFragments(const Route& route, PacketPtr packet, uint3
     ip.Write(out);
     fragment.Write(out.subspan(Ipv6::kSize));
     FillFields(*part, ip);
+    if (fragment.offset == 0) part->stamp = std::move(stamp);
     part->protocol = header::kNextFragment;
     part->transport_offset = kHeaders;
     Count(stats_.fragments_created);

@@ -23,8 +23,8 @@ enum class GsoKind : uint8_t {
   kNone,
   kTcpV4,
   kTcpV6,
-  // Received only: several datagrams of one flow behind one header, each of `segment_size` bytes of payload but the
-  // last (UDP_SEGMENT, man 7 udp).
+  // Received, or sent on a loopback: several datagrams of one flow behind one header, each of `segment_size` bytes of
+  // payload but the last (UDP_SEGMENT, man 7 udp).
   kUdp,
 };
 

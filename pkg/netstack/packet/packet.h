@@ -11,6 +11,7 @@
 #include "pkg/netstack/buffer/buffer.h"
 #include "pkg/netstack/clock/clock.h"
 #include "pkg/netstack/packet/offload.h"
+#include "pkg/netstack/packet/stamp.h"
 
 namespace redoubt::netstack {
 
@@ -46,12 +47,14 @@ struct Packet : boost::intrusive::slist_base_hook<> {
   uint8_t options_length = 0;
   bool router_alert = false;
   uint16_t source_port = 0;  // host order; UDP's, for the reader of a receive queue
+  bool peeked = false;       // in a receive queue: MSG_PEEK has shown it
   // Of a frame at a packet endpoint: before a filter left less in `data`, and its interface's ARPHRD_*.
   uint32_t whole_size = 0;
   uint16_t hardware_type = 0;
 
   Offload offload;
-  Time received = 0;  // on the stack's clock
+  Time received = 0;   // on the stack's clock
+  StampRequest stamp;  // of a packet sent; its copies do not have it
 
   size_t transport_length() const { return data.size() - transport_offset; }
 };
@@ -87,6 +90,9 @@ class PacketList final {
     return PacketPtr(p);
   }
   const Packet& front() const { return list_.front(); }
+  Packet& front() { return list_.front(); }
+  auto begin() { return list_.begin(); }
+  auto end() { return list_.end(); }
   bool empty() const { return list_.empty(); }
   size_t size() const { return list_.size(); }
   void Clear() {

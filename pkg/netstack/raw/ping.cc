@@ -65,8 +65,10 @@ RefPtr<PingEndpoint> PingEndpoint::Create(PingProtocol& protocol) { return MakeR
 
 Result<> PingEndpoint::Bind(const SocketAddress& address) {
   if (address.address.family() != protocol_.family_) return Err(EAFNOSUPPORT);
-  if (!address.address.IsUnspecified() && !stack_.IsLocal(address.address)) return Err(EADDRNOTAVAIL);
   sync::MutexLock lock(mu_);
+  if (!address.address.IsUnspecified() && !options_.foreign.may_bind() && !stack_.IsLocal(address.address)) {
+    return Err(EADDRNOTAVAIL);
+  }
   if (bound_ || closed_) return Err(EINVAL);
   TRY(BindLocked(address.port));
   local_ = address.address;

@@ -34,10 +34,10 @@ RefPtr<RawEndpoint> RawEndpoint::Create(Stack& stack, Family family, uint8_t pro
 
 Result<> RawEndpoint::Bind(const SocketAddress& address) {
   if (address.address.family() != family_) return Err(EAFNOSUPPORT);
-  if (!address.address.IsUnspecified() && !address.address.IsMulticast() && !stack_.IsLocal(address.address)) {
-    return Err(EADDRNOTAVAIL);
-  }
   sync::MutexLock lock(mu_);
+  const bool foreign =
+      !address.address.IsUnspecified() && !address.address.IsMulticast() && !stack_.IsLocal(address.address);
+  if (foreign && (!options_.foreign.may_bind() || address.address.IsV4Mapped())) return Err(EADDRNOTAVAIL);
   local_ = address.address;
   return {};
 }
@@ -65,6 +65,10 @@ void RawEndpoint::Handle(const Packet& packet) {
     sync::MutexLock lock(mu_);
     if (!local_.IsUnspecified() && local_ != packet.destination) return;
     if (peer_ && peer_->address != packet.source) return;
+    if (packet.destination.IsMulticast() &&
+        !TakesMulticastLocked(packet.destination, packet.interface_index, packet.source)) {
+      return;
+    }
     if (options_.bound_interface != 0 && options_.bound_interface != packet.interface_index) return;
     if (protocol_ == IPPROTO_ICMP || protocol_ == IPPROTO_ICMPV6) {
       std::array<std::byte, 1> type{};
@@ -98,7 +102,9 @@ Result<size_t> RawEndpoint::Send(Buffer data, const std::optional<SocketAddress>
     header_included = header_included_;
   }
   if (header_included) {
-    TRY(stack_.network(family_)->OutputRaw(route, NewPacket(std::move(data))));
+    PacketPtr packet = NewPacket(std::move(data));
+    packet->stamp = std::move(options.stamp);
+    TRY(stack_.network(family_)->OutputRaw(route, std::move(packet)));
     return size;
   }
   if (protocol_ == IPPROTO_ICMPV6) {

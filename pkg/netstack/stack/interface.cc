@@ -382,6 +382,15 @@ Result<> Interface::Emit(PacketPtr frame, size_t link_header_size, const PacketT
     offload.checksum = ChecksumState::kComplete;
   }
   const size_t bytes = frame->data.size();
+  if (frame->stamp.receiver != nullptr) {
+    // There is no queue between the two places.
+    const StampRequest stamp = std::move(frame->stamp);
+    frame->interface_index = index_;
+    for (StampPlace place : {StampPlace::kScheduled, StampPlace::kSent}) {
+      if (stamp.Has(place)) stamp.receiver->Stamped(place, stamp.key, *frame, link_header_size);
+    }
+    frame->stamp = {};
+  }
   if (stack_.has_frame_taps()) {
     PacketType type = std::exchange(frame->type, PacketType::kOutgoing);
     Interface* from = std::exchange(frame->interface, this);

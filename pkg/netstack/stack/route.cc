@@ -31,6 +31,7 @@ Result<> Route::Write(Buffer transport, const WriteOptions& options) const {
   if (!interface_->up()) return Err(ENETDOWN);
   PacketPtr packet = NewPacket(std::move(transport));
   packet->offload = options.offload;
+  packet->stamp = options.stamp;
   return stack_->network(family())->Output(*this, std::move(packet), options);
 }
 

@@ -29,6 +29,7 @@ struct WriteOptions {
   // IPv4 options to send (IP_OPTIONS), borrowed for the call; a multiple of 4, at most 40 bytes.
   std::span<const std::byte> ipv4_options;
   Offload offload;
+  StampRequest stamp = {};  // who wants to know when it leaves
 };
 
 // A value. Not thread-safe: each user has a copy of its own under its own lock. It stays usable when tables change (it

@@ -181,7 +181,9 @@ Result<Route> Stack::FindRoute(const RouteRequest& request) {
         request.local.empty() || request.local.IsUnspecified() ? Address::Loopback(remote.family()) : request.local;
   }
   bool bound = !request.local.empty() && !request.local.IsUnspecified();
-  if (bound && !request.local.IsMulticast() && !IsLocal(request.local)) return Err(EADDRNOTAVAIL);
+  if (bound && !request.local.IsMulticast() && !request.foreign.may_send(remote.family()) && !IsLocal(request.local)) {
+    return Err(request.foreign.freebind ? ENETUNREACH : EADDRNOTAVAIL);
+  }
   bool local_remote = IsLocal(remote);
 
   Route route;

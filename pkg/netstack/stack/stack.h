@@ -55,12 +55,23 @@ class PacketTap : public RefCounted {
   virtual void HandleTapped(const Packet& packet) = 0;
 };
 
+// IP_FREEBIND and IP_TRANSPARENT (ip(7)): what may be bound to an address that this host does not have. Linux lets a
+// socket with either option send from there over IPv6, over IPv4 only with the latter.
+struct ForeignAddresses {
+  bool freebind = false;
+  bool transparent = false;
+  bool may_bind() const { return freebind || transparent; }
+  bool may_send(Family family) const { return transparent || (freebind && family == Family::kIpv6); }
+  bool operator==(const ForeignAddresses&) const = default;
+};
+
 struct RouteRequest {
   Address remote;
   Address local;                   // the source the caller is bound to; none or unspecified: choose
   uint32_t interface_index = 0;    // SO_BINDTODEVICE, IP_MULTICAST_IF, sin6_scope_id; 0: any
   bool broadcast_allowed = false;  // SO_BROADCAST; without it a broadcast address is EACCES
   bool forwarding = false;         // for somebody else's packet: no source is chosen
+  ForeignAddresses foreign = {};   // what `local` may be; without EADDRNOTAVAIL, of IPv4 with freebind ENETUNREACH
 };
 
 // Of one IP version; names as in /proc/net/snmp (RFC 4293, RFC 2011).

@@ -141,11 +141,15 @@ class Connection final {
   Result<> Write(Time now, Buffer data, bool more = false, bool urgent = false);
   // Bytes to read now (up to an urgent mark); at_end: the peer has closed and all is read.
   size_t Readable() const;
-  bool at_end() const { return fin_received_ && receive_.readable().empty(); }
+  // All bytes in order that nobody has read; how many there ever were is in the statistics.
+  size_t unread() const { return receive_.readable().size(); }
+  bool at_end(size_t offset = 0) const { return fin_received_ && receive_.readable().size() <= offset; }
   // Takes at most `n` bytes. May send a window update.
   Buffer Read(Time now, size_t n);
   // The same bytes without taking them.
-  Buffer Peek(size_t n) const { return receive_.readable().Slice(UrgentByteIsNext() ? 1 : 0, n); }
+  Buffer Peek(size_t offset, size_t n) const {
+    return receive_.readable().Slice(offset + (UrgentByteIsNext() ? 1 : 0), n);
+  }
   // Puts bytes back that the caller could not deliver.
   void Unread(Buffer data);
   // RFC 6093: the urgent byte, once. EINVAL if there is none (or inline), EAGAIN if it has not come yet.

@@ -6,6 +6,7 @@
 
 #include "pkg/netstack/checksum/checksum.h"
 #include "pkg/netstack/tcp/endpoint_use.h"
+#include "pkg/netstack/tcp/stamps.h"
 
 namespace redoubt::netstack::tcp {
 
@@ -45,7 +46,10 @@ Result<> Endpoint::Bind(const SocketAddress& address) {
 Result<> Endpoint::BindLocked(const SocketAddress& address) {
   if (claim_ || connection_ || closed_) return Err(EINVAL);
   Address wire = TRY(ToWire(address.address));
-  if (!wire.IsUnspecified() && !protocol_.stack().IsLocal(wire)) return Err(EADDRNOTAVAIL);
+  if (wire.is_ipv6() && wire.IsMulticast() && options_.foreign.may_bind()) return Err(EINVAL);
+  if (!wire.IsUnspecified() && !options_.foreign.may_bind() && !protocol_.stack().IsLocal(wire)) {
+    return Err(EADDRNOTAVAIL);
+  }
   uint32_t interface = options_.bound_interface;
   if (interface == 0 && wire.IsLinkLocal()) interface = address.interface_index;
   claim_ = TRY(protocol_.stack().ports().Reserve({.protocol = IPPROTO_TCP,
@@ -99,7 +103,8 @@ Result<> Endpoint::Connect(const SocketAddress& peer, bool fast_open, Buffer dat
   }
   Stack& stack = protocol_.stack();
   uint32_t interface = options_.bound_interface != 0 ? options_.bound_interface : peer.interface_index;
-  Route route = TRY(stack.FindRoute({.remote = remote, .local = local, .interface_index = interface}));
+  Route route = TRY(
+      stack.FindRoute({.remote = remote, .local = local, .interface_index = interface, .foreign = options_.foreign}));
   if (route.is_broadcast() || route.is_multicast()) return Err(ENETUNREACH);
   FourTuple id{.local = route.local(), .remote = remote, .local_port = bound_.port, .remote_port = peer.port};
   if (id.local_port != 0) {
@@ -143,8 +148,10 @@ uint32_t Endpoint::PathMtu() {
 
 void Endpoint::RefreshRoute() {
   if (route_.IsStale()) {
-    Result<Route> route = protocol_.stack().FindRoute(
-        {.remote = id_.remote, .local = id_.local, .interface_index = bound_.interface_index});
+    Result<Route> route = protocol_.stack().FindRoute({.remote = id_.remote,
+                                                       .local = id_.local,
+                                                       .interface_index = bound_.interface_index,
+                                                       .foreign = options_.foreign});
     // Without a route now there may be one later; until then the old one fails as the network would.
     if (route) SetRoute(*std::move(route));
   }
@@ -196,19 +203,26 @@ Result<size_t> Endpoint::Write(Buffer data, WriteFlags flags) {
   if (int error = TakeErrorLocked()) return Err(error);
   if (!connection_) return Err(EPIPE);
   RefreshRoute();
+  if (flags.stamps != 0) NoteWrite(n, flags.stamps);
   TRY(connection_->Write(Now(), std::move(data), flags.more, flags.urgent));
   return n;
 }
 
-Result<Buffer> Endpoint::Read(size_t n, bool peek) {
+Result<Buffer> Endpoint::Read(size_t n, bool peek, size_t offset, ReadTime* time) {
   Use use(*this);
   if (listening_ || !connection_) {
     if (int error = TakeErrorLocked()) return Err(error);
     return Err(ENOTCONN);
   }
   Connection& c = *connection_;
-  if (c.Readable() > 0) return peek ? c.Peek(std::min(n, c.Readable())) : c.Read(Now(), n);
-  if (c.at_end()) return Buffer();
+  const size_t readable = c.Readable();
+  if (peek ? readable > offset : readable > 0) {
+    if (time != nullptr && stamps_ != nullptr) {
+      time->received = ReceiveTime(peek ? offset : 0, std::min(n, readable - (peek ? offset : 0)), peek);
+    }
+    return peek ? c.Peek(offset, std::min(n, readable - offset)) : c.Read(Now(), n);
+  }
+  if (c.at_end(peek ? offset : 0)) return Buffer();
   if (int error = TakeErrorLocked()) return Err(error);
   if (read_shut_) return Buffer();
   if (c.state() == State::kClosed) {
@@ -264,6 +278,7 @@ void Endpoint::Disconnect() {
   sync::MutexLock lock(mu_);
   if (!connection_ || connection_->state() != State::kClosed) return;
   connection_.reset();
+  stamps_.reset();
   id_ = {};
   connecting_ = was_connected_ = read_shut_ = false;
 }
@@ -297,7 +312,7 @@ waiter::EventMask Endpoint::ReadinessLocked() {
   constexpr waiter::EventMask kWritable = waiter::kOut | waiter::kWrNorm;
   if (listening_) return ready_count_.load() > 0 ? kReadable : 0;
   waiter::EventMask mask = 0;
-  if (error_ != 0) mask |= waiter::kErr;
+  if (error_ != 0 || (stamps_ != nullptr && !stamps_->told.empty())) mask |= waiter::kErr;
   // A socket that was never connected is closed to Linux: writable, and hung up.
   if (!connection_) return mask | kWritable | waiter::kHup;
   Connection& c = *connection_;
@@ -338,7 +353,9 @@ bool Endpoint::HandleSegment(Segment& segment) {
     }
     if (!fast_opened_ && segment.Has(kAck) && segment.length() == 0 && Now() < deferred_until_) return true;
   }
-  if (connection_->OnSegment(Now(), segment) == Connection::Verdict::kDone) return true;
+  const Connection::Verdict verdict = connection_->OnSegment(Now(), segment);
+  if (options_.stamp_received) NoteReceived();
+  if (verdict == Connection::Verdict::kDone) return true;
   connection_->Kill(0);
   return false;
 }

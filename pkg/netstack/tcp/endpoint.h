@@ -32,6 +32,7 @@ struct EndpointOptions {
   uint8_t ttl = 0;               // 0: the stack's default
   uint8_t traffic_class = 0;     // IP_TOS, IPV6_TCLASS; the two ECN bits are the connection's
   bool v6_only = false;
+  ForeignAddresses foreign = {};
   bool reuse_address = false;
   bool reuse_port = false;
   bool dont_fragment = true;    // path MTU discovery
@@ -43,18 +44,27 @@ struct EndpointOptions {
   uint32_t not_sent_low_water = 0;                // TCP_NOTSENT_LOWAT; 0: none
   uint32_t fast_open_queue = 0;                   // TCP_FASTOPEN of a listener
   Time defer_accept = 0;                          // TCP_DEFER_ACCEPT
+  bool stamp_received = false;                    // SO_TIMESTAMPING: RX_SOFTWARE; SO_TIMESTAMP
+  bool number_stamps = false;                     // OPT_ID
+  bool stamps_have_frames = true;                 // not OPT_TSONLY
   std::optional<CongestionAlgorithm> congestion;  // TCP_CONGESTION; the stack's default
 };
 
 struct WriteFlags {
-  bool more = false;    // MSG_MORE
-  bool urgent = false;  // MSG_OOB
+  bool more = false;       // MSG_MORE
+  bool urgent = false;     // MSG_OOB
+  StampPlaces stamps = 0;  // of the last byte's way
+};
+
+// When what was read had come.
+struct ReadTime {
+  std::optional<Time> received;  // the segment that ended last in what was read; none if none did
 };
 
 // Thread-safe; every call may send packets, so no lock of another endpoint, nor one that packet delivery takes, may
 // be held. Never blocks: EAGAIN and EINPROGRESS say that `waiters` will tell when to try again. While its connection
 // is not over, the protocol holds a reference, whoever else does; the owner must call Close().
-class Endpoint final : public RefCounted, private SegmentSink, private DeferredSender {
+class Endpoint final : public RefCounted, private SegmentSink, private DeferredSender, private StampReceiver {
  public:
   static RefPtr<Endpoint> Create(TcpProtocol& protocol, Family family);
   ~Endpoint() override;
@@ -91,8 +101,10 @@ class Endpoint final : public RefCounted, private SegmentSink, private DeferredS
     TRY(data.AppendFrom(n, copy));
     return Write(std::move(data), flags);
   }
-  // At most `n` bytes, not empty; empty at the end of the stream. EAGAIN, ENOTCONN, a pending error once.
-  Result<Buffer> Read(size_t n, bool peek = false) EXCLUDES(mu_);
+  // At most `n` bytes, not empty; empty at the end of the stream. EAGAIN, ENOTCONN, a pending error once. When peeking,
+  // those behind the first `offset` ones.
+  // `time`, if not null, is told when it came, which is noted with options().stamp_received only.
+  Result<Buffer> Read(size_t n, bool peek = false, size_t offset = 0, ReadTime* time = nullptr) EXCLUDES(mu_);
   // Bytes that the reader could not deliver go back, in front of what has come meanwhile.
   void Unread(Buffer data) EXCLUDES(mu_);
   // MSG_OOB. EINVAL, EAGAIN.
@@ -110,6 +122,10 @@ class Endpoint final : public RefCounted, private SegmentSink, private DeferredS
   Family family() const { return family_; }
   State state() EXCLUDES(mu_);
   int TakeError() EXCLUDES(mu_);  // SO_ERROR
+  // The stamps of what was sent, by the number of the last byte of each call from `StartStampNumbers` on: counted from
+  // what is sent next, or from what the peer has not acknowledged. The latter EINVAL before there is a connection.
+  std::optional<Stamp> TakeStamp() EXCLUDES(mu_);
+  Result<> StartStampNumbers(bool from_next) EXCLUDES(mu_);
 
   EndpointOptions options() EXCLUDES(mu_);
   void SetOptions(const EndpointOptions& options) EXCLUDES(mu_);
@@ -149,6 +165,7 @@ class Endpoint final : public RefCounted, private SegmentSink, private DeferredS
     bool only_ack = false;
     uint8_t replaced = 0;
     Seq ack = 0;
+    StampRequest stamp = {};
   };
 
   Endpoint(TcpProtocol& protocol, Family family);
@@ -167,6 +184,14 @@ class Endpoint final : public RefCounted, private SegmentSink, private DeferredS
   bool StopListening() EXCLUDES(mu_);
 
   void Emit(Segment& segment) override;
+  // stamps.cc
+  void Stamped(StampPlace place, uint32_t key, const Packet& frame, size_t link_header) override EXCLUDES(mu_);
+  void NoteWrite(size_t n, StampPlaces places) REQUIRES(mu_);
+  StampRequest StampOf(const Segment& segment) REQUIRES(mu_);
+  // True if there are stamps to tell.
+  bool NoteAcknowledged() REQUIRES(mu_);
+  void NoteReceived() REQUIRES(mu_);
+  std::optional<Time> ReceiveTime(size_t offset, size_t n, bool peek) REQUIRES(mu_);
   void SendDeferred() override EXCLUDES(mu_);
   bool DeferredSent() override EXCLUDES(mu_);
   static void OnTimerFired(void* self, Time now);
@@ -227,6 +252,9 @@ class Endpoint final : public RefCounted, private SegmentSink, private DeferredS
   RefPtr<Endpoint> parent_ GUARDED_BY(mu_);
   bool fast_opened_ GUARDED_BY(mu_) = false;
   bool in_time_wait_ GUARDED_BY(mu_) = false;
+  // Bytes whose way out is to be stamped, in order, and when bytes came; null until somebody asks.
+  struct Stamps;
+  std::unique_ptr<Stamps> stamps_ GUARDED_BY(mu_);
   Time deferred_until_ GUARDED_BY(mu_) = 0;  // TCP_DEFER_ACCEPT: until then an ACK without data counts for nothing
 };
 

@@ -7,6 +7,7 @@
 
 #include "pkg/netstack/checksum/checksum.h"
 #include "pkg/netstack/stack/frame_batch.h"
+#include "pkg/netstack/tcp/stamps.h"
 
 namespace redoubt::netstack::tcp {
 
@@ -82,6 +83,7 @@ void Endpoint::Use::NoteEvents() {
       if (e_.closed_) e_.claim_.Release();
     }
   }
+  if (e_.stamps_ != nullptr && e_.NoteAcknowledged()) notify_ |= waiter::kErr;
   Time deadline = c->NextDeadline();
   if (deadline != e_.timer_.deadline()) {
     if (deadline == kNever) {
@@ -111,6 +113,7 @@ void Endpoint::Sending::Send() {
   for (Outgoing& o : batch_) {
     write_.offload = o.offload;
     write_.traffic_class = traffic_class | static_cast<uint8_t>(o.ecn);
+    write_.stamp = std::move(o.stamp);
     // A packet that cannot be sent is lost, as in a network: the retransmission timer notices.
     (void)e_.send_route_.Write(std::move(o.data), write_);
   }
@@ -187,6 +190,7 @@ void Endpoint::Emit(Segment& s) NO_THREAD_SAFETY_ANALYSIS {
     o.offload.segment_size = s.segment_size;
     o.offload.ecn = s.Has(kCwr);
   }
+  if (stamps_ != nullptr && payload > 0) o.stamp = StampOf(s);
   if (s.Has(kRst)) protocol_.stats_.out_resets.fetch_add(1, std::memory_order_relaxed);
   o.data = BuildSegment(s, {id_.local_port, id_.remote_port}, route_.headroom());
   o.offload.transport_header_length = static_cast<uint8_t>(o.data.size() - payload);

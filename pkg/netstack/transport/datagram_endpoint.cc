@@ -28,7 +28,7 @@ waiter::EventMask DatagramEndpoint::Readiness() const {
   if (!queue_.empty() || read_shutdown_) r |= waiter::kIn | waiter::kRdNorm;
   if (read_shutdown_) r |= waiter::kRdHup;
   if (read_shutdown_ && write_shutdown_) r |= waiter::kHup;
-  if (error_ != 0 || !errors_.empty()) r |= waiter::kErr;
+  if (error_ != 0 || !errors_.empty() || !stamps_.empty()) r |= waiter::kErr;
   return r;
 }
 
@@ -49,10 +49,31 @@ Result<PacketPtr> DatagramEndpoint::Receive(bool peek) {
     if (read_shutdown_) return PacketPtr();
     return Err(EAGAIN);
   }
-  if (peek) return ClonePacket(queue_.front());
+  if (peek) {
+    queue_.front().peeked = true;
+    return ClonePacket(queue_.front());
+  }
   PacketPtr packet = queue_.PopFront();
   queued_bytes_ -= packet->data.memory() + sizeof(Packet);
   return packet;
+}
+
+Result<PacketPtr> DatagramEndpoint::PeekBehind(size_t& offset) {
+  sync::MutexLock lock(mu_);
+  if (error_ != 0) return Err(std::exchange(error_, 0));
+  size_t left = offset;
+  for (Packet& p : queue_) {
+    const size_t size = p.data.size();
+    if (left >= size && (left > 0 || p.peeked)) {
+      left -= size;
+      continue;
+    }
+    if (size == 0) p.peeked = true;
+    offset = left;
+    return ClonePacket(p);
+  }
+  if (read_shutdown_) return PacketPtr();
+  return Err(EAGAIN);
 }
 
 int DatagramEndpoint::TakeError() {
@@ -66,6 +87,26 @@ std::optional<QueuedError> DatagramEndpoint::TakeQueuedError() {
   QueuedError e = errors_.front();
   errors_.erase(errors_.begin());
   return e;
+}
+
+std::optional<Stamp> DatagramEndpoint::TakeStamp() {
+  sync::MutexLock lock(mu_);
+  return stamps_.Take();
+}
+
+void DatagramEndpoint::RestartStampNumbers() {
+  sync::MutexLock lock(mu_);
+  next_stamp_ = 0;
+}
+
+void DatagramEndpoint::Stamped(StampPlace place, uint32_t key, const Packet& frame, size_t link_header) {
+  {
+    sync::MutexLock lock(mu_);
+    if (closed_) return;
+    stamps_.Push(MakeStamp(place, key, stack_.Now(), frame, link_header, options_.stamps_have_frames),
+                 options_.receive_buffer);
+  }
+  waiters_.Notify(waiter::kErr);
 }
 
 size_t DatagramEndpoint::ReceiveQueueBytes() const {
@@ -117,20 +158,17 @@ Result<RefPtr<Interface>> DatagramEndpoint::GroupInterface(const Address& group,
   return RefPtr<Interface>(&route->interface());
 }
 
-Result<> DatagramEndpoint::JoinGroup(const Address& group, uint32_t interface_index) {
+Result<> DatagramEndpoint::JoinGroup(const Address& group, uint32_t interface_index, SourceMode mode) {
   if (!group.IsMulticast()) return Err(EINVAL);
   RefPtr<Interface> interface = TRY(GroupInterface(group, interface_index));
-  Membership membership{group, interface->index()};
   {
     sync::MutexLock lock(mu_);
-    if (std::ranges::find(memberships_, membership) != memberships_.end()) return Err(EADDRINUSE);
-    if (memberships_.size() >= kMaxMemberships) return Err(ENOBUFS);
-    memberships_.push_back(membership);
+    TRY(memberships_.Add(group, interface->index(), mode));
   }
   Result<> joined = interface->JoinGroup(group);
   if (!joined) {
     sync::MutexLock lock(mu_);
-    std::erase(memberships_, membership);
+    (void)memberships_.Remove(group, interface->index());
   }
   return joined;
 }
@@ -139,29 +177,59 @@ Result<> DatagramEndpoint::LeaveGroup(const Address& group, uint32_t interface_i
   uint32_t index;
   {
     sync::MutexLock lock(mu_);
-    auto it = std::ranges::find_if(memberships_, [&](const Membership& m) {
-      return m.group == group && (interface_index == 0 || m.interface_index == interface_index);
-    });
-    if (it == memberships_.end()) return Err(EADDRNOTAVAIL);
-    index = it->interface_index;
-    memberships_.erase(it);
+    index = TRY(memberships_.Remove(group, interface_index));
   }
   if (RefPtr<Interface> interface = stack_.FindInterface(index)) (void)interface->LeaveGroup(group);
   return {};
 }
 
-bool DatagramEndpoint::InGroup(const Address& group, uint32_t interface_index) const {
+Result<> DatagramEndpoint::ChangeSource(const Address& group, uint32_t interface_index, const Address& source,
+                                        SourceMode mode, Memberships::Change change) {
+  if (!group.IsMulticast()) return Err(EINVAL);
+  RefPtr<Interface> interface = TRY(GroupInterface(group, interface_index));
+  Memberships::Outcome outcome;
+  {
+    sync::MutexLock lock(mu_);
+    outcome = TRY(memberships_.ChangeSource(group, interface->index(), source, mode, change));
+  }
+  return outcome == Memberships::Outcome::kLastRemoved ? LeaveGroup(group, interface->index()) : Result<>();
+}
+
+Result<> DatagramEndpoint::SetSourceFilter(const Address& group, uint32_t interface_index, SourceFilter filter) {
+  if (!group.IsMulticast()) return Err(EINVAL);
+  RefPtr<Interface> interface = TRY(GroupInterface(group, interface_index));
+  if (filter.mode == SourceMode::kInclude && filter.sources.empty()) return LeaveGroup(group, interface->index());
   sync::MutexLock lock(mu_);
-  return std::ranges::find(memberships_, Membership{group, interface_index}) != memberships_.end();
+  return memberships_.SetFilter(group, interface->index(), std::move(filter));
+}
+
+Result<SourceFilter> DatagramEndpoint::GetSourceFilter(const Address& group, uint32_t interface_index) {
+  if (!group.IsMulticast()) return Err(EINVAL);
+  RefPtr<Interface> interface = TRY(GroupInterface(group, interface_index));
+  sync::MutexLock lock(mu_);
+  const Memberships::Membership* m = memberships_.Find(group, interface->index());
+  if (m == nullptr) return Err(EADDRNOTAVAIL);
+  return m->filter;
+}
+
+bool DatagramEndpoint::TakesMulticast(const Address& group, uint32_t interface_index, const Address& source) const {
+  sync::MutexLock lock(mu_);
+  return TakesMulticastLocked(group, interface_index, source);
+}
+
+bool DatagramEndpoint::TakesMulticastLocked(const Address& group, uint32_t interface_index,
+                                            const Address& source) const {
+  const Memberships::Membership* m = memberships_.Find(group, interface_index);
+  return m != nullptr ? m->filter.Allows(source) : options_.multicast_all;
 }
 
 void DatagramEndpoint::LeaveAllGroups() {
-  std::vector<Membership> memberships;
+  std::vector<Memberships::Membership> memberships;
   {
     sync::MutexLock lock(mu_);
-    memberships.swap(memberships_);
+    memberships.swap(memberships_.all());
   }
-  for (const Membership& m : memberships) {
+  for (const Memberships::Membership& m : memberships) {
     if (RefPtr<Interface> interface = stack_.FindInterface(m.interface_index)) (void)interface->LeaveGroup(m.group);
   }
 }
@@ -173,7 +241,8 @@ Result<Route> DatagramEndpoint::FindRouteLocked(const SocketAddress& to, const A
                        .interface_index = options_.bound_interface != 0 ? options_.bound_interface
                                           : own.interface_index != 0    ? own.interface_index
                                                                         : to.interface_index,
-                       .broadcast_allowed = options_.broadcast};
+                       .broadcast_allowed = options_.broadcast,
+                       .foreign = options_.foreign};
   if (to.address.IsMulticast()) {
     if (request.interface_index == 0) request.interface_index = options_.multicast_interface;
     if (request.local.empty() && options_.multicast_source.family() == to.address.family()) {
@@ -184,7 +253,7 @@ Result<Route> DatagramEndpoint::FindRouteLocked(const SocketAddress& to, const A
   }
   if (route_ && !route_.IsStale() && request.remote == route_request_.remote && request.local == route_request_.local &&
       request.interface_index == route_request_.interface_index &&
-      request.broadcast_allowed == route_request_.broadcast_allowed) {
+      request.broadcast_allowed == route_request_.broadcast_allowed && request.foreign == route_request_.foreign) {
     return route_;
   }
   route_ = TRY(stack_.FindRoute(request));
@@ -192,12 +261,19 @@ Result<Route> DatagramEndpoint::FindRouteLocked(const SocketAddress& to, const A
   return route_;
 }
 
-WriteOptions DatagramEndpoint::WriteOptionsLocked(const Route& route, uint8_t protocol, const SendOptions& own) const {
-  return {.protocol = protocol,
-          .ttl = own.ttl.value_or(route.is_multicast() ? options_.multicast_ttl : options_.ttl),
-          .traffic_class = own.traffic_class.value_or(options_.traffic_class),
-          .dont_fragment = options_.dont_fragment,
-          .multicast_loop = options_.multicast_loop};
+WriteOptions DatagramEndpoint::WriteOptionsLocked(const Route& route, uint8_t protocol, const SendOptions& own) {
+  WriteOptions options{.protocol = protocol,
+                       .ttl = own.ttl.value_or(route.is_multicast() ? options_.multicast_ttl : options_.ttl),
+                       .traffic_class = own.traffic_class.value_or(options_.traffic_class),
+                       .dont_fragment = options_.dont_fragment,
+                       .multicast_loop = options_.multicast_loop};
+  if (const StampPlaces places = own.stamps.value_or(options_.stamps); places != 0) {
+    options.stamp = {.owner = RefPtr<RefCounted>(this),
+                     .receiver = this,
+                     .key = options_.number_stamps ? next_stamp_++ : 0,
+                     .places = places};
+  }
+  return options;
 }
 
 }  // namespace redoubt::netstack

@@ -14,6 +14,7 @@
 #include "pkg/netstack/address/socket_address.h"
 #include "pkg/netstack/packet/packet.h"
 #include "pkg/netstack/stack/stack.h"
+#include "pkg/netstack/transport/memberships.h"
 #include "pkg/refs/refs.h"
 #include "pkg/sync/mutex.h"
 #include "pkg/waiter/waiter.h"
@@ -35,10 +36,18 @@ struct DatagramOptions {
   uint8_t mtu_discover = 1;          // IP_MTU_DISCOVER as it was given; IP_PMTUDISC_WANT
   bool receive_errors = false;       // IP_RECVERR
   bool v6_only = false;
+  ForeignAddresses foreign = {};
   bool reuse_address = false;
   bool reuse_port = false;
   uint32_t owner = 0;              // user id, for reuse_port
   size_t receive_buffer = 212992;  // SO_RCVBUF: bytes of memory held by the queue
+  // UDP_SEGMENT: the payload of each of the datagrams that one Send makes; 0: it makes one.
+  uint16_t segment_size = 0;
+  bool join_segments = false;  // UDP_GRO: several datagrams of a flow may be received as one, see Packet::offload
+  // SO_TIMESTAMPING: of what is sent. `number_stamps`: by OPT_ID; else all keys are 0.
+  StampPlaces stamps = 0;
+  bool number_stamps = false;
+  bool stamps_have_frames = true;  // not OPT_TSONLY
 };
 
 // What a message says of itself alone (man 7 ip, ipv6: ancillary data).
@@ -46,6 +55,8 @@ struct SendOptions {
   Address local;                 // where it is from; none: as the endpoint says
   uint32_t interface_index = 0;  // where it leaves; 0: as the endpoint says
   std::optional<uint8_t> ttl, traffic_class;
+  std::optional<StampPlaces> stamps;
+  std::optional<uint16_t> segment_size;
 };
 
 // One entry of the error queue (MSG_ERRQUEUE).
@@ -55,10 +66,9 @@ struct QueuedError {
 };
 
 // Thread-safe. Never blocks: Receive answers EAGAIN, and `waiters` tells when to try again.
-class DatagramEndpoint : public RefCounted {
+class DatagramEndpoint : public RefCounted, private StampReceiver {
  public:
   static constexpr size_t kMaxErrors = 64;
-  static constexpr size_t kMaxMemberships = 20;  // net.ipv4.igmp_max_memberships
 
   waiter::Queue& waiters() { return waiters_; }
   // Level of poll(2)'s events, exactly.
@@ -70,9 +80,15 @@ class DatagramEndpoint : public RefCounted {
   // The next datagram; its data is what the reader gets. EAGAIN; a pending error once; null after Shutdown for reading
   // (end of file).
   Result<PacketPtr> Receive(bool peek = false) EXCLUDES(mu_);
+  // SO_PEEK_OFF: a copy of the datagram that has the byte behind `offset`, which becomes its place in it. An empty one
+  // counts until it has been seen. Results as Receive.
+  Result<PacketPtr> PeekBehind(size_t& offset) EXCLUDES(mu_);
   // SO_ERROR: the pending error, cleared; 0 if none.
   int TakeError() EXCLUDES(mu_);
   std::optional<QueuedError> TakeQueuedError() EXCLUDES(mu_);
+  // The stamps of what was sent, in the same queue to the reader. They are numbered from 0 again after the second.
+  std::optional<Stamp> TakeStamp() EXCLUDES(mu_);
+  void RestartStampNumbers() EXCLUDES(mu_);
   size_t ReceiveQueueBytes() const EXCLUDES(mu_);  // of the next datagram: FIONREAD
   uint64_t dropped() const EXCLUDES(mu_);          // because the queue was full (SO_RXQ_OVFL)
 
@@ -80,9 +96,17 @@ class DatagramEndpoint : public RefCounted {
   void SetFilter(std::shared_ptr<const bpf::Program> filter) EXCLUDES(mu_);
 
   // IP_ADD_MEMBERSHIP and its kin. EADDRINUSE, EADDRNOTAVAIL, ENODEV, ENOBUFS, EINVAL.
-  Result<> JoinGroup(const Address& group, uint32_t interface_index) EXCLUDES(mu_);
+  Result<> JoinGroup(const Address& group, uint32_t interface_index, SourceMode mode = SourceMode::kExclude)
+      EXCLUDES(mu_);
   Result<> LeaveGroup(const Address& group, uint32_t interface_index) EXCLUDES(mu_);
-  bool InGroup(const Address& group, uint32_t interface_index) const EXCLUDES(mu_);
+  // Source filters: IP_BLOCK_SOURCE and its kin, IP_MSFILTER. Errors of Memberships; EINVAL, ENODEV. An endpoint that
+  // includes nothing any more leaves the group.
+  Result<> ChangeSource(const Address& group, uint32_t interface_index, const Address& source, SourceMode mode,
+                        Memberships::Change change) EXCLUDES(mu_);
+  Result<> SetSourceFilter(const Address& group, uint32_t interface_index, SourceFilter filter) EXCLUDES(mu_);
+  Result<SourceFilter> GetSourceFilter(const Address& group, uint32_t interface_index) EXCLUDES(mu_);
+  // Whether a packet to a group that came by the interface is for the reader.
+  bool TakesMulticast(const Address& group, uint32_t interface_index, const Address& source) const EXCLUDES(mu_);
 
  protected:
   explicit DatagramEndpoint(Stack& stack) : stack_(stack), mu_(sync::Rank::kNetEndpoint) {}
@@ -106,16 +130,11 @@ class DatagramEndpoint : public RefCounted {
   // The route for one destination by the options; kept for the next time.
   Result<Route> FindRouteLocked(const SocketAddress& to, const Address& local, const SendOptions& own = {})
       REQUIRES(mu_);
-  WriteOptions WriteOptionsLocked(const Route& route, uint8_t protocol, const SendOptions& own = {}) const
-      REQUIRES(mu_);
+  WriteOptions WriteOptionsLocked(const Route& route, uint8_t protocol, const SendOptions& own = {}) REQUIRES(mu_);
   // The interface a membership is meant for; 0 means that which leads to the group.
   Result<RefPtr<Interface>> GroupInterface(const Address& group, uint32_t interface_index);
 
-  struct Membership {
-    Address group;
-    uint32_t interface_index;
-    bool operator==(const Membership&) const = default;
-  };
+  bool TakesMulticastLocked(const Address& group, uint32_t interface_index, const Address& source) const REQUIRES(mu_);
 
   Stack& stack_;
   waiter::Queue waiters_;
@@ -126,6 +145,7 @@ class DatagramEndpoint : public RefCounted {
   bool closed_ GUARDED_BY(mu_) = false;
 
  private:
+  void Stamped(StampPlace place, uint32_t key, const Packet& frame, size_t link_header) override EXCLUDES(mu_);
   size_t RunFilter(const Packet& packet, const FilterPlaces& places) const EXCLUDES(mu_);
 
   PacketList queue_ GUARDED_BY(mu_);
@@ -133,7 +153,9 @@ class DatagramEndpoint : public RefCounted {
   uint64_t dropped_ GUARDED_BY(mu_) = 0;
   int error_ GUARDED_BY(mu_) = 0;
   std::vector<QueuedError> errors_ GUARDED_BY(mu_);
-  std::vector<Membership> memberships_ GUARDED_BY(mu_);
+  StampQueue stamps_ GUARDED_BY(mu_);
+  uint32_t next_stamp_ GUARDED_BY(mu_) = 0;
+  Memberships memberships_ GUARDED_BY(mu_);
   std::atomic<bool> filtered_{false};
   std::shared_ptr<const bpf::Program> filter_ GUARDED_BY(mu_);
   // The last route and what it was found for.

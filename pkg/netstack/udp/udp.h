@@ -17,6 +17,8 @@ namespace redoubt::netstack {
 
 class UdpEndpoint;
 
+inline constexpr size_t kMaxUdpSegments = 128;  // UDP_MAX_SEGMENTS of linux/udp.h
+
 // As in /proc/net/snmp.
 struct UdpStats {
   std::atomic<uint64_t> in_datagrams{0}, no_ports{0}, in_errors{0}, in_checksum_errors{0}, receive_buffer_errors{0},
@@ -77,8 +79,9 @@ class UdpEndpoint final : public DatagramEndpoint {
   Result<> Connect(const SocketAddress& peer) EXCLUDES(mu_);
   // connect(2) to AF_UNSPEC.
   Result<> Disconnect() EXCLUDES(mu_);
-  // Sends one datagram to `to`, or to the peer. EDESTADDRREQ, EMSGSIZE, EPIPE, ...; a pending error once. Returns the
-  // payload's size.
+  // Sends one datagram to `to`, or to the peer, or as many as options().segment_size says: of one too large for the
+  // path EMSGSIZE, of too many EINVAL. EDESTADDRREQ, EMSGSIZE, EPIPE, ...; a pending error once. Returns the payload's
+  // size.
   Result<size_t> Send(Buffer payload, const std::optional<SocketAddress>& to = {}, const SendOptions& own = {})
       EXCLUDES(mu_);
   // shutdown(2); ENOTCONN.
@@ -98,6 +101,9 @@ class UdpEndpoint final : public DatagramEndpoint {
 
   Result<> BindLocked(const SocketAddress& address) REQUIRES(mu_);
   void RegisterLocked() REQUIRES(mu_);
+  // One datagram, or behind one header as many as a segment size of more than 0 says.
+  Result<> SendOne(const Route& route, Buffer payload, uint16_t local_port, uint16_t remote_port, uint16_t segment_size,
+                   const WriteOptions& options);
   // To the address of the IP version that will be spoken. EAFNOSUPPORT, ENETUNREACH.
   Result<Address> ToWire(const Address& a) const REQUIRES(mu_);
   Address FromWire(const Address& a) const { return family_ == Family::kIpv6 ? a.ToV4Mapped() : a; }

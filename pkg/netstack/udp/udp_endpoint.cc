@@ -1,7 +1,12 @@
 #include <netinet/in.h>
 
+#include <algorithm>
+
 #include "pkg/netstack/checksum/checksum.h"
 #include "pkg/netstack/header/icmp.h"
+#include "pkg/netstack/header/ipv4.h"
+#include "pkg/netstack/header/ipv6.h"
+#include "pkg/netstack/stack/frame_batch.h"
 #include "pkg/netstack/udp/udp.h"
 
 namespace redoubt::netstack {
@@ -35,7 +40,7 @@ Result<> UdpEndpoint::Bind(const SocketAddress& address) {
 
 Result<> UdpEndpoint::BindLocked(const SocketAddress& address) {
   Address wire = TRY(ToWire(address.address));
-  if (!wire.IsUnspecified() && !wire.IsMulticast() && !stack_.IsLocal(wire)) {
+  if (!wire.IsUnspecified() && !wire.IsMulticast() && !options_.foreign.may_bind() && !stack_.IsLocal(wire)) {
     bool broadcast = wire.IsLimitedBroadcast();
     for (auto& i : stack_.Interfaces()) broadcast = broadcast || i->IsBroadcast(wire);
     if (!broadcast) return Err(EADDRNOTAVAIL);
@@ -99,6 +104,7 @@ Result<size_t> UdpEndpoint::Send(Buffer payload, const std::optional<SocketAddre
   Route route;
   WriteOptions options;
   uint16_t local_port;
+  uint16_t segment_size;
   SocketAddress wire;
   {
     sync::MutexLock lock(mu_);
@@ -118,16 +124,49 @@ Result<size_t> UdpEndpoint::Send(Buffer payload, const std::optional<SocketAddre
     route = TRY(FindRouteLocked(wire, local, own));
     options = WriteOptionsLocked(route, IPPROTO_UDP, own);
     local_port = id_.local_port;
+    segment_size = own.segment_size.value_or(options_.segment_size);
   }
-  size_t length = size + header::Udp::kSize;
-  header::Udp udp{.source_port = local_port, .destination_port = wire.port, .length = static_cast<uint16_t>(length)};
+  if (segment_size != 0) {
+    const size_t headers =
+        header::Udp::kSize + (route.family() == Family::kIpv4 ? header::Ipv4::kMinSize : header::Ipv6::kSize);
+    if (headers + std::min<size_t>(size, segment_size) > route.mtu()) return Err(EMSGSIZE);
+    if (size > segment_size * kMaxUdpSegments) return Err(EINVAL);
+    if (headers + size > 65535 + (route.family() == Family::kIpv4 ? 0 : header::Ipv6::kSize)) return Err(EMSGSIZE);
+  }
+  if (segment_size == 0 || size <= segment_size) {
+    TRY(SendOne(route, std::move(payload), local_port, wire.port, 0, options));
+  } else if (route.is_loopback()) {
+    TRY(SendOne(route, std::move(payload), local_port, wire.port, segment_size, options));
+  } else {
+    // Links cut TCP's segments only. The stamp is the first one's.
+    FrameBatch together;
+    while (!payload.empty()) {
+      Buffer segment = payload.SplitFront(segment_size);
+      TRY(SendOne(route, std::move(segment), local_port, wire.port, 0, options));
+      options.stamp = {};
+    }
+  }
+  return size;
+}
+
+Result<> UdpEndpoint::SendOne(const Route& route, Buffer payload, uint16_t local_port, uint16_t remote_port,
+                              uint16_t segment_size, const WriteOptions& how) {
+  WriteOptions options = how;
+  const size_t length = payload.size() + header::Udp::kSize;
+  const size_t datagrams = segment_size == 0 ? 1 : (payload.size() + segment_size - 1) / segment_size;
+  header::Udp udp{.source_port = local_port, .destination_port = remote_port, .length = static_cast<uint16_t>(length)};
   uint16_t sum =
       PseudoHeaderSum(route.local().bytes(), route.remote().bytes(), IPPROTO_UDP, static_cast<uint32_t>(length));
   std::span<std::byte> head{payload.Prepend(header::Udp::kSize), header::Udp::kSize};
-  if ((route.caps() & kCapTxChecksum) != 0 && length + 60 <= route.mtu()) {
+  if ((route.caps() & kCapTxChecksum) != 0 && (segment_size != 0 || length + 60 <= route.mtu())) {
     udp.checksum = sum;
     udp.Write(head);
     options.offload = {.checksum = ChecksumState::kPartial, .checksum_offset = 6};
+    if (segment_size != 0) {
+      options.offload.gso = GsoKind::kUdp;
+      options.offload.segment_size = segment_size;
+      options.offload.transport_header_length = header::Udp::kSize;
+    }
   } else {
     udp.Write(head);
     udp.checksum = static_cast<uint16_t>(~Sum(payload, 0, sum));
@@ -135,8 +174,8 @@ Result<size_t> UdpEndpoint::Send(Buffer payload, const std::optional<SocketAddre
     header::Store16(head, 6, udp.checksum);
   }
   TRY(route.Write(std::move(payload), options));
-  protocol_.stats().out_datagrams.fetch_add(1, std::memory_order_relaxed);
-  return size;
+  protocol_.stats().out_datagrams.fetch_add(datagrams, std::memory_order_relaxed);
+  return {};
 }
 
 Result<> UdpEndpoint::Shutdown(bool read, bool write) {

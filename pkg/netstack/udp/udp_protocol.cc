@@ -10,7 +10,6 @@
 namespace redoubt::netstack {
 
 namespace {
-constexpr size_t kMaxSegments = 128;  // UDP_MAX_SEGMENTS of linux/udp.h
 void Count(std::atomic<uint64_t>& counter) { counter.fetch_add(1, std::memory_order_relaxed); }
 }  // namespace
 
@@ -44,7 +43,7 @@ Disposition UdpProtocol::HandlePacket(Packet& packet, const FourTuple& id) {
   size_t piece = payload;
   if (packet.offload.gso == GsoKind::kUdp) {
     piece = packet.offload.segment_size;
-    if (piece == 0 || payload > piece * kMaxSegments) {
+    if (piece == 0 || payload > piece * kMaxUdpSegments) {
       Count(stats_.in_errors);
       return Disposition::kMalformed;
     }
@@ -60,16 +59,22 @@ Disposition UdpProtocol::HandlePacket(Packet& packet, const FourTuple& id) {
     copy->source_port = id.remote_port;
     copy->source = endpoint.FromWire(packet.source);
     copy->destination = endpoint.FromWire(packet.destination);
+    copy->offload = {};
+    const size_t own_piece = piece != payload && endpoint.options().join_segments ? payload : piece;
+    if (own_piece != piece && piece < payload) {
+      copy->offload.gso = GsoKind::kUdp;
+      copy->offload.segment_size = static_cast<uint16_t>(piece);
+    }
     for (bool last = false; !last;) {
-      last = copy->data.size() <= piece;
+      last = copy->data.size() <= own_piece;
       PacketPtr one = last ? std::move(copy) : ClonePacket(*copy);
       if (!last) {
-        one->data.CapLength(piece);
-        copy->data.TrimFront(piece);
+        one->data.CapLength(own_piece);
+        copy->data.TrimFront(own_piece);
       }
       one->data.CapLength(std::max(kept, header::Udp::kSize) - header::Udp::kSize);
       // Else each would be counted with the chunk of all.
-      if (piece != payload) one->data.Compact();
+      if (own_piece != payload) one->data.Compact();
       if (endpoint.Enqueue(std::move(one))) {
         Count(stats_.in_datagrams);
       } else {
@@ -91,8 +96,7 @@ Disposition UdpProtocol::HandlePacket(Packet& packet, const FourTuple& id) {
       }
     }
     for (auto& e : all) {
-      if (packet.type == PacketType::kMulticast && !e->options().multicast_all &&
-          !e->InGroup(id.local, packet.interface_index)) {
+      if (packet.type == PacketType::kMulticast && !e->TakesMulticast(id.local, packet.interface_index, id.remote)) {
         continue;
       }
       deliver(*e, ClonePacket(packet));

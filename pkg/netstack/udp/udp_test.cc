@@ -70,6 +70,127 @@ TEST_P(UdpTest, DatagramsArriveWithTheirAddresses) {
   EXPECT_EQ(Text((*client->Receive())->data), "you too");
 }
 
+TEST_P(UdpTest, SegmentsAreCutWhereTheLinkDoesNot) {
+  auto server = Bound(b, 53);
+  auto client = New(a);
+  DatagramOptions o = client->options();
+  o.segment_size = 100;
+  client->SetOptions(o);
+  const std::string data = std::string(100, 'a') + std::string(100, 'b') + "c";
+  ASSERT_TRUE(client->Send(Text(data), SocketAddress{Of(2), 53}));
+  net.Run(kSecond);
+  for (const std::string& s : {std::string(100, 'a'), std::string(100, 'b'), std::string("c")}) {
+    auto got = server->Receive();
+    ASSERT_TRUE(got);
+    EXPECT_EQ(Text((*got)->data), s);
+  }
+  EXPECT_FALSE(server->Receive());
+  EXPECT_EQ(client->Send(Text(std::string(100 * kMaxUdpSegments + 1, 'x')), SocketAddress{Of(2), 53}).error().value(),
+            EINVAL);
+  // A segment must go through the path uncut, a datagram need not.
+  EXPECT_EQ(
+      client->Send(Text(std::string(4000, 'x')), SocketAddress{Of(2), 53}, {.segment_size = 2000}).error().value(),
+      EMSGSIZE);
+  EXPECT_TRUE(client->Send(Text(std::string(4000, 'x')), SocketAddress{Of(2), 53}, {.segment_size = 0}));
+}
+
+TEST_P(UdpTest, SegmentsStayTogetherOnALoopback) {
+  auto server = Bound(a, 53);
+  auto client = New(a);
+  const std::string data(250, 'x');
+  ASSERT_TRUE(client->Send(Text(data), SocketAddress{Lo(), 53}, {.segment_size = 100}));
+  for (size_t size : {100u, 100u, 50u}) {
+    auto got = server->Receive();
+    ASSERT_TRUE(got);
+    EXPECT_EQ((*got)->data.size(), size);
+    EXPECT_EQ((*got)->offload.gso, GsoKind::kNone);
+  }
+  DatagramOptions o = server->options();
+  o.join_segments = true;
+  server->SetOptions(o);
+  ASSERT_TRUE(client->Send(Text(data), SocketAddress{Lo(), 53}, {.segment_size = 100}));
+  auto got = server->Receive();
+  ASSERT_TRUE(got);
+  EXPECT_EQ(Text((*got)->data), data);
+  EXPECT_EQ((*got)->offload.gso, GsoKind::kUdp);
+  EXPECT_EQ((*got)->offload.segment_size, 100);
+  EXPECT_FALSE(server->Receive());
+}
+
+TEST_P(UdpTest, StampsOfWhatIsSent) {
+  auto server = Bound(b, 53);
+  auto client = New(a);
+  DatagramOptions o = client->options();
+  o.stamps = StampBit(StampPlace::kSent) | StampBit(StampPlace::kScheduled);
+  o.number_stamps = true;
+  client->SetOptions(o);
+  for (uint32_t key : {0u, 1u}) {
+    ASSERT_TRUE(client->Send(Text("hello"), SocketAddress{Of(2), 53}));
+    net.Run(kSecond);  // the neighbour is to be found first
+    EXPECT_NE(client->Readiness() & waiter::kErr, 0u);
+    for (StampPlace place : {StampPlace::kScheduled, StampPlace::kSent}) {
+      auto stamp = client->TakeStamp();
+      ASSERT_TRUE(stamp);
+      EXPECT_EQ(stamp->place, place);
+      EXPECT_EQ(stamp->key, key);
+      EXPECT_EQ(stamp->frame.size(), 14u + (v4() ? 20u : 40u) + 8 + 5);
+      EXPECT_EQ(stamp->source, Of(1));
+      EXPECT_EQ(stamp->interface_index, a.eth0->index());
+    }
+    EXPECT_FALSE(client->TakeStamp());
+  }
+  EXPECT_EQ(client->Readiness() & waiter::kErr, 0u);
+  // No more than so many wait.
+  for (size_t i = 0; i < StampQueue::kMax; i++) ASSERT_TRUE(client->Send(Text("x"), SocketAddress{Of(2), 53}));
+  net.Run(kSecond);
+  size_t count = 0;
+  while (client->TakeStamp()) count++;
+  EXPECT_LE(count, StampQueue::kMax);
+  EXPECT_GT(count, 0u);
+}
+
+TEST_P(UdpTest, ForeignAddressesAreForWhoAsks) {
+  const Address foreign = v4() ? Address::Ipv4(203, 0, 113, 5) : A("2001:db8:1::5");
+  auto e = New(a);
+  EXPECT_EQ(e->Bind({foreign, 53}).error().value(), EADDRNOTAVAIL);
+  DatagramOptions o = e->options();
+  o.foreign.freebind = true;
+  e->SetOptions(o);
+  ASSERT_TRUE(e->Bind({foreign, 53}));
+  auto sent = e->Send(Text("x"), SocketAddress{Of(2), 53});
+  EXPECT_EQ(sent ? 0 : sent.error().value(), v4() ? ENETUNREACH : 0);
+  o.foreign.transparent = true;
+  e->SetOptions(o);
+  auto server = Bound(b, 53);
+  ASSERT_TRUE(e->Send(Text("y"), SocketAddress{Of(2), 53}));
+  net.Run(kSecond);
+  auto got = server->Receive();
+  ASSERT_TRUE(got);
+  EXPECT_EQ((*got)->source, foreign);
+}
+
+TEST_P(UdpTest, PeekedDatagramsAreFoundByAnOffset) {
+  auto server = Bound(b, 53);
+  auto client = New(a);
+  size_t offset = 0;
+  EXPECT_EQ(server->PeekBehind(offset).error().value(), EAGAIN);
+  for (const char* s : {"abc", "", "de"}) ASSERT_TRUE(client->Send(Text(s), SocketAddress{Of(2), 53}));
+  net.Run(kSecond);
+  auto peek = [&](size_t from) {
+    offset = from;
+    Result<PacketPtr> p = server->PeekBehind(offset);
+    return p ? Text((*p)->data) : std::string(p.error().name());
+  };
+  EXPECT_EQ(peek(2), "abc");
+  EXPECT_EQ(offset, 2u);
+  EXPECT_EQ(peek(3), "");  // not seen yet
+  EXPECT_EQ(peek(3), "de");
+  EXPECT_EQ(peek(4), "de");
+  EXPECT_EQ(offset, 1u);
+  EXPECT_EQ(peek(5), "EAGAIN");
+  EXPECT_EQ(Text((*server->Receive())->data), "abc");
+}
+
 TEST_P(UdpTest, EmptyAndLargestDatagrams) {
   auto server = Bound(b, 53);
   auto client = New(a);
@@ -269,6 +390,38 @@ TEST_P(UdpTest, MulticastReachesMembersOnly) {
   ASSERT_TRUE(client->Send(Text("nobody"), to));
   net.Run(kSecond);
   EXPECT_FALSE(member->Receive());
+}
+
+TEST_P(UdpTest, MulticastOfSomeSourcesOnly) {
+  const Address group = v4() ? Address::Ipv4(239, 1, 2, 3) : A("ff05::123");
+  auto member = Bound(b, 53);
+  auto client = New(a);
+  const uint32_t eth0 = b.eth0->index();
+  auto heard = [&] {
+    EXPECT_TRUE(client->Send(Text("x"), SocketAddress{group, 53, a.eth0->index()}));
+    net.Run(kSecond);
+    return member->Receive().has_value();
+  };
+  using Change = Memberships::Change;
+  auto change = [&](const Address& source, SourceMode mode, Change what) {
+    Result<> r = member->ChangeSource(group, eth0, source, mode, what);
+    return r ? 0 : r.error().value();
+  };
+  EXPECT_EQ(change(Of(1), SourceMode::kExclude, Change::kAdd), EINVAL);
+  ASSERT_TRUE(member->JoinGroup(group, eth0));
+  EXPECT_TRUE(heard());
+  EXPECT_EQ(change(Of(1), SourceMode::kExclude, Change::kAdd), 0);
+  EXPECT_FALSE(heard());
+  ASSERT_TRUE(member->SetSourceFilter(group, eth0, {.mode = SourceMode::kInclude, .sources = {Of(2)}}));
+  EXPECT_FALSE(heard());
+  EXPECT_EQ(change(Of(1), SourceMode::kInclude, Change::kAdd), 0);
+  EXPECT_TRUE(heard());
+  EXPECT_EQ(change(Of(1), SourceMode::kInclude, Change::kRemove), 0);
+  EXPECT_EQ(member->GetSourceFilter(group, eth0)->sources, std::vector<Address>{Of(2)});
+  // The last one leaves.
+  EXPECT_EQ(change(Of(2), SourceMode::kInclude, Change::kRemove), 0);
+  EXPECT_EQ(member->LeaveGroup(group, eth0).error().value(), EADDRNOTAVAIL);
+  EXPECT_FALSE(b.eth0->IsMember(group));
 }
 
 TEST_P(UdpTest, MulticastLoopsBackIfWanted) {

@@ -202,6 +202,7 @@ void Socket::InheritOptions(const Socket& listener) {
   copy(linger_, listener.linger_);
   copy(priority_, listener.priority_);
   copy(mark_, listener.mark_);
+  peek_offset_.Set(listener.peek_offset_.value());
   std::vector<sock_filter> filter;
   {
     sync::MutexLock lock(listener.filter_mu_);
@@ -282,6 +283,10 @@ Result<> Socket::SetOption(const Caller& caller, int level, int name, std::span<
       if (!caller.creds.HasCapability(CAP_NET_ADMIN) && !caller.creds.HasCapability(CAP_NET_RAW)) return Err(EPERM);
       mark_.store(number, std::memory_order_relaxed);
       return {};
+    case SO_PEEK_OFF:
+      if (!HasPeekOffset()) return Err(EOPNOTSUPP);
+      peek_offset_.Set(number);
+      return {};
     case SO_RCVLOWAT:
     case SO_INCOMING_CPU:
     case SO_BUSY_POLL:
@@ -333,6 +338,9 @@ Result<std::vector<std::byte>> Socket::GetOption(const Caller&, int level, int n
       return OptionBytes<int>(priority_.load(std::memory_order_relaxed));
     case SO_MARK:
       return OptionBytes<int>(mark_.load(std::memory_order_relaxed));
+    case SO_PEEK_OFF:
+      if (!HasPeekOffset()) return Err(EOPNOTSUPP);
+      return OptionBytes<int>(peek_offset_.value());
     case SO_BSDCOMPAT:
     case SO_BUSY_POLL:
       return OptionBytes<int>(0);

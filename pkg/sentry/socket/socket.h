@@ -26,6 +26,7 @@
 #include "pkg/refs/refs.h"
 #include "pkg/sentry/auth/credentials.h"
 #include "pkg/sentry/kernel/pid_namespace.h"
+#include "pkg/sentry/socket/peek_offset.h"
 #include "pkg/sentry/usermem/usermem.h"
 #include "pkg/sentry/vfs/file_description.h"
 #include "pkg/sentry/vfs/vfs.h"
@@ -160,6 +161,8 @@ class Socket : public vfs::FileDescription, public boost::intrusive::list_base_h
   virtual void BuffersChanged() {}
   // SO_ATTACH_FILTER; null: SO_DETACH_FILTER. ENOPROTOOPT: this family has no filters.
   virtual Result<> AttachFilter(std::shared_ptr<const bpf::Program> program) { return Err(ENOPROTOOPT); }
+  // Whether there is SO_PEEK_OFF; then Receive heeds peek_offset_.
+  virtual bool HasPeekOffset() const { return false; }
   // Whether a SOL_SOCKET option that is on or off is on.
   bool option_on(int name) const { return options_.load(std::memory_order_relaxed) >> name & 1; }
   // SO_LINGER.
@@ -167,6 +170,8 @@ class Socket : public vfs::FileDescription, public boost::intrusive::list_base_h
   // Options above as accept(2) hands them from the listener to the new socket; of a filter what SO_GET_FILTER shows,
   // since the family hands on the program.
   void InheritOptions(const Socket& listener) EXCLUDES(filter_mu_);
+
+  PeekOffset peek_offset_;
 
  private:
   Result<> SetFilterOption(int name, std::span<const std::byte> value) EXCLUDES(filter_mu_);

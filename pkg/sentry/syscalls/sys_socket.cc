@@ -113,7 +113,9 @@ Result<socket::Identity> CheckCredentials(Task& task, const ucred& creds) {
 }
 
 // cmsg(3): what comes with a message to be sent. Levels other than SOL_SOCKET are the protocol's.
-Result<> ParseControl(Task& task, std::span<const std::byte> control, socket::OutMessage& message) {
+Result<> ParseControl(Task& task, const socket::Socket& s, std::span<const std::byte> control,
+                      socket::OutMessage& message) {
+  const bool internet = s.family() == AF_INET || s.family() == AF_INET6;
   while (control.size() >= sizeof(cmsghdr)) {
     cmsghdr header;
     std::memcpy(&header, control.data(), sizeof(header));
@@ -135,7 +137,10 @@ Result<> ParseControl(Task& task, std::span<const std::byte> control, socket::Ou
           break;
         }
         default:
-          return Err(EINVAL);
+          // The internet's families have some that are about their packets.
+          if (!internet) return Err(EINVAL);
+          message.control.push_back(
+              {.level = SOL_SOCKET, .type = header.cmsg_type, .data = std::vector(data.begin(), data.end())});
       }
     } else {
       message.control.push_back(
@@ -178,7 +183,7 @@ Result<uint64_t> SendMessage(Task& task, socket::Socket& s, const msghdr& header
     if (header.msg_controllen > kMaxControl) return Err(ENOBUFS);
     std::vector<std::byte> control =
         TRY(task.mm().CopyInVector<std::byte>(reinterpret_cast<Addr>(header.msg_control), header.msg_controllen));
-    TRY(ParseControl(task, control, message));
+    TRY(ParseControl(task, s, control, message));
   }
   return Send(task, s, message, flags);
 }

@@ -108,6 +108,10 @@ Result<size_t> HostSocket::SendOnce(IoSequence& data, socket::Address to, std::s
 Result<size_t> HostSocket::Send(const Caller&, socket::OutMessage& message, int flags, fiber::Time deadline) {
   if ((flags & MSG_FASTOPEN) != 0) return Err(EOPNOTSUPP);
   if (!message.to.empty()) TRY(CheckAddress(message.to));
+  // Stamps of what is sent are the Sentry's own stack's (SO_TIMESTAMPING).
+  for (const socket::Control& c : message.control) {
+    if (c.level == SOL_SOCKET) return Err(EINVAL);
+  }
   std::vector<std::byte> control;
   if (!is_stream()) control = TRY(EncodeControl(family(), message.control));
   const int host_flags = flags & kSendFlags;

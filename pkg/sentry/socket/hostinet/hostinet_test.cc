@@ -291,6 +291,7 @@ TEST(HostInet, AncillaryDataComesAndGoes) {
         EXPECT_EQ(*socket::IntOption(c.data), 33);
       }
     }
+    EXPECT_EQ(p.Send(a, "x", 0, {{SOL_SOCKET, SO_TIMESTAMPING, socket::OptionBytes<uint32_t>(2)}}, to), -EINVAL);
     EXPECT_EQ(p.Send(a, "x", 0, {{IPPROTO_IP, IP_RETOPTS, socket::OptionBytes<int>(0)}}, to), -EINVAL);
     EXPECT_EQ(p.Send(a, std::string(70'000, 'x'), 0, {}, to), -EMSGSIZE);
     EXPECT_EQ(p.Send(a, "", 0, {}, to), 0);

@@ -1,5 +1,6 @@
 // What sendmsg(2)'s ancillary data says of one datagram: ip(7), ipv6(7), RFC 3542 section 6.
 #include <netinet/in.h>
+#include <netinet/udp.h>
 
 #include <algorithm>
 #include <cstring>
@@ -81,12 +82,15 @@ Result<> ParseIpv6(const Control& c, bool to_ipv4, SendOptions& own) {
 Result<SendOptions> DatagramSocket::ParseControl(std::span<const Control> control, bool to_ipv4) const {
   SendOptions own;
   for (const Control& c : control) {
-    if (c.level == IPPROTO_IP && to_ipv4) {
+    if (c.level == SOL_SOCKET) {
+      own.stamps = TRY(Timestamping::ParseControl(c));
+    } else if (c.level == IPPROTO_IP && to_ipv4) {
       TRY(ParseIp(c, own));
     } else if (c.level == IPPROTO_IPV6 && family() == AF_INET6) {
       TRY(ParseIpv6(c, to_ipv4, own));
-    } else if (c.level == IPPROTO_UDP && protocol() == IPPROTO_UDP) {
-      return Err(EINVAL);  // UDP_SEGMENT and what else there may be
+    } else if (c.level == IPPROTO_UDP && is_udp()) {
+      if (c.type != UDP_SEGMENT) return Err(EINVAL);
+      own.segment_size = TRY(Exactly<uint16_t>(c));
     }
   }
   return own;

@@ -1,4 +1,5 @@
 // Options of datagram sockets: socket(7), ip(7), ipv6(7), udp(7).
+#include <linux/net_tstamp.h>
 #include <netinet/in.h>
 #include <netinet/udp.h>
 
@@ -14,72 +15,18 @@ using netstack::Address;
 using netstack::DatagramOptions;
 using socket::OptionBytes;
 
-namespace {
-
-Address FromInAddr(const in_addr& a) { return Address::Ipv4(ntohl(a.s_addr)); }
-
-// The interface that has the address; 0 for the unspecified one. ENODEV.
-Result<uint32_t> InterfaceOf(netstack::Stack& stack, const Address& address) {
-  if (address.IsUnspecified()) return uint32_t{0};
-  for (const RefPtr<netstack::Interface>& i : stack.Interfaces()) {
-    if (i->FindAddress(address)) return i->index();
-  }
-  return Err(ENODEV);
-}
-
-struct Group {
-  Address address;
-  uint32_t interface_index = 0;
-};
-
-// struct ip_mreq or ip_mreqn (ip(7)), struct ipv6_mreq (ipv6(7)).
-Result<Group> ParseGroup(netstack::Stack& stack, int level, std::span<const std::byte> value) {
-  if (level == IPPROTO_IPV6) {
-    ipv6_mreq m;
-    if (value.size() < sizeof(m)) return Err(EINVAL);
-    std::memcpy(&m, value.data(), sizeof(m));
-    return Group{Address::FromBytes(std::as_bytes(std::span(m.ipv6mr_multiaddr.s6_addr))), m.ipv6mr_interface};
-  }
-  if (value.size() >= sizeof(ip_mreqn)) {
-    ip_mreqn m;
-    std::memcpy(&m, value.data(), sizeof(m));
-    if (m.imr_ifindex != 0) return Group{FromInAddr(m.imr_multiaddr), static_cast<uint32_t>(m.imr_ifindex)};
-    const uint32_t interface = TRY(InterfaceOf(stack, FromInAddr(m.imr_address)));
-    return Group{FromInAddr(m.imr_multiaddr), interface};
-  }
-  ip_mreq m;
-  if (value.size() < sizeof(m)) return Err(EINVAL);
-  std::memcpy(&m, value.data(), sizeof(m));
-  const uint32_t interface = TRY(InterfaceOf(stack, FromInAddr(m.imr_interface)));
-  return Group{FromInAddr(m.imr_multiaddr), interface};
-}
-
-// struct group_req (RFC 3678 section 5.1), whose group may be of the other IP version: then it is none of this level's.
-Result<Group> ParseGroupRequest(int level, std::span<const std::byte> value) {
-  group_req m;
-  if (value.size() < sizeof(m)) return Err(EINVAL);
-  std::memcpy(&m, value.data(), sizeof(m));
-  if (m.gr_group.ss_family != (level == IPPROTO_IPV6 ? AF_INET6 : AF_INET)) {
-    return Err(level == IPPROTO_IPV6 ? EADDRNOTAVAIL : EINVAL);
-  }
-  if (level == IPPROTO_IP) {
-    sockaddr_in a;
-    std::memcpy(&a, &m.gr_group, sizeof(a));
-    return Group{FromInAddr(a.sin_addr), m.gr_interface};
-  }
-  sockaddr_in6 a;
-  std::memcpy(&a, &m.gr_group, sizeof(a));
-  return Group{Address::FromBytes(std::as_bytes(std::span(a.sin6_addr.s6_addr))), m.gr_interface};
-}
-
-}  // namespace
-
 template <typename Change>
 void DatagramSocket::ChangeOptions(Change&& change) {
   fiber::MutexLock lock(options_mu_);
   DatagramOptions options = endpoint_.options();
   change(options);
   endpoint_.SetOptions(options);
+}
+
+bool DatagramSocket::HasLevel(int level) const {
+  // A socket of IPv6 has both, as it may speak both; a raw one does not.
+  if (level == IPPROTO_IP) return family() == AF_INET || type() != SOCK_RAW;
+  return level == IPPROTO_IPV6 && family() == AF_INET6;
 }
 
 bool* DatagramSocket::WantedOption(Wanted& w, int level, int name) const {
@@ -116,6 +63,18 @@ Result<> DatagramSocket::SetSocketOption(const socket::Caller& caller, int name,
     ChangeOptions([&](DatagramOptions& o) { o.bound_interface = index; });
     return {};
   }
+  if (Timestamping::IsOption(name)) {
+    fiber::MutexLock lock(options_mu_);
+    const bool numbered = timestamping_.has(SOF_TIMESTAMPING_OPT_ID);
+    TRY(timestamping_.Set(name, value));
+    DatagramOptions o = endpoint_.options();
+    o.stamps = timestamping_.places();
+    o.number_stamps = timestamping_.has(SOF_TIMESTAMPING_OPT_ID);
+    o.stamps_have_frames = !timestamping_.has(SOF_TIMESTAMPING_OPT_TSONLY);
+    if (o.number_stamps && !numbered) endpoint_.RestartStampNumbers();
+    endpoint_.SetOptions(o);
+    return {};
+  }
   TRY(Socket::SetOption(caller, SOL_SOCKET, name, value));
   ChangeOptions([&](DatagramOptions& o) {
     o.broadcast = option_on(SO_BROADCAST);
@@ -127,56 +86,30 @@ Result<> DatagramSocket::SetSocketOption(const socket::Caller& caller, int name,
   return {};
 }
 
-Result<bool> DatagramSocket::SetGroupOption(int level, int name, std::span<const std::byte> value) {
-  netstack::Stack& stack = network_.stack();
-  const bool v6 = level == IPPROTO_IPV6;
-  if (name == (v6 ? IPV6_ADD_MEMBERSHIP : IP_ADD_MEMBERSHIP)) {
-    const Group g = TRY(ParseGroup(stack, level, value));
-    TRY(endpoint_.JoinGroup(g.address, g.interface_index));
-    return true;
-  }
-  if (name == (v6 ? IPV6_DROP_MEMBERSHIP : IP_DROP_MEMBERSHIP)) {
-    const Group g = TRY(ParseGroup(stack, level, value));
-    TRY(endpoint_.LeaveGroup(g.address, g.interface_index));
-    return true;
-  }
-  if (name == MCAST_JOIN_GROUP || name == MCAST_LEAVE_GROUP) {
-    const Group g = TRY(ParseGroupRequest(level, value));
-    TRY(name == MCAST_JOIN_GROUP ? endpoint_.JoinGroup(g.address, g.interface_index)
-                                 : endpoint_.LeaveGroup(g.address, g.interface_index));
-    return true;
-  }
-  if (name != (v6 ? IPV6_MULTICAST_IF : IP_MULTICAST_IF)) return false;
-  Group g{Address::Any(netstack::Family::kIpv4), 0};
-  if (v6) {
-    g.interface_index = static_cast<uint32_t>(TRY(socket::IntOption(value)));
-  } else if (value.size() >= sizeof(ip_mreq)) {
-    // The interface's address follows the group's, which counts for nothing here.
-    g.interface_index = TRY(ParseGroup(stack, level, value)).interface_index;
-    std::array<std::byte, 4> bytes;
-    std::memcpy(bytes.data(), value.data() + offsetof(ip_mreq, imr_interface), bytes.size());
-    g.address = Address::FromBytes(bytes);
-  } else {
-    in_addr a;
-    if (value.size() < sizeof(a)) return Err(EINVAL);
-    std::memcpy(&a, value.data(), sizeof(a));
-    Result<uint32_t> index = InterfaceOf(stack, FromInAddr(a));
-    if (!index) return Err(EADDRNOTAVAIL);
-    g = {FromInAddr(a), *index};
-  }
-  if (g.interface_index != 0 && !stack.FindInterface(g.interface_index)) return Err(v6 ? ENODEV : EADDRNOTAVAIL);
+void DatagramSocket::SetMulticastInterface(uint32_t index, const Address& source) {
   ChangeOptions([&](DatagramOptions& o) {
-    o.multicast_interface = g.interface_index;
-    o.multicast_source = g.address.IsUnspecified() ? Address() : g.address;
+    o.multicast_interface = index;
+    o.multicast_source = source;
   });
-  return true;
 }
 
 Result<> DatagramSocket::SetOption(const socket::Caller& caller, int level, int name,
                                    std::span<const std::byte> value) {
   if (level == SOL_SOCKET) return SetSocketOption(caller, name, value);
   if (std::optional<Result<>> own = transport_->SetOption(level, name, value)) return *own;
-  if (level == IPPROTO_UDP && protocol() == IPPROTO_UDP) {
+  if (level == IPPROTO_UDP && is_udp()) {
+    if (name == UDP_SEGMENT || name == UDP_GRO) {
+      const int n = TRY(socket::IntOption(value));
+      if (name == UDP_SEGMENT && (n < 0 || n > UINT16_MAX)) return Err(EINVAL);
+      ChangeOptions([&](DatagramOptions& o) {
+        if (name == UDP_SEGMENT) {
+          o.segment_size = static_cast<uint16_t>(n);
+        } else {
+          o.join_segments = n != 0;
+        }
+      });
+      return {};
+    }
     if (name != UDP_CORK) return Err(ENOPROTOOPT);
     const bool on = TRY(socket::IntOption(value)) != 0;
     fiber::MutexLock lock(cork_mu_);
@@ -185,7 +118,7 @@ Result<> DatagramSocket::SetOption(const socket::Caller& caller, int level, int 
     TRY(transport_->Send(std::exchange(corked_, netstack::Buffer()), corked_way_.to, corked_way_.own));
     return {};
   }
-  if (level != IPPROTO_IP && (level != IPPROTO_IPV6 || family() != AF_INET6)) return Err(ENOPROTOOPT);
+  if (!HasLevel(level)) return Err(ENOPROTOOPT);
   if (level == IPPROTO_IPV6 && name == IPV6_V6ONLY) {
     const bool on = TRY(socket::IntOption(value)) != 0;
     if (transport_->local().port != 0) return Err(EINVAL);
@@ -197,18 +130,19 @@ Result<> DatagramSocket::SetOption(const socket::Caller& caller, int level, int 
     fiber::MutexLock lock(options_mu_);
     Wanted wanted = wanted_.load(std::memory_order_relaxed);
     if (bool* flag = WantedOption(wanted, level, name); flag != nullptr) {
-      *flag = TRY(IpOptionValue(value)) != 0;
+      *flag = TRY(IpOptionValue(level, value)) != 0;
       wanted_.store(wanted, std::memory_order_relaxed);
       return {};
     }
   }
   Result<> set;
-  ChangeOptions([&](DatagramOptions& o) { set = SetIpOption(o, level, name, value); });
+  ChangeOptions([&](DatagramOptions& o) { set = SetIpOption(caller, o, level, name, value); });
   return set;
 }
 
 Result<std::vector<std::byte>> DatagramSocket::GetOption(const socket::Caller& caller, int level, int name) {
   if (level == SOL_SOCKET) {
+    if (Timestamping::IsOption(name)) return timestamping_.Get(name);
     if (name == SO_BINDTOIFINDEX) return OptionBytes<uint32_t>(endpoint_.options().bound_interface);
     if (name != SO_BINDTODEVICE) return Socket::GetOption(caller, level, name);
     std::vector<std::byte> bytes;
@@ -219,12 +153,14 @@ Result<std::vector<std::byte>> DatagramSocket::GetOption(const socket::Caller& c
     return bytes;
   }
   if (std::optional<std::vector<std::byte>> own = transport_->GetOption(level, name)) return std::move(*own);
-  if (level == IPPROTO_UDP && protocol() == IPPROTO_UDP) {
+  if (level == IPPROTO_UDP && is_udp()) {
+    if (name == UDP_SEGMENT) return OptionBytes<int>(endpoint_.options().segment_size);
+    if (name == UDP_GRO) return OptionBytes<int>(endpoint_.options().join_segments ? 1 : 0);
     if (name != UDP_CORK) return Err(ENOPROTOOPT);
     fiber::MutexLock lock(cork_mu_);
     return OptionBytes<int>(cork_ ? 1 : 0);
   }
-  if (level != IPPROTO_IP && (level != IPPROTO_IPV6 || family() != AF_INET6)) return Err(ENOPROTOOPT);
+  if (!HasLevel(level)) return Err(ENOPROTOOPT);
   const DatagramOptions options = endpoint_.options();
   if (level == IPPROTO_IPV6 && name == IPV6_MULTICAST_IF) {
     return OptionBytes<int>(static_cast<int>(options.multicast_interface));

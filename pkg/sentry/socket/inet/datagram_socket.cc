@@ -1,7 +1,9 @@
 #include "pkg/sentry/socket/inet/datagram_socket.h"
 
 #include <linux/errqueue.h>
+#include <linux/net_tstamp.h>
 #include <netinet/in.h>
+#include <netinet/udp.h>
 
 #include <algorithm>
 #include <cstring>
@@ -41,7 +43,7 @@ DatagramSocket::~DatagramSocket() { transport_->Close(); }
 
 Result<> DatagramSocket::Bind(const Caller& caller, socket::Address address) {
   const SocketAddress to = TRY(ParseAddress(family(), address));
-  if (protocol() == IPPROTO_UDP) TRY(CheckPort(caller, to.port));
+  if (is_udp()) TRY(CheckPort(caller, to.port));
   return transport_->Bind(to);
 }
 
@@ -93,9 +95,12 @@ Result<size_t> DatagramSocket::Send(const Caller&, socket::OutMessage& message, 
 
 void DatagramSocket::AddControl(const netstack::Packet& packet, socket::InMessage& message) const {
   const Wanted w = wanted_.load(std::memory_order_relaxed);
+  timestamping_.AddReceived(network_, packet.received, message);
   auto add = [&](int level, int type, const auto& value) {
     message.control.push_back({.level = level, .type = type, .data = OptionBytes(value)});
   };
+  // Where to cut what is several datagrams.
+  if (packet.offload.gso == netstack::GsoKind::kUdp) add(IPPROTO_UDP, UDP_GRO, int{packet.offload.segment_size});
   if (packet.destination.is_ipv4()) {
     if (w.pktinfo) {
       in_pktinfo info{.ipi_ifindex = static_cast<int>(packet.interface_index)};
@@ -121,7 +126,10 @@ void DatagramSocket::AddControl(const netstack::Packet& packet, socket::InMessag
 // MSG_ERRQUEUE: ip(7), IP_RECVERR. The data that caused the error is not kept.
 Result<size_t> DatagramSocket::ReceiveError(socket::InMessage& message) {
   std::optional<netstack::QueuedError> e = endpoint_.TakeQueuedError();
-  if (!e) return zerocopy_.Take(family(), message);
+  if (!e) {
+    const std::optional<netstack::Stamp> stamp = endpoint_.TakeStamp();
+    return stamp ? ReceiveStamp(*stamp, message) : zerocopy_.Take(family(), message);
+  }
   sock_extended_err error{.ee_errno = static_cast<uint32_t>(e->error.error.value()),
                           .ee_origin = static_cast<uint8_t>(e->error.origin),
                           .ee_type = e->error.type,
@@ -138,19 +146,46 @@ Result<size_t> DatagramSocket::ReceiveError(socket::InMessage& message) {
   return size_t{0};
 }
 
+Result<size_t> DatagramSocket::ReceiveStamp(const netstack::Stamp& stamp, socket::InMessage& message) const {
+  const size_t n = TRY(timestamping_.AddSent(network_, family(), stamp, message));
+  // By which interface it left, if there is the frame to tell.
+  const Wanted w = wanted_.load(std::memory_order_relaxed);
+  if (stamp.frame.empty()) return n;
+  if (w.pktinfo && family() == AF_INET && timestamping_.has(SOF_TIMESTAMPING_OPT_CMSG)) {
+    in_pktinfo info{.ipi_ifindex = static_cast<int>(stamp.interface_index)};
+    info.ipi_spec_dst.s_addr = htonl(stamp.source.ipv4_value());
+    info.ipi_addr.s_addr = htonl(stamp.destination.ipv4_value());
+    message.control.push_back({.level = IPPROTO_IP, .type = IP_PKTINFO, .data = OptionBytes(info)});
+  }
+  if (w.pktinfo6) {
+    in6_pktinfo info{.ipi6_ifindex = stamp.interface_index};
+    const netstack::Address to = stamp.destination.ToV4Mapped();
+    std::memcpy(&info.ipi6_addr, to.bytes().data(), sizeof(info.ipi6_addr));
+    message.control.push_back({.level = IPPROTO_IPV6, .type = IPV6_PKTINFO, .data = OptionBytes(info)});
+  }
+  return n;
+}
+
 Result<size_t> DatagramSocket::ReceiveOnce(socket::InMessage& message, int flags) {
-  netstack::PacketPtr packet = TRY(endpoint_.Receive((flags & MSG_PEEK) != 0));
+  const bool peek = (flags & MSG_PEEK) != 0;
+  size_t skip = peek_offset_.Begin(flags);
+  netstack::PacketPtr packet = TRY(peek_offset_.Applies(flags) ? endpoint_.PeekBehind(skip) : endpoint_.Receive(peek));
   if (packet == nullptr) return size_t{0};  // shut down
   const size_t length = packet->data.size();
-  const size_t n = std::min<size_t>(length, message.data.remaining());
+  const size_t room = message.data.remaining();
+  const size_t n = std::min(length - skip, room);
+  packet->data.TrimFront(skip);
   // As on Linux a datagram that could not be copied is lost.
   TRY(CopyOutPayload(packet->data, n, message.data));
+  const size_t told = (flags & MSG_TRUNC) != 0 ? length : n;
+  peek_offset_.Moved(told, flags);
   if (message.want_from) {
     message.from = FormatAddress(family(), packet->source, packet->source_port, packet->interface_index);
   }
   AddControl(*packet, message);
-  if (length > n) message.flags |= MSG_TRUNC;
-  return (flags & MSG_TRUNC) != 0 ? length : n;
+  // As Linux, also where the room was just enough for what is behind the offset.
+  if (n < length && room <= length - skip) message.flags |= MSG_TRUNC;
+  return told;
 }
 
 Result<size_t> DatagramSocket::Receive(socket::InMessage& message, int flags, fiber::Time deadline) {

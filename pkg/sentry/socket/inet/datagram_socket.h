@@ -2,6 +2,8 @@
 #ifndef REDOUBT_PKG_SENTRY_SOCKET_INET_DATAGRAM_SOCKET_H_
 #define REDOUBT_PKG_SENTRY_SOCKET_INET_DATAGRAM_SOCKET_H_
 
+#include <netinet/in.h>
+
 #include <atomic>
 #include <memory>
 #include <optional>
@@ -31,6 +33,10 @@ class DatagramSocket final : public InetSocket {
   // datagram_options.cc
   Result<> SetOption(const socket::Caller& caller, int level, int name, std::span<const std::byte> value) override;
   Result<std::vector<std::byte>> GetOption(const socket::Caller& caller, int level, int name) override;
+  // datagram_groups.cc
+  Result<std::vector<std::byte>> AnswerOption(const socket::Caller& caller, int level, int name,
+                                              std::span<const std::byte> given) override;
+  bool AsksWithOption(int level, int name) const override;
 
   Result<size_t> Read(IoSequence& dst, vfs::IoFlags flags) override;
   Result<size_t> Write(IoSequence& src, vfs::IoFlags flags) override { return SendBytes(src, {}, 0); }
@@ -43,6 +49,7 @@ class DatagramSocket final : public InetSocket {
 
  protected:
   int TakeError() override { return endpoint_.TakeError(); }
+  bool HasPeekOffset() const override { return is_udp(); }
   Result<> AttachFilter(std::shared_ptr<const bpf::Program> program) override {
     endpoint_.SetFilter(std::move(program));
     return {};
@@ -52,6 +59,9 @@ class DatagramSocket final : public InetSocket {
 
  private:
   static constexpr size_t kMaxPayload = 65535 - 8;
+
+  // A raw socket may be of its packets.
+  bool is_udp() const { return type() == SOCK_DGRAM && protocol() == IPPROTO_UDP; }
 
   // Ancillary data that the reader asked for.
   struct alignas(8) Wanted {  // as wide as an atomic is
@@ -69,10 +79,15 @@ class DatagramSocket final : public InetSocket {
   Result<netstack::SendOptions> ParseControl(std::span<const socket::Control> control, bool to_ipv4) const;
   Result<size_t> ReceiveOnce(socket::InMessage& message, int flags);
   Result<size_t> ReceiveError(socket::InMessage& message);
+  Result<size_t> ReceiveStamp(const netstack::Stamp& stamp, socket::InMessage& message) const;
   void AddControl(const netstack::Packet& packet, socket::InMessage& message) const;
   Result<> SetSocketOption(const socket::Caller& caller, int name, std::span<const std::byte> value);
-  // IP_ADD_MEMBERSHIP, IPV6_ADD_MEMBERSHIP, IP_MULTICAST_IF, ...; false: none of those.
+  // datagram_groups.cc: IP_ADD_MEMBERSHIP, IPV6_ADD_MEMBERSHIP, IP_MULTICAST_IF, ... and those about sources; false:
+  // none of those.
   Result<bool> SetGroupOption(int level, int name, std::span<const std::byte> value);
+  Result<bool> SetSourceOption(int level, int name, std::span<const std::byte> value);
+  void SetMulticastInterface(uint32_t index, const netstack::Address& source);
+  bool HasLevel(int level) const;  // IPPROTO_IP, IPPROTO_IPV6
   bool* WantedOption(Wanted& wanted, int level, int name) const;
   template <typename Change>
   void ChangeOptions(Change&& change);

@@ -6,6 +6,7 @@
 
 #include "pkg/sentry/socket/inet/address.h"
 #include "pkg/sentry/socket/inet/network.h"
+#include "pkg/sentry/socket/inet/timestamping.h"
 #include "pkg/sentry/socket/socket.h"
 #include "pkg/sentry/socket/zerocopy.h"
 
@@ -41,6 +42,7 @@ class InetSocket : public socket::Socket {
 
   Network& network_;
   socket::ZerocopyCompletions zerocopy_;
+  Timestamping timestamping_;
 };
 
 using socket::Wait;

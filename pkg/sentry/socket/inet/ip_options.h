@@ -3,6 +3,7 @@
 #ifndef REDOUBT_PKG_SENTRY_SOCKET_INET_IP_OPTIONS_H_
 #define REDOUBT_PKG_SENTRY_SOCKET_INET_IP_OPTIONS_H_
 
+#include <linux/capability.h>
 #include <netinet/in.h>
 
 #include <cstdint>
@@ -15,18 +16,20 @@
 
 namespace redoubt::inetsock {
 
-// ip(7)'s numbers may come as an int or as one byte. EINVAL.
-inline Result<int> IpOptionValue(std::span<const std::byte> value) {
-  if (value.size() >= sizeof(int)) return socket::IntOption(value);
+// ip(7)'s numbers may come as an int or as one byte, ipv6(7)'s may not. EINVAL.
+inline Result<int> IpOptionValue(int level, std::span<const std::byte> value) {
+  if (value.size() >= sizeof(int) || level == IPPROTO_IPV6) return socket::IntOption(value);
   if (value.empty()) return Err(EINVAL);
   return std::to_integer<int>(value[0]);
 }
 
-// `Options`: tcp::EndpointOptions or DatagramOptions. -1 in a TTL or hop limit means the default. ENOPROTOOPT, EINVAL.
+// `Options`: tcp::EndpointOptions or DatagramOptions. -1 in a TTL or hop limit means the default. ENOPROTOOPT, EINVAL,
+// EPERM.
 template <typename Options>
-Result<> SetIpOption(Options& options, int level, int name, std::span<const std::byte> value) {
+Result<> SetIpOption(const socket::Caller& caller, Options& options, int level, int name,
+                     std::span<const std::byte> value) {
   constexpr bool kDatagram = requires { options.multicast_ttl; };
-  const int n = TRY(IpOptionValue(value));
+  const int n = TRY(IpOptionValue(level, value));
   const bool v6 = level == IPPROTO_IPV6;
   auto hops = [&](uint8_t& to, uint8_t none) -> Result<> {
     if (n < -1 || n > 255) return Err(EINVAL);
@@ -48,6 +51,18 @@ Result<> SetIpOption(Options& options, int level, int name, std::span<const std:
     options.mtu_discover = static_cast<uint8_t>(n);
     const bool never_cut = n == IP_PMTUDISC_DO || n == IP_PMTUDISC_PROBE;
     options.dont_fragment = never_cut || (!kDatagram && n == IP_PMTUDISC_WANT);
+    return {};
+  }
+  // One switch each, by whichever of the two names.
+  if (name == (v6 ? IPV6_FREEBIND : IP_FREEBIND)) {
+    options.foreign.freebind = n != 0;
+    return {};
+  }
+  if (name == (v6 ? IPV6_TRANSPARENT : IP_TRANSPARENT)) {
+    if (n != 0 && !caller.creds.HasCapability(CAP_NET_ADMIN) && !caller.creds.HasCapability(CAP_NET_RAW)) {
+      return Err(EPERM);
+    }
+    options.foreign.transparent = n != 0;
     return {};
   }
   if constexpr (kDatagram) {
@@ -79,6 +94,8 @@ Result<int> GetIpOption(const Options& options, int level, int name, uint8_t def
   if (name == (v6 ? IPV6_MTU_DISCOVER : IP_MTU_DISCOVER)) {
     return options.mtu_discover;
   }
+  if (name == (v6 ? IPV6_FREEBIND : IP_FREEBIND)) return options.foreign.freebind ? 1 : 0;
+  if (name == (v6 ? IPV6_TRANSPARENT : IP_TRANSPARENT)) return options.foreign.transparent ? 1 : 0;
   if (v6 && name == IPV6_V6ONLY) return options.v6_only ? 1 : 0;
   if constexpr (kDatagram) {
     if (name == (v6 ? IPV6_RECVERR : IP_RECVERR)) return options.receive_errors ? 1 : 0;

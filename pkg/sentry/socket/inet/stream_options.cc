@@ -1,4 +1,5 @@
 // Options of stream sockets: socket(7), ip(7), ipv6(7), tcp(7).
+#include <linux/net_tstamp.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 
@@ -49,7 +50,26 @@ void StreamSocket::ChangeOptions(Change&& change) {
   endpoint_->SetOptions(options);
 }
 
+Result<> StreamSocket::SetTimestamping(int name, std::span<const std::byte> value) {
+  constexpr uint32_t kIdTcp = 1 << 16;  // SOF_TIMESTAMPING_OPT_ID_TCP
+  fiber::MutexLock lock(options_mu_);
+  Timestamping then;
+  then.Inherit(timestamping_);
+  TRY(then.Set(name, value));
+  if (then.has(SOF_TIMESTAMPING_OPT_ID) && !timestamping_.has(SOF_TIMESTAMPING_OPT_ID)) {
+    TRY(endpoint_->StartStampNumbers(then.has(kIdTcp)));
+  }
+  timestamping_.Inherit(then);
+  EndpointOptions options = endpoint_->options();
+  options.stamp_received = then.wants_received();
+  options.number_stamps = then.has(SOF_TIMESTAMPING_OPT_ID);
+  options.stamps_have_frames = !then.has(SOF_TIMESTAMPING_OPT_TSONLY);
+  endpoint_->SetOptions(options);
+  return {};
+}
+
 Result<> StreamSocket::SetSocketOption(const socket::Caller& caller, int name, std::span<const std::byte> value) {
+  if (Timestamping::IsOption(name)) return SetTimestamping(name, value);
   switch (name) {
     case SO_BINDTODEVICE:
     case SO_BINDTOIFINDEX: {
@@ -187,7 +207,7 @@ Result<> StreamSocket::SetOption(const socket::Caller& caller, int level, int na
       [[fallthrough]];
     case IPPROTO_IP: {
       Result<> set;
-      ChangeOptions([&](EndpointOptions& o) { set = SetIpOption(o, level, name, value); });
+      ChangeOptions([&](EndpointOptions& o) { set = SetIpOption(caller, o, level, name, value); });
       return set;
     }
     default:
@@ -248,6 +268,7 @@ Result<std::vector<std::byte>> StreamSocket::GetTcpOption(int name) {
 Result<std::vector<std::byte>> StreamSocket::GetOption(const socket::Caller& caller, int level, int name) {
   switch (level) {
     case SOL_SOCKET:
+      if (Timestamping::IsOption(name)) return timestamping_.Get(name);
       switch (name) {
         case SO_RCVBUF:
           return Int(endpoint_->receive_buffer());

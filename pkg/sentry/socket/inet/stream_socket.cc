@@ -111,7 +111,7 @@ Result<size_t> StreamSocket::SendOpening(const netstack::SocketAddress& peer, Io
 
 Result<size_t> StreamSocket::Write(IoSequence& src, vfs::IoFlags) {
   if (std::optional<netstack::SocketAddress> peer = TakePutOff()) return SendOpening(*peer, src, socket::kNoWait);
-  return SendOnce(src, 0);
+  return SendOnce(src, 0, timestamping_.places(), socket::kNoWait);
 }
 
 waiter::EventMask StreamSocket::Readiness(waiter::EventMask mask) {
@@ -124,10 +124,11 @@ Result<RefPtr<socket::Socket>> StreamSocket::Accept(const Caller& caller, int fl
   RefPtr<StreamSocket> s =
       MakeRef<StreamSocket>(network_, socket::MakeSocketPath(caller.creds), family(), flags, std::move(accepted));
   s->InheritOptions(*this);
+  s->timestamping_.Inherit(timestamping_);
   return RefPtr<Socket>(std::move(s));
 }
 
-Result<size_t> StreamSocket::SendOnce(IoSequence& data, int flags) {
+Result<size_t> StreamSocket::SendOnce(IoSequence& data, int flags, netstack::StampPlaces stamps, fiber::Time deadline) {
   const size_t left = data.remaining();
   if (left == 0) {
     Result<size_t> room = endpoint_->WriteRoom();
@@ -138,12 +139,20 @@ Result<size_t> StreamSocket::SendOnce(IoSequence& data, int flags) {
   const size_t n = std::min(wanted, TRY(endpoint_->WriteRoom(wanted)));
   netstack::Buffer bytes;
   TRY(bytes.AppendFrom(n, [&](std::span<std::byte> to) { return data.CopyIn(to); }));
-  // The last byte of the call is the urgent one.
+  // The last byte of the call is the urgent one, and the one to be stamped; the latter also where there is no room for
+  // more and the call does not wait for it.
+  const bool last = data.empty();
   return endpoint_->Write(std::move(bytes),
-                          {.more = (flags & MSG_MORE) != 0, .urgent = (flags & MSG_OOB) != 0 && data.empty()});
+                          {.more = (flags & MSG_MORE) != 0,
+                           .urgent = (flags & MSG_OOB) != 0 && last,
+                           .stamps = last || (n < wanted && deadline == socket::kNoWait) ? stamps : uint8_t{0}});
 }
 
 Result<size_t> StreamSocket::Send(const Caller&, socket::OutMessage& message, int flags, fiber::Time deadline) {
+  netstack::StampPlaces stamps = timestamping_.places();
+  for (const socket::Control& c : message.control) {
+    if (c.level == SOL_SOCKET) stamps = TRY(Timestamping::ParseControl(c));
+  }
   size_t total = 0;
   std::optional<netstack::SocketAddress> opening = TakePutOff();
   if (!opening && (flags & MSG_FASTOPEN) != 0) {
@@ -155,7 +164,8 @@ Result<size_t> StreamSocket::Send(const Caller&, socket::OutMessage& message, in
     if (message.data.empty() || deadline == socket::kNoWait) return total;
   }
   do {
-    Result<size_t> n = Wait(*this, waiter::kOut, deadline, [&] { return SendOnce(message.data, flags); });
+    Result<size_t> n =
+        Wait(*this, waiter::kOut, deadline, [&] { return SendOnce(message.data, flags, stamps, deadline); });
     if (!n) {
       if (total > 0) break;
       return n;
@@ -166,16 +176,17 @@ Result<size_t> StreamSocket::Send(const Caller&, socket::OutMessage& message, in
   return total;
 }
 
-Result<size_t> StreamSocket::ReceiveOnce(IoSequence& data, int flags) {
+Result<size_t> StreamSocket::ReceiveOnce(IoSequence& data, int flags, netstack::tcp::ReadTime* time) {
   const bool peek = (flags & MSG_PEEK) != 0;
   const size_t wanted = data.remaining();
   if (wanted == 0) {
     TRY(endpoint_->Read(1, true));
     return size_t{0};
   }
-  netstack::Buffer bytes = TRY(endpoint_->Read(wanted, peek));
+  netstack::Buffer bytes = TRY(endpoint_->Read(wanted, peek, peek_offset_.Begin(flags), time));
   if ((flags & MSG_TRUNC) != 0) {  // tcp(7): thrown away
     data.DropFirst(bytes.size());
+    peek_offset_.Moved(bytes.size(), flags);
     return bytes.size();
   }
   size_t done = 0;
@@ -190,8 +201,9 @@ Result<size_t> StreamSocket::ReceiveOnce(IoSequence& data, int flags) {
       endpoint_->Unread(std::move(bytes));
     }
     if (done == 0) return Err(EFAULT);
-    return done;
+    break;
   }
+  peek_offset_.Moved(done, flags);
   return done;
 }
 
@@ -206,25 +218,29 @@ Result<size_t> StreamSocket::ReceiveUrgent(socket::InMessage& message, int flags
 }
 
 Result<size_t> StreamSocket::Receive(socket::InMessage& message, int flags, fiber::Time deadline) {
-  if ((flags & MSG_ERRQUEUE) != 0) return zerocopy_.Take(family(), message);
+  if ((flags & MSG_ERRQUEUE) != 0) {
+    const std::optional<netstack::Stamp> stamp = endpoint_->TakeStamp();
+    return stamp ? timestamping_.AddSent(network_, family(), *stamp, message) : zerocopy_.Take(family(), message);
+  }
   if ((flags & MSG_OOB) != 0) return ReceiveUrgent(message, flags);
   const bool all = (flags & MSG_WAITALL) != 0 && (flags & MSG_PEEK) == 0;
+  netstack::tcp::ReadTime time;
+  netstack::tcp::ReadTime* const noted = timestamping_.wants_received() ? &time : nullptr;
   size_t total = 0;
   while (true) {
     Result<size_t> n =
-        Wait(*this, waiter::kIn | waiter::kRdHup, deadline, [&] { return ReceiveOnce(message.data, flags); });
-    if (!n) {
-      if (total > 0) return total;
-      return n;
-    }
-    total += *n;
-    if (!all || *n == 0 || message.data.empty()) return total;
+        Wait(*this, waiter::kIn | waiter::kRdHup, deadline, [&] { return ReceiveOnce(message.data, flags, noted); });
+    if (!n && total == 0) return n;
+    total += n.value_or(0);
+    if (!n || !all || *n == 0 || message.data.empty()) break;
   }
+  if (time.received) timestamping_.AddReceived(network_, *time.received, message);
+  return total;
 }
 
 Result<size_t> StreamSocket::Read(IoSequence& dst, vfs::IoFlags) {
   if (dst.empty()) return size_t{0};
-  return ReceiveOnce(dst, 0);
+  return ReceiveOnce(dst, 0, nullptr);
 }
 
 Result<> StreamSocket::Shutdown(int how) {

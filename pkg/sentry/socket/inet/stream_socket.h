@@ -48,6 +48,7 @@ class StreamSocket final : public InetSocket {
     endpoint_->SetFilter(std::move(program));
     return {};
   }
+  bool HasPeekOffset() const override { return true; }
   bool IsListening() const override { return endpoint_->state() == netstack::tcp::State::kListen; }
   Result<size_t> Readable() override;
   Result<size_t> Unsent() override;
@@ -62,8 +63,10 @@ class StreamSocket final : public InetSocket {
   // What leaves with the SYN (RFC 7413): how many bytes; EINPROGRESS if none can and the call does not wait.
   Result<size_t> SendOpening(const netstack::SocketAddress& peer, IoSequence& data, fiber::Time deadline);
   std::optional<netstack::SocketAddress> TakePutOff();
-  Result<size_t> SendOnce(IoSequence& data, int flags);
-  Result<size_t> ReceiveOnce(IoSequence& data, int flags);
+  Result<size_t> SendOnce(IoSequence& data, int flags, netstack::StampPlaces stamps, fiber::Time deadline);
+  // `time`: told when what was read had come; may be null.
+  Result<size_t> ReceiveOnce(IoSequence& data, int flags, netstack::tcp::ReadTime* time);
+  Result<> SetTimestamping(int name, std::span<const std::byte> value);
   Result<size_t> ReceiveUrgent(socket::InMessage& message, int flags);
   Result<> SetSocketOption(const socket::Caller& caller, int name, std::span<const std::byte> value);
   Result<> SetTcpOption(int name, std::span<const std::byte> value);

@@ -62,8 +62,9 @@ class Endpoint final : public RefCounted {
   // A packet to `to`, null: to the peer. EAGAIN: wait for events() or, with `to`, for its space().
   Result<size_t> SendPacket(Endpoint* to, IoSequence& data, Rights& rights, const Identity& creds);
   enum class WantCreds { kNo, kYes };
-  Result<size_t> ReceiveStream(socket::InMessage& message, int flags, WantCreds want);
-  Result<size_t> ReceivePacket(socket::InMessage& message, int flags, WantCreds want);
+  // `offset`: SO_PEEK_OFF of the receiver, which one call after the other moves.
+  Result<size_t> ReceiveStream(socket::InMessage& message, int flags, WantCreds want, socket::PeekOffset& offset);
+  Result<size_t> ReceivePacket(socket::InMessage& message, int flags, WantCreds want, socket::PeekOffset& offset);
   void Shutdown(int how) EXCLUDES(mu_);
   void Close() EXCLUDES(mu_);
 
@@ -90,6 +91,7 @@ class Endpoint final : public RefCounted {
     std::unique_ptr<std::byte[]> data;
     size_t capacity = 0;
     size_t begin = 0, end = 0;
+    bool peeked = false;  // empty, and MSG_PEEK has shown it: with SO_PEEK_OFF it does so once
     Name from;
     Identity creds;
     Rights rights;

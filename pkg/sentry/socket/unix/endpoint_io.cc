@@ -160,9 +160,10 @@ Result<size_t> Endpoint::SendPacket(Endpoint* to, IoSequence& data, Rights& righ
   return n;
 }
 
-Result<size_t> Endpoint::ReceiveStream(socket::InMessage& m, int flags, WantCreds want) {
+Result<size_t> Endpoint::ReceiveStream(socket::InMessage& m, int flags, WantCreds want, socket::PeekOffset& offset) {
   const bool peek = flags & MSG_PEEK;
   fiber::MutexLock receiving(receive_mu_);
+  size_t skip = offset.Begin(flags);  // of the bytes from `index` on
   size_t total = 0;
   size_t index = 0;  // of the message looked at: with MSG_PEEK they stay
   bool first = true;
@@ -173,9 +174,9 @@ Result<size_t> Endpoint::ReceiveStream(socket::InMessage& m, int flags, WantCred
     {
       sync::MutexLock lock(mu_);
       if (state_ != State::kConnected) return Err(EINVAL);
+      while (index < queue_.size() && skip >= queue_[index].length()) skip -= queue_[index++].length();
       if (index >= queue_.size()) {
-        if (total > 0) break;
-        if (index > 0 || m.data.empty()) break;
+        if (total > 0 || m.data.empty()) break;
         if (error_ != 0) return Err(std::exchange(error_, 0));
         if (receive_shutdown_) break;
         return Err(EAGAIN);
@@ -187,8 +188,9 @@ Result<size_t> Endpoint::ReceiveStream(socket::InMessage& m, int flags, WantCred
         m.creds = message.creds;
       }
       first = false;
-      from = message.data.get() + message.begin;
-      n = message.length();
+      from = message.data.get() + message.begin + skip;
+      n = message.length() - skip;
+      skip = 0;
     }
     if (m.data.empty()) break;
     Result<size_t> copied = m.data.CopyOut(std::span(from, std::min<size_t>(n, m.data.remaining())));
@@ -197,6 +199,7 @@ Result<size_t> Endpoint::ReceiveStream(socket::InMessage& m, int flags, WantCred
       return copied;
     }
     total += *copied;
+    offset.Moved(*copied, flags);
     bool had_rights = false;
     bool taken_whole = false;
     RefPtr<Endpoint> sender;
@@ -231,22 +234,32 @@ Result<size_t> Endpoint::ReceiveStream(socket::InMessage& m, int flags, WantCred
   return total;
 }
 
-Result<size_t> Endpoint::ReceivePacket(socket::InMessage& m, int flags, WantCreds want) {
+Result<size_t> Endpoint::ReceivePacket(socket::InMessage& m, int flags, WantCreds want, socket::PeekOffset& offset) {
   const bool peek = flags & MSG_PEEK;
   fiber::MutexLock receiving(receive_mu_);
+  size_t skip = 0;
+  size_t index = 0;
   const std::byte* from;
   size_t length;
   {
     sync::MutexLock lock(mu_);
     if (connection_based() && state_ != State::kConnected) return Err(ENOTCONN);
-    if (queue_.empty()) {
+    if (offset.Applies(flags)) {
+      // Whole packets are passed over, an empty one if it was seen before.
+      skip = offset.Begin(flags);
+      while (index < queue_.size() && skip >= queue_[index].length() && (skip > 0 || queue_[index].peeked)) {
+        skip -= queue_[index++].length();
+      }
+    }
+    if (index >= queue_.size()) {
       if (error_ != 0) return Err(std::exchange(error_, 0));
       if (receive_shutdown_) return 0;
       return Err(EAGAIN);
     }
-    const Message& message = queue_.front();
-    from = message.data.get();
-    length = message.length();
+    Message& message = queue_[index];
+    if (peek && message.length() == 0) message.peeked = true;
+    from = message.data.get() + skip;
+    length = message.length() - skip;
     if (want == WantCreds::kYes) m.creds = message.creds;
     if (m.want_from && !message.from.empty() && !connection_based()) m.from = FormatAddress(message.from);
   }
@@ -260,7 +273,7 @@ Result<size_t> Endpoint::ReceivePacket(socket::InMessage& m, int flags, WantCred
   {
     sync::MutexLock lock(mu_);
     if (peek) {
-      if (copied) files = queue_.front().rights.files();
+      if (copied) files = queue_[index].rights.files();
     } else {
       // As on Linux a packet that could not be copied is lost.
       done = PopLocked();
@@ -273,6 +286,7 @@ Result<size_t> Endpoint::ReceivePacket(socket::InMessage& m, int flags, WantCred
     if (copied) files = done.rights.Land();
   }
   TRY(copied);
+  offset.Moved(peek ? n : length, flags);
   TakeFiles(std::move(files), m);
   if (length > n) m.flags |= MSG_TRUNC;
   return flags & MSG_TRUNC ? length : n;

@@ -147,8 +147,8 @@ Result<size_t> UnixSocket::Send(const Caller& caller, socket::OutMessage& messag
 
 Result<size_t> UnixSocket::ReceiveOnce(socket::InMessage& message, int flags) {
   const auto want = option_on(SO_PASSCRED) ? Endpoint::WantCreds::kYes : Endpoint::WantCreds::kNo;
-  return type() == SOCK_STREAM ? endpoint_->ReceiveStream(message, flags, want)
-                               : endpoint_->ReceivePacket(message, flags, want);
+  return type() == SOCK_STREAM ? endpoint_->ReceiveStream(message, flags, want, peek_offset_)
+                               : endpoint_->ReceivePacket(message, flags, want, peek_offset_);
 }
 
 Result<size_t> UnixSocket::Receive(socket::InMessage& message, int flags, fiber::Time deadline) {

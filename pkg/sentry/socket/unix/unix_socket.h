@@ -39,6 +39,7 @@ class UnixSocket final : public socket::Socket {
 
  protected:
   int TakeError() override { return endpoint_->TakeError(); }
+  bool HasPeekOffset() const override { return true; }
   bool IsListening() const override { return endpoint_->listening(); }
   Result<> AttachFilter(std::shared_ptr<const bpf::Program> program) override {
     endpoint_->SetFilter(std::move(program));

@@ -7,6 +7,7 @@
 #include <sys/ioctl.h>
 #include <sys/un.h>
 
+#include <climits>
 #include <cstring>
 #include <numeric>
 
@@ -475,6 +476,50 @@ TEST(Unix, DescriptorsTravel) {
       EXPECT_EQ(World::Read(*reader2), "");
     });
   }
+}
+
+int SetPeekOffset(const Process& p, const SocketPtr& s, int offset) {
+  return Error(s->SetOption(p.caller(), SOL_SOCKET, SO_PEEK_OFF, socket::OptionBytes(offset)));
+}
+int PeekOffsetOf(const Process& p, const SocketPtr& s) {
+  return *socket::IntOption(*s->GetOption(p.caller(), SOL_SOCKET, SO_PEEK_OFF));
+}
+
+TEST(Unix, PeekingGoesOnInAStream) {
+  WithProcess([](Process& p) {
+    auto [a, b] = p.Pair(SOCK_STREAM);
+    EXPECT_EQ(PeekOffsetOf(p, b), -1);
+    EXPECT_EQ(SetPeekOffset(p, b, 2), 0);
+    EXPECT_EQ(p.Receive(b, MSG_PEEK), Failure(EAGAIN));
+    EXPECT_EQ(p.Send(a, "abc"), 3);
+    EXPECT_EQ(p.Send(a, std::string(3000, 'x')), 3000);  // a piece of its own
+    EXPECT_EQ(p.Send(a, "def"), 3);
+    EXPECT_EQ(p.Receive(b, MSG_PEEK, 2), "cx");
+    EXPECT_EQ(PeekOffsetOf(p, b), 4);
+    EXPECT_EQ(p.Receive(b, MSG_PEEK, 0), "");
+    EXPECT_EQ(p.Receive(b, 0, 3002), "abc" + std::string(2999, 'x'));
+    EXPECT_EQ(PeekOffsetOf(p, b), 0);
+    EXPECT_EQ(p.Receive(b, MSG_PEEK), "xdef");
+    EXPECT_EQ(SetPeekOffset(p, b, INT_MAX), 0);
+    EXPECT_EQ(p.Receive(b, MSG_PEEK), Failure(EAGAIN));
+  });
+}
+
+TEST(Unix, PeekingGoesOnWithTheNextPacket) {
+  WithProcess([](Process& p) {
+    for (int type : {SOCK_DGRAM, SOCK_SEQPACKET}) {
+      auto [a, b] = p.Pair(type);
+      for (const char* s : {"abc", "", "de"}) EXPECT_GE(p.Send(a, s), 0);
+      EXPECT_EQ(SetPeekOffset(p, b, 1), 0);
+      EXPECT_EQ(p.Receive(b, MSG_PEEK), "bc");
+      EXPECT_EQ(p.Receive(b, MSG_PEEK), "");
+      EXPECT_EQ(p.Receive(b, MSG_PEEK, 1), "d");
+      EXPECT_EQ(p.Receive(b, MSG_PEEK), "e");
+      EXPECT_EQ(p.Receive(b, MSG_PEEK), Failure(EAGAIN));
+      EXPECT_EQ(p.Receive(b, 0, 1), "a");
+      EXPECT_EQ(PeekOffsetOf(p, b), 2);
+    }
+  });
 }
 
 TEST(Unix, DescriptorLimits) {
