@@ -27,7 +27,8 @@ struct Slot;
 // Owned by the platform and by every stub process, as one shared_ptr. Thread-safe.
 class Host final : public fiber::EventSource {
  public:
-  // `spares`: how many new processes are kept ready: one at first, none until the guest makes a second process, then all.
+  // `spares`: how many new processes are kept ready: one at first, none until the guest makes a second process, then
+  // all.
   static Result<std::shared_ptr<Host>> Create(int memory_fd, int spares);
   // Ends when all that was given to Bury is gone.
   ~Host() override;

@@ -46,9 +46,9 @@ class MemoryFile {
   // The Sentry's own view. Valid as long as the caller holds a reference on the pages. The guest writes there at the
   // same time.
   virtual std::byte* At(uint64_t offset) = 0;
-  // Writes `bytes` at `offset`, into pages that only the caller has references on. For memory that was allocated just now
-  // and is likely not committed: the host takes half as long as for bytes that are stored through At(), each page of
-  // which faults. Errors of pwritev2(2).
+  // Writes `bytes` at `offset`, into pages that only the caller has references on. For memory that was allocated just
+  // now and is likely not committed: the host takes half as long as for bytes that are stored through At(), each page
+  // of which faults. Errors of pwritev2(2).
   virtual Result<> Write(uint64_t offset, std::span<const std::byte> bytes) = 0;
   virtual int fd() const = 0;
   virtual uint64_t usage() const = 0;  // bytes in pages with a reference
