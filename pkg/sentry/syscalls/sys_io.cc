@@ -214,9 +214,13 @@ Result<uint64_t> Syncfs(Task& task, const SyscallArgs& a) {
 }
 
 Result<uint64_t> SyncFileRange(Task& task, const SyscallArgs& a) {
-  if (a.I64(1) < 0 || a.I64(2) < 0 || a.I64(1) + a.I64(2) < a.I64(1)) return Err(EINVAL);
-  if ((a.U32(3) & ~7u) != 0) return Err(EINVAL);
   FdTable::File file = TRY(task.File(a.I32(0)));
+  if ((file->flags() & O_PATH) != 0) return Err(EBADF);
+  int64_t end;
+  if (a.I64(1) < 0 || a.I64(2) < 0 || __builtin_add_overflow(a.I64(1), a.I64(2), &end)) return Err(EINVAL);
+  if ((a.U32(3) & ~7u) != 0) return Err(EINVAL);
+  const uint32_t type = file->path() ? file->inode().type() : S_IFIFO;
+  if (type != S_IFREG && type != S_IFBLK && type != S_IFDIR && type != S_IFLNK) return Err(ESPIPE);
   TRY(file->Sync(true));
   return 0;
 }

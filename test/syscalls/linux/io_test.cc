@@ -235,6 +235,21 @@ TEST_F(Io, SyncCallsSucceedOnFilesAndRefusePipes) {
   EXPECT_ERRNO(fsync(p[0]), EINVAL);
 }
 
+TEST_F(Io, SyncFileRangeChecksItsRange) {
+  EXPECT_OK(sync_file_range(fd_.get(), 0, 0, 0));
+  EXPECT_OK(sync_file_range(fd_.get(), 2, 4, SYNC_FILE_RANGE_WRITE));
+  EXPECT_ERRNO(sync_file_range(fd_.get(), -1, 1, 0), EINVAL);
+  EXPECT_ERRNO(sync_file_range(fd_.get(), 1, -1, 0), EINVAL);
+  EXPECT_ERRNO(sync_file_range(fd_.get(), INT64_MAX, 1, 0), EINVAL);
+  EXPECT_ERRNO(sync_file_range(fd_.get(), 0, 1, 8), EINVAL);
+  EXPECT_ERRNO(sync_file_range(500, -1, 1, 8), EBADF);
+  ScopedFd path(open(dir_.path().c_str(), O_PATH));
+  EXPECT_ERRNO(sync_file_range(path.get(), 0, 1, 0), EBADF);
+  int p[2];
+  ASSERT_OK(pipe(p));
+  EXPECT_ERRNO(sync_file_range(p[0], 0, 1, 0), ESPIPE);
+}
+
 TEST_F(Io, SendfileCopiesFromAFile) {
   ScopedFd out = dir_.Open("out");
   off_t offset = 2;
