@@ -89,7 +89,7 @@ Result<TimerSetting> FromItimerval(const itimerval& v) {
 itimerval ToItimerval(const TimerSetting& s) {
   auto tv = [](int64_t ns) {
     // Rounded up: a running timer never reads as 0.
-    int64_t us = (ns + 999) / 1000;
+    int64_t us = ns / 1000 + (ns % 1000 != 0);
     return timeval{.tv_sec = us / 1'000'000, .tv_usec = us % 1'000'000};
   };
   return {.it_interval = tv(s.interval), .it_value = tv(s.value)};

@@ -146,6 +146,17 @@ TEST(Itimer, FiresAndRepeats) {
   EXPECT_THAT(syscall(SYS_setitimer, ITIMER_REAL, &timer, nullptr), SyscallFails(EINVAL));
 }
 
+TEST(Itimer, TimesThatAreTooLargeAreTheLargest) {
+  const itimerval most{.it_interval = {INT64_MAX, 999'999}, .it_value = {INT64_MAX, 999'999}};
+  ASSERT_OK(setitimer(ITIMER_REAL, &most, nullptr));
+  itimerval now{};
+  EXPECT_OK(getitimer(ITIMER_REAL, &now));
+  EXPECT_EQ(now.it_interval.tv_sec, INT64_MAX / 1'000'000'000);
+  EXPECT_GT(now.it_value.tv_sec, 8'000'000'000);
+  const itimerval none{};
+  EXPECT_OK(setitimer(ITIMER_REAL, &none, nullptr));
+}
+
 TEST(Itimer, ProfilingTimerCountsCpuTime) {
   static std::atomic<int> ticks;
   ticks = 0;
