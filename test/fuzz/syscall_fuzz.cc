@@ -84,7 +84,8 @@ void OpenAll() {
 [[noreturn]] void Worker(uint64_t seed) {
   // Its files, a part of the file system of its own if that can be had.
   (void)mkdir("/tmp/fuzz", 0777);
-  if (chdir("/tmp/fuzz") != 0) _exit(1);
+  // An earlier worker may have put something else there; then this one works where it is.
+  if (chdir("/tmp/fuzz") != 0) std::perror("/tmp/fuzz");
   rlimit memory{512 << 20, 512 << 20};
   setrlimit(RLIMIT_AS, &memory);
   rlimit processes{200, 200};

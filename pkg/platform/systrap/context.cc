@@ -38,8 +38,8 @@ constexpr uint64_t kErrorWrite = 2;
 constexpr uint64_t kErrorFetch = 16;
 
 // By how a command is answered by code of the stub alone: it spins or is being waked.
-bool WaitForStub(Slot& slot, int cpus) {
-  const uint64_t spins = cpus > 1 ? 20'000 : 0;
+bool WaitForStub(Slot& slot) {
+  const uint64_t spins = slot.process.host().cpus() > 1 ? 20'000 : 0;
   for (uint64_t n = 0; !slot.Posted(); n++) {
     if (slot.process.dead()) return false;
     if (n < spins) {
@@ -267,8 +267,7 @@ void SystrapContext::Enter(Registers& regs) {
 }
 
 bool SystrapContext::AwaitEvent(Slot& slot) {
-  uint64_t limit = host_->waiting() + 1 < host_->cpus() ? kSpinCycles : kShortSpinCycles;
-  if (host_->cpus() == 1) limit = 0;
+  const uint64_t limit = host_->cpus() == 1 ? 0 : host_->waiting() + 1 < host_->cpus() ? kSpinCycles : kShortSpinCycles;
   // Whatever is done here before the event comes costs nothing.
   const uint64_t start = __rdtsc();
   uint64_t now = start;
@@ -513,7 +512,7 @@ bool SystrapContext::SaveFrom(Slot& slot) {
     // A thread that sleeps has saved it already.
     if (slot.c.sleeping.load(std::memory_order_acquire) == 0) {
       slot.Command(OP_SAVE_FP, Slot::Waking::kByCaller);
-      if (!WaitForStub(slot, host_->cpus())) return false;
+      if (!WaitForStub(slot)) return false;
     }
     fp_.bytes.resize(FpStateSize());
     memcpy(fp_.bytes.data(), slot.fp_saved(), fp_.bytes.size());
