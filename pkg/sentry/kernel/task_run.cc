@@ -1,4 +1,5 @@
 // The loop of a task: guest, syscall or fault, signals, guest.
+#include <sys/ptrace.h>
 #include <sys/syscall.h>
 
 #include "pkg/log/rate_limit.h"
@@ -65,6 +66,7 @@ void Task::Run() {
         break;
     }
   }
+  TraceEvent(PTRACE_EVENT_EXIT, static_cast<uint64_t>(exit_status_));
   FinishExit();
 }
 
@@ -86,6 +88,18 @@ void Task::PullRegisters() {
 }
 
 void Task::HandleSyscall() {
+  if (trace_work_.load(std::memory_order_relaxed) != 0) [[unlikely]] {
+    if (TraceSyscallEntry()) MakeSyscall();
+    TraceSyscallExit();
+    return;
+  }
+  MakeSyscall();
+  // It has let itself be traced, or somebody came meanwhile.
+  if (trace_work_.load(std::memory_order_relaxed) != 0) [[unlikely]]
+    TraceSyscallExit();
+}
+
+void Task::MakeSyscall() {
   syscall_number_ = regs_.orig_rax;
   SyscallArgs args{{regs_.rdi, regs_.rsi, regs_.rdx, regs_.r10, regs_.r8, regs_.r9}};
   regs_replaced_ = false;
