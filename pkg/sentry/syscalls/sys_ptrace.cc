@@ -25,6 +25,8 @@ constexpr uint64_t kOptions = PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACEFORK | PTRAC
 // asm/ptrace-abi.h and linux/ptrace.h; glibc's header has no names for them.
 constexpr int kArchPrctl = 30;
 constexpr size_t kFxsaveSize = sizeof(user_fpregs_struct);
+// The kernel's struct user has two words behind glibc's.
+constexpr uint64_t kUserSize = sizeof(struct user) + 2 * sizeof(uint64_t);
 // Where an XSAVE area that a debugger sees says which components there are (the kernel's USER_XSTATE_XCR0_WORD).
 constexpr size_t kXcr0Offset = 464;
 constexpr size_t kMaxPeek = 1024;
@@ -87,7 +89,7 @@ Result<uint64_t> Poke(Task& task, Task& tracee, Addr addr, uint64_t word) {
 
 // struct user: the registers; the debug registers, which there are not, are zero.
 Result<uint64_t> PeekUser(Task& task, Task& tracee, uint64_t offset, Addr to) {
-  if (offset % sizeof(uint64_t) != 0 || offset > sizeof(struct user) - sizeof(uint64_t)) return Err(EIO);
+  if (offset % sizeof(uint64_t) != 0 || offset >= kUserSize) return Err(EIO);
   const Registers regs = TRY(GetRegisters(task, tracee));
   uint64_t word = 0;
   if (offset < sizeof(regs)) std::memcpy(&word, reinterpret_cast<const std::byte*>(&regs) + offset, sizeof(word));
@@ -96,14 +98,14 @@ Result<uint64_t> PeekUser(Task& task, Task& tracee, uint64_t offset, Addr to) {
 }
 
 Result<uint64_t> PokeUser(Task& task, Task& tracee, uint64_t offset, uint64_t word) {
-  if (offset % sizeof(uint64_t) != 0 || offset > sizeof(struct user) - sizeof(uint64_t)) return Err(EIO);
+  if (offset % sizeof(uint64_t) != 0 || offset >= kUserSize) return Err(EIO);
   Registers regs = TRY(GetRegisters(task, tracee));
   if (offset < sizeof(regs)) {
     std::memcpy(reinterpret_cast<std::byte*>(&regs) + offset, &word, sizeof(word));
     TRY(task.SetTraceeRegisters(tracee, regs));
     return 0;
   }
-  const bool debug = offset >= offsetof(struct user, u_debugreg);
+  const bool debug = offset >= offsetof(struct user, u_debugreg) && offset < sizeof(struct user);
   if (!debug) return Err(EIO);
   // As where all breakpoints of the processor's are taken.
   if (word != 0) return Err(ENOSPC);
