@@ -54,8 +54,9 @@ void Task::UnlinkTracerLocked() {
   if (stop_taken_) {
     stop_taken_ = false;
     group_->stopped_tasks--;
+    InterruptLocked();
   }
-  InterruptLocked();
+  if (fiber_) fiber_->Unpark();
 }
 
 Result<> Task::TraceMe() {
@@ -116,7 +117,8 @@ Result<> Task::Resume(Task& tracee, uint8_t work, int signal) {
     trace.signal = signal;
     tracee.trace_work_.store(kTraced | work, std::memory_order_relaxed);
     trace.stopped = false;
-    tracee.InterruptLocked();
+    // And no more: what it does next is not interrupted by that.
+    tracee.fiber_->Unpark();
     return {};
   });
 }
@@ -171,8 +173,6 @@ Result<> Task::SetTraceeMask(Task& tracee, SignalSet mask) {
   return WithTracee(tracee, [&](Trace&, platform::Registers&) -> Result<> {
     tracee.saved_mask_.reset();
     tracee.mask_.store(mask & ~kUnblockable);
-    tracee.RecomputeInterruptLocked();
-    tracee.interrupt_.fetch_or(kAttention);
     return {};
   });
 }
@@ -193,7 +193,7 @@ Result<> Task::SetTraceeRegisters(Task& tracee, const platform::Registers& wante
     if (regs.orig_rax != now.orig_rax || regs.rax != now.rax) {
       const auto code = static_cast<int64_t>(now.rax);
       const bool restarts =
-          static_cast<int64_t>(now.orig_rax) >= 0 && trace.message != kMessageSyscallEntry &&
+          static_cast<int32_t>(now.orig_rax) >= 0 && trace.message != kMessageSyscallEntry &&
           (code == -int64_t{kErestartsys.value()} || code == -int64_t{kErestartnointr.value()} ||
            code == -int64_t{kErestartnohand.value()} || code == -int64_t{kErestartRestartblock.value()});
       tracee.restart_pending_ = restarts;

@@ -100,7 +100,8 @@ void Task::HandleSyscall() {
 }
 
 void Task::MakeSyscall() {
-  syscall_number_ = regs_.orig_rax;
+  // 32 bits, as Linux has it.
+  syscall_number_ = static_cast<uint32_t>(regs_.orig_rax);
   SyscallArgs args{{regs_.rdi, regs_.rsi, regs_.rdx, regs_.r10, regs_.r8, regs_.r9}};
   regs_replaced_ = false;
   kernel_.CheckMemory(*this);

@@ -66,7 +66,7 @@ std::optional<Result<uint64_t>> Task::CheckSeccomp(uint64_t* number_in_out, Sysc
       TraceEvent(PTRACE_EVENT_SECCOMP, verdict.data);
       if (IsDying()) return kNoAnswer;
       // -1: not to be made, and the result is what the tracer left there.
-      if (static_cast<int64_t>(regs_.orig_rax) == -1) return Result<uint64_t>(regs_.rax);
+      if (static_cast<int32_t>(regs_.orig_rax) == -1) return Result<uint64_t>(regs_.rax);
       *number_in_out = syscall_number_ = regs_.orig_rax;
       *args_in_out = {{regs_.rdi, regs_.rsi, regs_.rdx, regs_.r10, regs_.r8, regs_.r9}};
       return CheckSeccomp(number_in_out, args_in_out, true);

@@ -68,6 +68,8 @@ int Task::TraceStopLocked(TraceStop kind, int code, int why, const siginfo_t* in
   const int signal = ends ? 0 : trace_->signal;
   fp = std::move(trace_->fp);
   const bool changed = trace_->fp_changed;
+  // What came meanwhile, and the mask may be another.
+  RecomputeInterruptLocked();
   if ((trace_work_.load(std::memory_order_relaxed) & kTraceStep) != 0 && (regs_.eflags & platform::kEflagsTf) == 0) {
     trace_->stepping = true;
     regs_.eflags |= platform::kEflagsTf;
@@ -125,12 +127,10 @@ void Task::TrapStopLocked() {
   } else if (group_stop) {
     (void)TraceStopLocked(TraceStop::kEvent, sig, CLD_STOPPED, nullptr, 0);
   }
-  RecomputeInterruptLocked();
 }
 
 std::optional<siginfo_t> Task::TraceSignalLocked(const siginfo_t& taken) {
   const int sig = TraceStopLocked(TraceStop::kSignal, taken.si_signo, CLD_TRAPPED, &taken, 0);
-  RecomputeInterruptLocked();
   if (sig == 0) return std::nullopt;
   siginfo_t info = trace_->has_info ? trace_->info : taken;
   if (sig != info.si_signo) {
@@ -166,7 +166,7 @@ bool Task::TraceSyscallEntry() {
     // Killed there: it must not do another thing.
     if (group_->exiting || (group_->execing != nullptr && group_->execing != this)) return false;
   }
-  return (work & kTraceEmulate) == 0 && static_cast<int64_t>(regs_.orig_rax) != -1;
+  return (work & kTraceEmulate) == 0 && static_cast<int32_t>(regs_.orig_rax) != -1;
 }
 
 void Task::TraceSyscallExit() {
