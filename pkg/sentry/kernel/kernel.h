@@ -193,6 +193,8 @@ class Kernel final {
   // Tells the parent, or reaps it if nobody is to wait for it.
   void AnnounceZombieLocked(ThreadGroup& group) REQUIRES(mu);
   void ReapLocked(ThreadGroup& group) REQUIRES(mu);
+  // The thread of the parent that made the child, or that took over when that ended; null.
+  static Task* ParentThreadLocked(const ThreadGroup& child);
   // ptrace(2).
   void StopCompleteLocked(ThreadGroup& group) REQUIRES(mu);
   void NotifyTracerLocked(Task& tracee, int why, int status) REQUIRES(mu);

@@ -62,14 +62,8 @@ void Task::UnlinkTracerLocked() {
 Result<> Task::TraceMe() {
   {
     sync::MutexLock lock(kernel_.mu);
-    if (IsTracedLocked() || group_->parent == nullptr) return Err(EPERM);
-    ThreadGroup& parent = *group_->parent;
-    if (parent.tasks.empty()) return Err(EPERM);
-    // The thread that made it.
-    Task* tracer = parent.tasks.front();
-    for (Task* t : parent.tasks) {
-      if (t->tid() == group_->forked_by) tracer = t;
-    }
+    Task* tracer = Kernel::ParentThreadLocked(*group_);
+    if (IsTracedLocked() || tracer == nullptr) return Err(EPERM);
     LinkTracerLocked(*tracer, false, 0);
   }
   StopRewriting(*mm_);

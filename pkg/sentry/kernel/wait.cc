@@ -48,6 +48,7 @@ Result<Kernel::WaitResult> Kernel::Wait(Task& caller, const WaitArgs& args) {
     }
     for (ThreadGroup* child : self.children) {
       if (!matches(*child)) continue;
+      if ((args.options & __WNOTHREAD) != 0 && ParentThreadLocked(*child) != &caller) continue;
       any = true;
       if (const Task* leader = child->leader; leader != nullptr && leader->IsTracedLocked()) {
         if (leader->trace_->tracer->group_.get() == &self || child->zombie) continue;
@@ -77,6 +78,14 @@ Result<Kernel::WaitResult> Kernel::Wait(Task& caller, const WaitArgs& args) {
     if ((args.options & WNOHANG) != 0) return WaitResult{};
     return Err(EAGAIN);
   });
+}
+
+Task* Kernel::ParentThreadLocked(const ThreadGroup& child) {
+  if (child.parent == nullptr || child.parent->tasks.empty()) return nullptr;
+  for (Task* t : child.parent->tasks) {
+    if (t->tid() == child.forked_by) return t;
+  }
+  return child.parent->tasks.front();
 }
 
 std::optional<Kernel::WaitResult> Kernel::WaitForTraceeLocked(Task& tracee, const PidNamespace& ns, int options) {
