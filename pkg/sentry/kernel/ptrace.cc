@@ -202,6 +202,24 @@ Result<> Task::SetTraceeRegisters(Task& tracee, const platform::Registers& wante
   });
 }
 
+Result<> Task::SetTraceeDebugRegister(Task& tracee, int n, uint64_t value) {
+  return WithTracee(tracee, [&](Trace& trace, platform::Registers&) -> Result<> {
+    std::array<uint64_t, 8> debug = trace.debug;
+    debug[n] = value;
+    for (int i = 0; i < 4; i++) {
+      const DebugBreakpoint b = BreakpointOf(debug[kDebugControl], i);
+      if (i == n && value >= kernel_.platform().max_user_address()) return Err(EINVAL);
+      if (!b.enabled) continue;
+      const uint64_t kind = debug[kDebugControl] >> (16 + 4 * i) & 3;
+      constexpr uint64_t kReads = 3, kPorts = 2;
+      if (kind == kPorts || (b.executes && b.length != 1) || debug[i] % b.length != 0) return Err(EINVAL);
+      if (kind == kReads) return Err(ENOSPC);
+    }
+    trace.debug = debug;
+    return {};
+  });
+}
+
 Result<std::vector<siginfo_t>> Task::PeekSignals(Task& tracee, bool shared, uint64_t skip, size_t most) {
   return WithTracee(tracee, [&](Trace&, platform::Registers&) -> Result<std::vector<siginfo_t>> {
     return (shared ? tracee.group_->pending : tracee.pending_).Peek(skip, most);

@@ -197,6 +197,8 @@ class Task final : public RefCounted, public wait::Sleeper, public futex::Target
   Result<SignalSet> GetTraceeMask(Task& tracee);
   Result<> SetTraceeMask(Task& tracee, SignalSet mask);
   Result<> SetTraceeRegisters(Task& tracee, const platform::Registers& regs);
+  // DR0 to DR7. EINVAL: no such place; ENOSPC: it asks for reads too, which are not seen.
+  Result<> SetTraceeDebugRegister(Task& tracee, int n, uint64_t value);
   Result<std::vector<siginfo_t>> PeekSignals(Task& tracee, bool shared, uint64_t skip, size_t most);
   // Its tracer's number in `ns`; 0.
   int TracerNumberLocked(const PidNamespace& ns) const;
@@ -281,6 +283,13 @@ class Task final : public RefCounted, public wait::Sleeper, public futex::Target
   // False: the call is not to be made, and rax is what it returns.
   bool TraceSyscallEntry();
   void TraceSyscallExit();
+  // The trap flag in the registers, where it is ours.
+  bool TakeTrapFlag();
+  void SetTrapFlag();
+  // After a trap of the trap flag: whether that was ours and there is nothing to tell of it.
+  bool TraceStepGoesOn();
+  // Whether a watchpoint has been hit, of which the status register then tells.
+  bool CheckWatchpoints(bool only_look);
   void CountStopLocked();
   // ptrace.cc; with Kernel::mu held.
   void LinkTracerLocked(Task& tracer, bool seized, uint32_t options);

@@ -103,6 +103,8 @@ void Task::ReportExec(int old_tid) {
   {
     sync::MutexLock lock(kernel_.mu);
     if (!IsTracedLocked()) return;
+    trace_->debug = {};
+    trace_->stepping = false;  // the registers are new
     if ((trace_->options & PTRACE_O_TRACEEXEC) == 0) {
       if (!trace_->seized) {
         (void)kernel_.SendLocked(*group_, this, MakeKillInfo(SIGTRAP, SI_USER, pid_->number(), creds_->ruid));

@@ -125,6 +125,7 @@ void Task::HandleFault(const platform::TrapInfo& trap) {
   // Page faults are the only traps that mm may cure; si_code tells a real one from a non-canonical address (SI_KERNEL).
   bool page_fault = (sig == SIGSEGV && (trap.signal.code == SEGV_MAPERR || trap.signal.code == SEGV_ACCERR)) ||
                     (sig == SIGBUS && trap.signal.code == BUS_ADRERR);
+  if (trap.trapno == platform::kTrapDebug && TraceStepGoesOn()) return;
   if (trap.trapno == platform::kTrapBreakpoint && LandOnPatch(*mm_, regs_)) return;
   siginfo_t info = MakeSigInfo(sig, trap.signal.code);
   info.si_addr = trap.signal.addr;

@@ -220,9 +220,10 @@ void Task::DeliverHandler(const siginfo_t& info, const SignalAction& action) {
   }
   SignalSet frame_mask = saved_mask_.value_or(mask_.load());
   saved_mask_.reset();
-  const bool stepping = (trace_work_.load(std::memory_order_relaxed) & kTraceStep) != 0;
+  const uint8_t work = trace_work_.load(std::memory_order_relaxed);
   // The frame is of the program's own flags; the first instruction of the handler is where the step ends.
-  if (stepping) regs().eflags &= ~platform::kEflagsTf;
+  const bool stepping = (work & kTraceStep) != 0;
+  const bool flagged = (work & (kTraceStep | kTraceWatch)) != 0 && TakeTrapFlag();
   Result<> pushed = [&]() -> Result<> {
     platform::FpState fp = TRY(context_->PullFpState());
     arch::SignalFrameArgs args;
@@ -252,6 +253,7 @@ void Task::DeliverHandler(const siginfo_t& info, const SignalAction& action) {
   SignalSet mask = mask_.load() | action.mask;
   if ((action.flags & SA_NODEFER) == 0) mask |= SignalBit(info.si_signo);
   SetSignalMask(mask);
+  if (flagged) SetTrapFlag();
   if (stepping) {
     siginfo_t trap = MakeKillInfo(SIGTRAP, SIGTRAP, pid_->number(), creds_->ruid);
     sync::MutexLock lock(kernel_.mu);

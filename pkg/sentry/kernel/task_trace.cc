@@ -70,9 +70,17 @@ int Task::TraceStopLocked(TraceStop kind, int code, int why, const siginfo_t* in
   const bool changed = trace_->fp_changed;
   // What came meanwhile, and the mask may be another.
   RecomputeInterruptLocked();
-  if ((trace_work_.load(std::memory_order_relaxed) & kTraceStep) != 0 && (regs_.eflags & platform::kEflagsTf) == 0) {
+  const bool watches = IsTracedLocked() && (trace_->debug[kDebugControl] & 0xff) != 0;
+  if (watches) trace_work_.fetch_or(kTraceWatch, std::memory_order_relaxed);
+  if ((trace_work_.load(std::memory_order_relaxed) & (kTraceStep | kTraceWatch)) != 0 &&
+      (regs_.eflags & platform::kEflagsTf) == 0) {
     trace_->stepping = true;
     regs_.eflags |= platform::kEflagsTf;
+  }
+  if (watches && !ends) {
+    kernel_.mu.Unlock();
+    (void)CheckWatchpoints(true);
+    kernel_.mu.Lock();
   }
   if (changed && !ends) {
     kernel_.mu.Unlock();
@@ -151,6 +159,74 @@ std::optional<siginfo_t> Task::TraceSignalLocked(const siginfo_t& taken) {
   return info;
 }
 
+bool Task::TakeTrapFlag() {
+  sync::MutexLock lock(kernel_.mu);
+  if (!trace_->stepping) return false;
+  trace_->stepping = false;
+  regs().eflags &= ~platform::kEflagsTf;
+  return true;
+}
+
+void Task::SetTrapFlag() {
+  sync::MutexLock lock(kernel_.mu);
+  trace_->stepping = true;
+  regs().eflags |= platform::kEflagsTf;
+}
+
+bool Task::CheckWatchpoints(bool only_look) {
+  std::array<uint64_t, 8> debug;
+  std::array<uint64_t, 4> before;
+  {
+    sync::MutexLock lock(kernel_.mu);
+    debug = trace_->debug;
+    before = trace_->watched;
+  }
+  std::array<uint64_t, 4> now = before;
+  uint64_t hits = 0;
+  for (int n = 0; n < 4; n++) {
+    const DebugBreakpoint b = BreakpointOf(debug[kDebugControl], n);
+    if (!b.enabled) continue;
+    bool hit;
+    if (b.executes) {
+      hit = regs().rip == debug[n];
+    } else {
+      now[n] = 0;
+      (void)mm_->ForceCopyIn(debug[n], std::as_writable_bytes(std::span(&now[n], 1)).first(b.length));
+      hit = now[n] != before[n];
+    }
+    if (hit) hits |= uint64_t{1} << n;
+  }
+  sync::MutexLock lock(kernel_.mu);
+  trace_->watched = now;
+  if (only_look || hits == 0) return false;
+  trace_->debug[kDebugStatus] |= hits;
+  return true;
+}
+
+bool Task::TraceStepGoesOn() {
+  {
+    sync::MutexLock lock(kernel_.mu);
+    if (!trace_ || !trace_->stepping) return false;
+    if (!IsTracedLocked()) {
+      // Whoever asked for it has gone.
+      trace_->stepping = false;
+      regs_.eflags &= ~platform::kEflagsTf;
+      return true;
+    }
+  }
+  const uint8_t work = trace_work_.load(std::memory_order_relaxed);
+  if ((work & kTraceWatch) != 0 && CheckWatchpoints(false)) {
+    siginfo_t info = MakeSigInfo(SIGTRAP, TRAP_HWBKPT);
+    info.si_addr = reinterpret_cast<void*>(regs_.rip);
+    ForceSignal(info);
+    return true;
+  }
+  if ((work & kTraceStep) == 0) return true;
+  sync::MutexLock lock(kernel_.mu);
+  trace_->debug[kDebugStatus] |= kDebugSingleStep;
+  return false;
+}
+
 bool Task::TraceSyscallEntry() {
   const uint8_t work = trace_work_.load(std::memory_order_relaxed);
   if ((work & (kTraceSyscall | kTraceEmulate)) == 0) return true;
@@ -171,6 +247,8 @@ bool Task::TraceSyscallEntry() {
 
 void Task::TraceSyscallExit() {
   const uint8_t work = trace_work_.load(std::memory_order_relaxed);
+  // What the kernel writes is not what a watchpoint looks for.
+  if ((work & kTraceWatch) != 0) (void)CheckWatchpoints(true);
   // PTRACE_SINGLESTEP over the instruction ends behind it, with a signal.
   if ((work & kTraceStep) != 0 && (work & kTraceEmulate) == 0) {
     siginfo_t info = MakeSigInfo(SIGTRAP, TRAP_BRKPT);

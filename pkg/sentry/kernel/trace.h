@@ -4,6 +4,7 @@
 
 #include <signal.h>
 
+#include <array>
 #include <cstdint>
 
 #include "pkg/platform/platform.h"
@@ -32,8 +33,12 @@ struct Trace {
 
   bool trap_pending = false;  // it is to stop with PTRACE_EVENT_STOP, or again for a group stop
   bool killed = false;        // by SIGKILL, after which it stops no more
-  bool stepping = false;      // the trap flag is set for PTRACE_SINGLESTEP
-  bool dead = false;          // a thread, not the leader, that has exited and waits for the tracer's wait(2)
+  bool stepping = false;      // the trap flag in the registers is ours, for PTRACE_SINGLESTEP or a watchpoint
+  // The debug registers (SDM vol. 3, 17.2). There are none of the processor's: the task goes by single steps while one
+  // is in use, and what is watched is compared. `watched`: what it was; the task's own.
+  std::array<uint64_t, 8> debug{};
+  std::array<uint64_t, 4> watched{};
+  bool dead = false;  // a thread, not the leader, that has exited and waits for the tracer's wait(2)
 };
 
 // What a tracee's way through the loop meets: bits of Task::trace_work_.
@@ -41,6 +46,23 @@ inline constexpr uint8_t kTraced = 1;
 inline constexpr uint8_t kTraceSyscall = 2;  // stops at entry and exit
 inline constexpr uint8_t kTraceEmulate = 4;  // stops at entry, and the call is not made (PTRACE_SYSEMU)
 inline constexpr uint8_t kTraceStep = 8;     // the trap flag is set on the way to the guest
+inline constexpr uint8_t kTraceWatch = 16;   // so it is for the debug registers
+
+inline constexpr int kDebugStatus = 6;  // DR6
+inline constexpr int kDebugControl = 7;
+inline constexpr uint64_t kDebugSingleStep = 1 << 14;  // DR6.BS
+
+// One of the four, as the control register has it.
+struct DebugBreakpoint {
+  bool enabled;
+  bool executes;  // not data that is written
+  uint64_t length;
+};
+constexpr DebugBreakpoint BreakpointOf(uint64_t control, int n) {
+  const uint64_t bits = control >> (16 + 4 * n);
+  constexpr uint64_t kLengths[] = {1, 2, 8, 4};
+  return {.enabled = (control >> (2 * n) & 3) != 0, .executes = (bits & 3) == 0, .length = kLengths[bits >> 2 & 3]};
+}
 
 // Trace::message at the stops of a system call (linux/ptrace.h, PTRACE_EVENTMSG_...).
 inline constexpr uint64_t kMessageSyscallEntry = 1;

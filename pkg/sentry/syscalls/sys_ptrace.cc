@@ -87,12 +87,24 @@ Result<uint64_t> Poke(Task& task, Task& tracee, Addr addr, uint64_t word) {
   return 0;
 }
 
-// struct user: the registers; the debug registers, which there are not, are zero.
+// struct user: the registers, and the debug registers. The number of the one at `offset`; -1.
+int DebugRegister(uint64_t offset) {
+  constexpr uint64_t kStart = offsetof(struct user, u_debugreg);
+  if (offset < kStart || offset >= sizeof(struct user)) return -1;
+  return static_cast<int>((offset - kStart) / sizeof(uint64_t));
+}
+
 Result<uint64_t> PeekUser(Task& task, Task& tracee, uint64_t offset, Addr to) {
   if (offset % sizeof(uint64_t) != 0 || offset >= kUserSize) return Err(EIO);
-  const Registers regs = TRY(GetRegisters(task, tracee));
-  uint64_t word = 0;
-  if (offset < sizeof(regs)) std::memcpy(&word, reinterpret_cast<const std::byte*>(&regs) + offset, sizeof(word));
+  const uint64_t word = TRY(task.WithTracee(tracee, [&](Trace& trace, Registers& regs) -> Result<uint64_t> {
+    uint64_t w = 0;
+    if (const int n = DebugRegister(offset); n >= 0) {
+      w = trace.debug[n];
+    } else if (offset < sizeof(regs)) {
+      std::memcpy(&w, reinterpret_cast<const std::byte*>(&regs) + offset, sizeof(w));
+    }
+    return w;
+  }));
   TRY(task.mm().CopyOutObject(to, word));
   return 0;
 }
@@ -105,10 +117,10 @@ Result<uint64_t> PokeUser(Task& task, Task& tracee, uint64_t offset, uint64_t wo
     TRY(task.SetTraceeRegisters(tracee, regs));
     return 0;
   }
-  const bool debug = offset >= offsetof(struct user, u_debugreg) && offset < sizeof(struct user);
-  if (!debug) return Err(EIO);
-  // As where all breakpoints of the processor's are taken.
-  if (word != 0) return Err(ENOSPC);
+  const int n = DebugRegister(offset);
+  // DR4 and DR5 are not there.
+  if (n < 0 || n == 4 || n == 5) return Err(EIO);
+  TRY(task.SetTraceeDebugRegister(tracee, n, word));
   return 0;
 }
 

@@ -452,6 +452,91 @@ TEST(Ptrace, ABreakpointIsSetAndRemoved) {
   ContinueToExit(pid, 42);
 }
 
+size_t DebugRegister(int n) { return offsetof(struct user, u_debugreg) + sizeof(long) * static_cast<size_t>(n); }
+
+TEST(Ptrace, AWatchpointStopsBehindTheWrite) {
+  static volatile uint32_t watched;
+  static volatile uint32_t other;
+  pid_t pid = SpawnTraced([] {
+    for (uint32_t i = 0; i < 100; i++) other = i;
+    watched = 1;
+    other = 1;
+    watched = 2;
+    return 22;
+  });
+  errno = 0;
+  EXPECT_EQ(ptrace(PTRACE_PEEKUSER, pid, DebugRegister(7), nullptr), 0);
+  EXPECT_EQ(errno, 0);
+  EXPECT_OK(ptrace(PTRACE_POKEUSER, pid, DebugRegister(1), &watched));
+  // The second, enabled, of four bytes that are written.
+  constexpr long kControl = 1 << 2 | 0b1101L << 20;
+  EXPECT_OK(ptrace(PTRACE_POKEUSER, pid, DebugRegister(7), Data(kControl)));
+  for (uint32_t value : {1u, 2u}) {
+    EXPECT_OK(ptrace(PTRACE_CONT, pid, nullptr, nullptr));
+    ASSERT_EQ(Status(pid), Stop(SIGTRAP));
+    siginfo_t info = {};
+    EXPECT_OK(ptrace(PTRACE_GETSIGINFO, pid, nullptr, &info));
+    EXPECT_EQ(info.si_code, TRAP_HWBKPT);
+    EXPECT_EQ(ptrace(PTRACE_PEEKUSER, pid, DebugRegister(6), nullptr) & 0xf, 2);
+    EXPECT_OK(ptrace(PTRACE_POKEUSER, pid, DebugRegister(6), nullptr));
+    errno = 0;
+    EXPECT_EQ(static_cast<uint32_t>(ptrace(PTRACE_PEEKDATA, pid, &watched, nullptr)), value);
+    EXPECT_EQ(errno, 0);
+    EXPECT_EQ(Registers(pid).eflags & 0x100, 0u);
+  }
+  EXPECT_OK(ptrace(PTRACE_POKEUSER, pid, DebugRegister(7), nullptr));
+  ContinueToExit(pid, 22);
+}
+
+TEST(Ptrace, AHardwareBreakpointStopsBeforeTheInstruction) {
+  static const auto function = +[](int x) __attribute__((noinline)) { return x + 1; };
+  static auto volatile call = function;
+  pid_t pid = SpawnTraced([] { return call(20) + call(20); });
+  EXPECT_OK(ptrace(PTRACE_POKEUSER, pid, DebugRegister(0), function));
+  EXPECT_OK(ptrace(PTRACE_POKEUSER, pid, DebugRegister(7), Data(1)));
+  for (int i = 0; i < 2; i++) {
+    EXPECT_OK(ptrace(PTRACE_CONT, pid, nullptr, nullptr));
+    ASSERT_EQ(Status(pid), Stop(SIGTRAP));
+    EXPECT_EQ(Registers(pid).rip, reinterpret_cast<uint64_t>(function));
+  }
+  ContinueToExit(pid, 42);
+}
+
+TEST(Ptrace, DebugRegistersAreChecked) {
+  pid_t pid = SpawnTraced([] { return 0; });
+  EXPECT_ERRNO(ptrace(PTRACE_POKEUSER, pid, DebugRegister(0), Data(-1)), EINVAL);
+  EXPECT_ERRNO(ptrace(PTRACE_POKEUSER, pid, DebugRegister(4), nullptr), EIO);
+  EXPECT_OK(ptrace(PTRACE_POKEUSER, pid, DebugRegister(0), Data(0x10001)));
+  EXPECT_ERRNO(ptrace(PTRACE_POKEUSER, pid, DebugRegister(7), Data(1 | 0b1101L << 16)), EINVAL) << "not aligned";
+  EXPECT_ERRNO(ptrace(PTRACE_POKEUSER, pid, DebugRegister(7), Data(1 | 0b0100L << 16)), EINVAL) << "two bytes of text";
+  EXPECT_OK(ptrace(PTRACE_KILL, pid, nullptr, nullptr));
+  EXPECT_EQ(Status(pid), SIGKILL);
+}
+
+TEST(Ptrace, AWatchpointOfATracerThatDiesIsForgotten) {
+  static long watched;
+  int fds[2];
+  ASSERT_OK(pipe(fds));
+  pid_t pid = Spawn([&] {
+    char c;
+    return read(fds[0], &c, 1) == 1 ? 23 : 24;
+  });
+  ASSERT_TRUE(WaitUntilAsleep(pid, pid));
+  EXPECT_EQ(RunChild([&] {
+              EXPECT_OK(ptrace(PTRACE_ATTACH, pid, nullptr, nullptr));
+              EXPECT_EQ(Status(pid), Stop(SIGSTOP));
+              EXPECT_OK(ptrace(PTRACE_POKEUSER, pid, DebugRegister(0), &watched));
+              EXPECT_OK(ptrace(PTRACE_POKEUSER, pid, DebugRegister(7), Data(1 | 0b1101L << 16)));
+              EXPECT_OK(ptrace(PTRACE_CONT, pid, nullptr, nullptr));
+              return 0;
+            }),
+            0);
+  EXPECT_RETURNS(write(fds[1], "", 1), 1);
+  EXPECT_EQ(Status(pid), 23 << 8);
+  close(fds[0]);
+  close(fds[1]);
+}
+
 // Steps, calls and breakpoints are of the program's own text, though the system may have made something else of it.
 TEST(Ptrace, HotCallsLookAsTheyAre) {
   void* page = mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
