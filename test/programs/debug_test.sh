@@ -24,7 +24,7 @@ SCRIPT
 gcc -g -O0 -o "$SCRATCH/p" "$SCRATCH/p.c" -pthread || fail "gcc"
 
 # strace: the calls, of children and threads too, and how all ended.
-trace=$(sandbox strace -f -qq -e trace=execve,write -e signal=none -o '|cat' sh -c '/bin/echo one; echo two' 2>&1)
+trace=$(sandbox bash -c 'strace -f -qq -e trace=execve,write -e signal=none -o /tmp/log sh -c "/bin/echo one; echo two" >/dev/null; cat /tmp/log' 2>&1)
 grep -q 'execve("/bin/echo", \["/bin/echo", "one"\]' <<<"$trace" || fail "strace: execve of the child: $trace"
 grep -q 'write(1, "one\\n", 4) *= 4' <<<"$trace" || fail "strace: write of the child: $trace"
 grep -q 'write(1, "two\\n", 4) *= 4' <<<"$trace" || fail "strace: write of the shell: $trace"
@@ -32,7 +32,7 @@ same "strace: the program's exit code" 9 "$(sandbox strace -f -o /dev/null "$SCR
 same "strace -c: counts" 1 "$(sandbox strace -c -f -e trace=execve /bin/true 2>&1 | awk '$NF == "execve" { print $4 }')"
 same "strace: injected error" "cat: /etc/hostname: Permission denied" "$(sandbox strace -o /dev/null -e inject=openat:error=EACCES:when=3+ cat /etc/hostname 2>&1 | head -1)"
 # --seccomp-bpf: only what is asked for stops.
-trace=$(sandbox strace -f --seccomp-bpf -qq -e trace=getppid -o '|cat' sh -c '/bin/true; true' 2>&1)
+trace=$(sandbox bash -c 'strace -f --seccomp-bpf -qq -e trace=getppid -o /tmp/log sh -c "/bin/true; true"; cat /tmp/log' 2>&1)
 grep -q 'getppid() *= ' <<<"$trace" || fail "strace --seccomp-bpf: $trace"
 # Attaching to what runs, and letting go.
 attached=$(sandbox bash -c 'sleep 30 & sleep 0.2; timeout -s INT 1 strace -qq -o /tmp/log -p $!; kill -0 $! && echo alive; kill $!; grep -c "clock_nanosleep\|restart_syscall" /tmp/log')

@@ -283,6 +283,8 @@ class Task final : public RefCounted, public wait::Sleeper, public futex::Target
   // False: the call is not to be made, and rax is what it returns.
   bool TraceSyscallEntry();
   void TraceSyscallExit();
+  // The bit of eflags that is the tracer's; 0.
+  uint64_t TracersTrapFlag() const;
   // The trap flag in the registers, where it is ours.
   bool TakeTrapFlag();
   void SetTrapFlag();

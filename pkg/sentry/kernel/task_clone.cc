@@ -110,6 +110,7 @@ Result<int> Task::Clone(const CloneArgs& args) {
   child->regs_ = regs();
   child->regs_.rax = 0;
   child->regs_.orig_rax = ~uint64_t{0};
+  child->regs_.eflags &= ~TracersTrapFlag();
   if (args.stack != 0) child->regs_.rsp = args.stack;
   if ((flags & CLONE_SETTLS) != 0) {
     if (args.tls >= kernel_.platform().max_user_address()) return Err(EPERM);

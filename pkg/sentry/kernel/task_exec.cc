@@ -104,6 +104,7 @@ void Task::ReportExec(int old_tid) {
     sync::MutexLock lock(kernel_.mu);
     if (!IsTracedLocked()) return;
     trace_->debug = {};
+    trace_work_.fetch_and(static_cast<uint8_t>(~kTraceWatch), std::memory_order_relaxed);
     trace_->stepping = false;  // the registers are new
     if ((trace_->options & PTRACE_O_TRACEEXEC) == 0) {
       if (!trace_->seized) {

@@ -159,6 +159,12 @@ std::optional<siginfo_t> Task::TraceSignalLocked(const siginfo_t& taken) {
   return info;
 }
 
+uint64_t Task::TracersTrapFlag() const {
+  if (trace_work_.load(std::memory_order_relaxed) == 0) return 0;
+  sync::MutexLock lock(kernel_.mu);
+  return trace_->stepping ? platform::kEflagsTf : 0;
+}
+
 bool Task::TakeTrapFlag() {
   sync::MutexLock lock(kernel_.mu);
   if (!trace_->stepping) return false;
@@ -247,8 +253,12 @@ bool Task::TraceSyscallEntry() {
 
 void Task::TraceSyscallExit() {
   const uint8_t work = trace_work_.load(std::memory_order_relaxed);
-  // What the kernel writes is not what a watchpoint looks for.
-  if ((work & kTraceWatch) != 0) (void)CheckWatchpoints(true);
+  if ((work & kTraceWatch) != 0) {
+    // What the kernel writes is not what a watchpoint looks for.
+    (void)CheckWatchpoints(true);
+    // rt_sigreturn(2) has brought the program's own flags.
+    if ((regs().eflags & platform::kEflagsTf) == 0) SetTrapFlag();
+  }
   // PTRACE_SINGLESTEP over the instruction ends behind it, with a signal.
   if ((work & kTraceStep) != 0 && (work & kTraceEmulate) == 0) {
     siginfo_t info = MakeSigInfo(SIGTRAP, TRAP_BRKPT);

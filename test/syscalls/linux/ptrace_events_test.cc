@@ -454,6 +454,32 @@ TEST(PtraceEnd, AStoppedTraceeIsKilled) {
   EXPECT_EQ(Status(pid), SIGKILL);
 }
 
+// A thread that an unwatched one makes is not watched, and its signals' handlers go on as they would.
+TEST(PtraceClone, AWatchpointIsNotInherited) {
+  static long watched;
+  static volatile int handled;
+  handled = 0;
+  pid_t pid = SpawnTraced([] {
+    signal(SIGUSR1, [](int) { handled = handled + 1; });
+    std::thread([] { watched = 1; }).join();
+    raise(SIGUSR1);
+    watched = 2;
+    return handled == 1 ? 37 : 38;
+  });
+  const auto debug = [](int n) { return offsetof(struct user, u_debugreg) + sizeof(long) * static_cast<size_t>(n); };
+  EXPECT_OK(ptrace(PTRACE_POKEUSER, pid, debug(0), &watched));
+  EXPECT_OK(ptrace(PTRACE_POKEUSER, pid, debug(7), Data(1 | 0b1001L << 16)));
+  Continue(pid);
+  EXPECT_EQ(Status(pid), Stop(SIGUSR1));
+  Continue(pid, SIGUSR1);
+  EXPECT_EQ(Status(pid), Stop(SIGTRAP));
+  errno = 0;
+  EXPECT_EQ(ptrace(PTRACE_PEEKDATA, pid, &watched, nullptr), 2);
+  EXPECT_EQ(errno, 0);
+  Continue(pid);
+  EXPECT_EQ(Status(pid), 37 << 8);
+}
+
 // clone(2), CLONE_PTRACE and CLONE_UNTRACED.
 TEST(PtraceClone, FlagsAskForATracerOrForNone) {
   pid_t pid = SpawnTraced([] {

@@ -458,7 +458,7 @@ TEST(Ptrace, AWatchpointStopsBehindTheWrite) {
   static volatile uint32_t watched;
   static volatile uint32_t other;
   pid_t pid = SpawnTraced([] {
-    for (uint32_t i = 0; i < 100; i++) other = i;
+    for (uint32_t i = 0; i < 100; i++) other = other + i;
     watched = 1;
     other = 1;
     watched = 2;
