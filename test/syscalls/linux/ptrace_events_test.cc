@@ -454,14 +454,14 @@ TEST(PtraceEnd, AStoppedTraceeIsKilled) {
   EXPECT_EQ(Status(pid), SIGKILL);
 }
 
-// A thread that an unwatched one makes is not watched, and its signals' handlers go on as they would.
+// Whoever is watched makes threads that are not, and handlers of its signals run as they would.
 TEST(PtraceClone, AWatchpointIsNotInherited) {
   static long watched;
-  static volatile int handled;
+  static volatile int handled, other;
   handled = 0;
   pid_t pid = SpawnTraced([] {
     signal(SIGUSR1, [](int) { handled = handled + 1; });
-    std::thread([] { watched = 1; }).join();
+    std::thread([] { other = 1; }).join();
     raise(SIGUSR1);
     watched = 2;
     return handled == 1 ? 37 : 38;
