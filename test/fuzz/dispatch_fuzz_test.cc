@@ -55,7 +55,7 @@ class Thread final {
  public:
   Thread(uint64_t seed, int index)
       : index_(index),
-        grammar_(seed * 64 + static_cast<uint64_t>(index), fuzz::Arena(kArena), 1,
+        grammar_(seed * 64 + static_cast<uint64_t>(index), fuzz::Arena(kArena), 1, 1,
                  [](uint64_t addr, const void* data, size_t size) {
                    (void)Task::Current()->mm().CopyOut(addr, std::span(static_cast<const std::byte*>(data), size));
                  }) {}

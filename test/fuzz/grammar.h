@@ -107,8 +107,13 @@ class Grammar final {
   // Puts bytes into the guest's memory; where they cannot be put, nothing happens.
   using Put = std::function<void(uint64_t addr, const void* data, size_t size)>;
 
-  Grammar(uint64_t seed, const Arena& arena, int self, Put put)
-      : random_(seed), arena_(arena), self_(static_cast<uint64_t>(self)), put_(std::move(put)) {}
+  // `self`: the process; `victim`: another that it may trace.
+  Grammar(uint64_t seed, const Arena& arena, int self, int victim, Put put)
+      : random_(seed),
+        arena_(arena),
+        self_(static_cast<uint64_t>(self)),
+        victim_(static_cast<uint64_t>(victim)),
+        put_(std::move(put)) {}
 
   Call Next() {
     while (true) {
@@ -152,7 +157,16 @@ class Grammar final {
       a[which] = random_.OneIn(8) ? random_.Next() : SIGRTMIN + random_.Below(8);
       if (a[which] == SIGKILL || a[which] == SIGSTOP) a[which] = 0;
     }
-    if (name == "ptrace") a[1] = self();
+    if (name == "ptrace") {
+      // Those there are, from PTRACE_TRACEME and from PTRACE_SETOPTIONS on; memory is the first argument's.
+      if (!random_.OneIn(16)) a[0] = random_.OneIn(2) ? random_.Below(35) : 0x4200 + random_.Below(16);
+      a[1] = random_.OneIn(8) ? self() : victim_;
+      if (random_.OneIn(2)) a[3] = random_.Below(65);
+      if (a[0] == 0x4204 || a[0] == 0x4205) {
+        constexpr uint64_t kSets[] = {1, 2, 0x202};  // NT_PRSTATUS, NT_PRFPREG, NT_X86_XSTATE
+        if (!random_.OneIn(8)) a[2] = kSets[random_.Below(3)];
+      }
+    }
     if (name == "setpriority" || name == "ioprio_set") a[1] = self();
     if (name == "seccomp") Filter(a);
     if (name == "prctl" && static_cast<uint32_t>(a[0]) == PR_SET_SECCOMP) a[0] = PR_GET_SECCOMP;
@@ -327,6 +341,7 @@ class Grammar final {
   Random random_;
   const Arena arena_;
   const uint64_t self_;
+  const uint64_t victim_;
   const Put put_;
 };
 

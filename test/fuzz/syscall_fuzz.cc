@@ -14,6 +14,8 @@
 #include <sys/eventfd.h>
 #include <sys/inotify.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
@@ -81,6 +83,17 @@ void OpenAll() {
   (void)open("/tmp/fuzz/file", O_RDWR | O_CREAT, 0600);
 }
 
+// A process that the worker may trace; it goes with it.
+pid_t MakeVictim() {
+  pid_t pid = fork();
+  if (pid != 0) return pid;
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  while (true) {
+    for (int i = 0; i < 100; i++) (void)getppid();
+    usleep(1000);
+  }
+}
+
 [[noreturn]] void Worker(uint64_t seed) {
   // Its files, a part of the file system of its own if that can be had.
   (void)mkdir("/tmp/fuzz", 0777);
@@ -101,15 +114,16 @@ void OpenAll() {
   sigaction(kTick, &tick, nullptr);
   OpenAll();
   const fuzz::Arena arena = MakeArena();
+  const pid_t victim = MakeVictim();
   std::atomic<bool> done{false};
   std::atomic<int> left{kThreads};
   std::vector<std::thread> threads;
   pid_t tids[kThreads] = {};
   for (int t = 0; t < kThreads; t++) {
-    threads.emplace_back([seed, t, &arena, &tids, &left] {
+    threads.emplace_back([seed, t, victim, &arena, &tids, &left] {
       tids[t] = gettid();
       fuzz::Grammar grammar(
-          seed * 64 + static_cast<uint64_t>(t), arena, getpid(),
+          seed * 64 + static_cast<uint64_t>(t), arena, getpid(), victim,
           [](uint64_t addr, const void* data, size_t size) { memcpy(reinterpret_cast<void*>(addr), data, size); });
       for (int i = 0; i < kCallsPerThread; i++) {
         const fuzz::Call c = grammar.Next();
@@ -147,6 +161,25 @@ int64_t Seconds() {
   return now.tv_sec;
 }
 
+// A thread of the worker's has asked to be traced, and stopped: some requests, and it goes on.
+void Trace(fuzz::Random& random, pid_t tid, int status) {
+  constexpr int kRequests[] = {PTRACE_GETREGS,     PTRACE_GETSIGINFO,  PTRACE_PEEKDATA,        PTRACE_PEEKUSER,
+                               PTRACE_GETFPREGS,   PTRACE_GETEVENTMSG, PTRACE_SETOPTIONS,      PTRACE_POKEDATA,
+                               PTRACE_PEEKSIGINFO, PTRACE_GETSIGMASK,  PTRACE_GET_SYSCALL_INFO};
+  uint64_t buffer[128];
+  for (uint64_t& word : buffer) word = random.OneIn(2) ? random.Next() : random.Below(64);
+  for (uint64_t n = random.Below(4); n > 0; n--) {
+    const int request = kRequests[random.Below(std::size(kRequests))];
+    const uint64_t addr = random.OneIn(2) ? random.Below(1024) : reinterpret_cast<uint64_t>(buffer);
+    // Options that do not kill the supervisor's threads by mistake: all but PTRACE_O_EXITKILL.
+    const uint64_t data = request == PTRACE_SETOPTIONS ? random.Below(256) : reinterpret_cast<uint64_t>(buffer);
+    syscall(SYS_ptrace, request, tid, addr, data);
+  }
+  constexpr int kWays[] = {PTRACE_CONT, PTRACE_CONT, PTRACE_SYSCALL, PTRACE_SINGLESTEP, PTRACE_DETACH};
+  const int sig = WSTOPSIG(status) & 0x7f;
+  syscall(SYS_ptrace, kWays[random.Below(std::size(kWays))], tid, 0, sig == SIGTRAP || sig == SIGSTOP ? 0 : sig);
+}
+
 // False if it does not die.
 bool RunWorker(uint64_t seed) {
   std::printf("seed %llu\n", static_cast<unsigned long long>(seed));
@@ -156,16 +189,24 @@ bool RunWorker(uint64_t seed) {
   if (pid < 0) return true;
   const int64_t end = Seconds() + kWorkerSeconds;
   bool killed = false;
+  fuzz::Random random(seed);
+  useconds_t pause = 20000;
   while (true) {
     int status = 0;
-    pid_t r = waitpid(pid, &status, WNOHANG);
+    pid_t r = waitpid(-1, &status, WNOHANG | __WALL);
+    if (r > 0 && WIFSTOPPED(status)) {
+      Trace(random, r, status);
+      pause = 200;
+      continue;
+    }
     if (r == pid || (r < 0 && errno == ECHILD)) return true;
+    if (r > 0) continue;
     if (Seconds() >= end && !killed) {
       kill(pid, SIGKILL);
       killed = true;
     }
     if (Seconds() >= end + kPatience) return false;
-    usleep(20000);
+    usleep(pause);
   }
 }
 

@@ -1,33 +1,22 @@
 // Containers under many schedules: a kernel whose platform runs scripts, on the deterministic executor.
 #include "pkg/sentry/kernel/container.h"
 
-#include <elf.h>
-#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sched.h>
 #include <sys/wait.h>
 
-#include <cstring>
 #include <map>
-#include <span>
 
-#include "pkg/fiber/fiber.h"
-#include "pkg/sentry/fsimpl/tmpfs/tmpfs.h"
-#include "pkg/sentry/kernel/kernel.h"
-#include "pkg/sentry/kernel/task.h"
-#include "pkg/sentry/pgalloc/memory_file.h"
-#include "pkg/sentry/vfs/vfs.h"
+#include "pkg/sentry/kernel/fake_machine.h"
 #include "pkg/sentry/wait/wait.h"
 
 namespace redoubt::kernel {
 namespace {
 
 constexpr uint64_t kSeeds = 60;
-constexpr fiber::Time kMillisecond = 1'000'000;
-constexpr Addr kImage = 0x400000;
 
 // What a guest does next. rbx is its program counter: it says of itself where it goes on.
-enum class Op {
+enum class Op : uint64_t {
   kCompute,     // stays in the guest until interrupted
   kCall,        // a system call that does nothing
   kSleep,       // ... that waits for a millisecond
@@ -37,75 +26,6 @@ enum class Op {
   kKillFirst,   // kill(1, SIGKILL)
   kWait,        // for a child
   kExit,
-};
-using Guest = std::function<Op(platform::Registers&)>;
-
-// Shared by all contexts of one test.
-struct World {
-  Guest guest;
-  bool frozen = false;  // nobody may be in the guest
-  int inside = 0;       // contexts in Switch
-  uint64_t switches = 0;
-};
-
-class FakeAddressSpace final : public platform::AddressSpace {
- public:
-  Result<> MapFile(Addr, int, uint64_t, uint64_t, AccessType, bool) override { return {}; }
-  Result<> Unmap(Addr, uint64_t) override { return {}; }
-  void Release() override {}
-};
-
-class FakeContext final : public platform::Context {
- public:
-  explicit FakeContext(World& world) : world_(world) {}
-
-  Result<platform::TrapInfo> Switch(platform::AddressSpace&, platform::Registers& regs) override {
-    EXPECT_FALSE(world_.frozen) << "a frozen task enters the guest";
-    world_.switches++;
-    world_.inside++;
-    platform::TrapInfo trap{.trap = platform::Trap::kSyscall};
-    if (!interrupted_) {
-      Op op = world_.guest(regs);
-      if (op == Op::kCompute) {
-        fiber_ = RefPtr<fiber::Fiber>(fiber::Current());
-        while (!interrupted_) fiber::Park();
-        trap.trap = platform::Trap::kInterrupted;
-      } else {
-        // Takes its time: virtual time stands still while anybody can run.
-        fiber::Park(fiber::Now() + kMillisecond / 50);
-        regs.orig_rax = static_cast<uint64_t>(op);
-      }
-    } else {
-      trap.trap = platform::Trap::kInterrupted;
-    }
-    interrupted_ = false;
-    world_.inside--;
-    return trap;
-  }
-  void Interrupt() override {
-    interrupted_ = true;
-    if (fiber_) fiber_->Unpark();
-  }
-  Result<platform::FpState> PullFpState() override { return platform::FpState{}; }
-  Result<> PushFpState(const platform::FpState&) override { return {}; }
-
- private:
-  World& world_;
-  bool interrupted_ = false;
-  RefPtr<fiber::Fiber> fiber_;
-};
-
-class FakePlatform final : public platform::Platform {
- public:
-  explicit FakePlatform(World& world) : world_(world) {}
-  std::string_view name() const override { return "fake"; }
-  Result<RefPtr<platform::AddressSpace>> NewAddressSpace() override { return MakeRef<FakeAddressSpace>(); }
-  Result<std::unique_ptr<platform::Context>> NewContext() override { return std::make_unique<FakeContext>(world_); }
-  Addr min_user_address() const override { return 0x10000; }
-  Addr max_user_address() const override { return 0x7fff'ffff'f000; }
-
- private:
-  World& world_;
 };
 
 Result<uint64_t> Dispatch(Task& task, uint64_t number, const SyscallArgs&) {
@@ -133,101 +53,12 @@ Result<uint64_t> Dispatch(Task& task, uint64_t number, const SyscallArgs&) {
   }
 }
 
-// The smallest program that exec accepts.
-std::vector<std::byte> Program() {
-  std::vector<std::byte> image(4096);
-  Elf64_Ehdr header{};
-  std::memcpy(header.e_ident, ELFMAG, SELFMAG);
-  header.e_ident[EI_CLASS] = ELFCLASS64;
-  header.e_ident[EI_DATA] = ELFDATA2LSB;
-  header.e_ident[EI_VERSION] = EV_CURRENT;
-  header.e_type = ET_EXEC;
-  header.e_machine = EM_X86_64;
-  header.e_entry = kImage + 512;
-  header.e_phoff = sizeof(header);
-  header.e_phentsize = sizeof(Elf64_Phdr);
-  header.e_phnum = 1;
-  Elf64_Phdr segment{};
-  segment.p_type = PT_LOAD;
-  segment.p_flags = PF_R | PF_W | PF_X;
-  segment.p_vaddr = kImage;
-  segment.p_filesz = segment.p_memsz = image.size();
-  segment.p_align = 4096;
-  std::memcpy(image.data(), &header, sizeof(header));
-  std::memcpy(image.data() + sizeof(header), &segment, sizeof(segment));
-  return image;
-}
-
-// A kernel and the fiber that plays the CLI.
-class Machine {
+class Machine : public FakeMachine {
  public:
-  Machine(uint64_t seed, Guest guest)
-      : executor_(fiber::MakeDeterministicExecutor(seed)), memory_file_(*pgalloc::MemoryFile::Create({})) {
-    world_.guest = std::move(guest);
-    kernel_ = std::make_unique<Kernel>(Kernel::Options{.platform = &platform_,
-                                                       .memory_file = memory_file_.get(),
-                                                       .executor = executor_.get(),
-                                                       .dispatcher = Dispatch});
-  }
-
-  void Run(std::function<void()> body) {
-    executor_->Spawn([this, body] {
-      body();
-      kernel_->KillAll();
-    });
-    fiber::Join(*executor_);
-  }
-
-  RefPtr<ThreadGroup> Create(RefPtr<Container> container, bool held = false) {
-    Result<RefPtr<ThreadGroup>> group = TryCreate(std::move(container), held);
-    EXPECT_TRUE(group) << group.error().name();
-    return group ? *group : nullptr;
-  }
-  Result<RefPtr<ThreadGroup>> TryCreate(RefPtr<Container> container, bool held = false) {
-    RefPtr<auth::Credentials> creds = auth::Credentials::Root();
-    RefPtr<vfs::MountNamespace> mounts =
-        vfs::MountNamespace::Create(tmpfs::Create(*memory_file_, {.root_mode = 0755}), 0, "root");
-    vfs::Path root = mounts->root();
-    vfs::Walker walker{*creds, root};
-    RefPtr<vfs::FileDescription> file =
-        *vfs::Open(walker, {.start = root, .name = "/program"}, {.flags = O_CREAT | O_WRONLY, .mode = 0755});
-    std::vector<std::byte> image = Program();
-    BufferIo io(image);
-    IoSequence source(io, 0, image.size());
-    EXPECT_TRUE(file->Write(source, 0));
-    file.reset();
-    Kernel::ProcessArgs args;
-    args.filename = "/program";
-    args.argv = {"/program"};
-    args.creds = creds;
-    args.mounts = mounts;
-    args.fds = MakeRef<FdTable>();
-    args.container = std::move(container);
-    args.held = held;
-    return kernel_->CreateProcess(args);
-  }
-
-  void Sleep(fiber::Time time) {
-    for (fiber::Time end = fiber::Now() + time; fiber::Now() < end;) fiber::Park(end);
-  }
-  size_t Alive(const Container& container) {
-    size_t n = 0;
-    for (const RefPtr<ThreadGroup>& group : kernel_->GroupsOf(container)) {
-      sync::MutexLock lock(kernel_->mu);
-      n += group->zombie ? 0 : 1;
-    }
-    return n;
-  }
-
-  Kernel& kernel() { return *kernel_; }
-  World& world() { return world_; }
-
- private:
-  World world_;
-  std::unique_ptr<fiber::Executor> executor_;
-  std::unique_ptr<pgalloc::MemoryFile> memory_file_;
-  FakePlatform platform_{world_};
-  std::unique_ptr<Kernel> kernel_;
+  Machine(uint64_t seed, std::function<Op(platform::Registers&)> guest)
+      : FakeMachine(
+            seed, [guest = std::move(guest)](platform::Registers& r) { return static_cast<uint64_t>(guest(r)); },
+            Dispatch) {}
 };
 
 // Goes on as `child` in the child of a fork, as `parent` in the parent.

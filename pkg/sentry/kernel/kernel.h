@@ -163,6 +163,7 @@ class Kernel final {
     int pid = 0;  // the caller's number; 0: WNOHANG and nothing to report
     int status = 0;
     uint32_t uid = 0;
+    bool traced = false;  // a stop for ptrace(2)
     Usage usage;
   };
   Result<WaitResult> Wait(Task& caller, const WaitArgs& args) EXCLUDES(mu);
@@ -189,7 +190,20 @@ class Kernel final {
   void LeaveProcessGroupLocked(ThreadGroup& group) REQUIRES(mu);
   // The last task of the group has gone.
   void GroupExitedLocked(ThreadGroup& group) REQUIRES(mu);
+  // Tells the parent, or reaps it if nobody is to wait for it.
+  void AnnounceZombieLocked(ThreadGroup& group) REQUIRES(mu);
   void ReapLocked(ThreadGroup& group) REQUIRES(mu);
+  // The thread of the parent that made the child, or that took over when that ended; null.
+  static Task* ParentThreadLocked(const ThreadGroup& child);
+  // ptrace(2).
+  void StopCompleteLocked(ThreadGroup& group) REQUIRES(mu);
+  void NotifyTracerLocked(Task& tracee, int why, int status) REQUIRES(mu);
+  // It is traced no more; one that has ended goes.
+  void ReleaseTraceeLocked(Task& tracee) REQUIRES(mu);
+  // Of a tracee that has ended: whether its tracer need not be waited for, as he ignores SIGCHLD.
+  bool TracerIgnoresEndLocked(const Task& tracee) REQUIRES(mu);
+  // Wait's answer for one tracee, if there is one.
+  std::optional<WaitResult> WaitForTraceeLocked(Task& tracee, const PidNamespace& ns, int options) REQUIRES(mu);
   void NotifyParentLocked(ThreadGroup& group, int code, int status) REQUIRES(mu);
   void ContinueLocked(ThreadGroup& group) REQUIRES(mu);
   static RefPtr<ProcessGroup> KeptByLocked(const ThreadGroup& child, const ThreadGroup* parent);
@@ -213,6 +227,14 @@ class Kernel final {
   std::string domainname_ GUARDED_BY(names_mu_) = "(none)";
   const int64_t boot_time_;
 };
+
+template <typename F>
+std::invoke_result_t<F, Trace&, platform::Registers&> Task::WithTracee(Task& target, F&& f) {
+  sync::MutexLock lock(kernel_.mu);
+  if (!target.IsTracedLocked() || target.trace_->tracer != this) return Err(ESRCH);
+  if (!target.trace_->stopped || target.trace_->listening) return Err(ESRCH);
+  return f(*target.trace_, target.regs_);
+}
 
 }  // namespace redoubt::kernel
 

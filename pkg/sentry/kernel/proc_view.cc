@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "pkg/sentry/kernel/process_timers.h"
+#include "pkg/sentry/kernel/ptrace.h"
 #include "pkg/sentry/time/clock.h"
 #include "pkg/sentry/tty/job_control.h"
 
@@ -76,6 +77,7 @@ bool ProcView::GetInfo(RefCounted& handle, bool whole_process, proc::TaskInfo* i
     info->start_time = group.start_time;
     info->shared_pending = group.pending.set();
     info->pending = task.PendingLocked();
+    info->tracer = task.TracerNumberLocked(*ns_);
     info->seccomp = task.seccomp_mode();
     info->seccomp_filters = static_cast<int>(task.SeccompFilterCountLocked());
     info->queued_signals = group.pending.queued();
@@ -132,18 +134,9 @@ std::array<limits::Limit, RLIM_NLIMITS> ProcView::GetLimits(RefCounted& task) {
   return ToTask(task).group().limits.All();
 }
 
-// ptrace(2), "Ptrace access mode checking", PTRACE_MODE_FSCREDS.
 Result<> ProcView::CheckAccess(RefCounted& handle) {
   Task* caller = Task::Current();
-  Task& task = ToTask(handle);
-  if (caller == nullptr || &caller->group() == &task.group()) return {};
-  const auth::Credentials& c = caller->creds();
-  RefPtr<const auth::Credentials> t = task.GetCreds();
-  if (!t) return Err(EACCES);
-  bool same = c.fsuid == t->euid && c.fsuid == t->suid && c.fsuid == t->ruid && c.fsgid == t->egid &&
-              c.fsgid == t->sgid && c.fsgid == t->rgid;
-  if (c.HasCapability(CAP_SYS_PTRACE)) return {};
-  if (!same || !task.group().dumpable.load()) return Err(EACCES);
+  if (caller != nullptr && !CheckPtraceAccess(*caller, ToTask(handle), AccessBy::kFilesystemIds)) return Err(EACCES);
   return {};
 }
 

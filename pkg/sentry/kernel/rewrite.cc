@@ -37,8 +37,16 @@ bool LandOnPatch(mm::MemoryManager& mm, platform::Registers& regs) {
   if (rewriter == nullptr) return false;
   const Addr int3 = regs.rip - 1;
   std::optional<Addr> landing = rewriter->Landing(int3);
-  if (!landing || !mm.FindPatch(int3)) return false;
-  regs.rip = *landing;
+  if (!landing) return false;
+  if (mm.FindPatch(int3)) {
+    regs.rip = *landing;
+    return true;
+  }
+  // Undone since the trap (DropHidden): the instruction that was there is there again, unless it is one like this.
+  constexpr std::byte kInt3{0xcc};
+  Result<std::byte> now = mm.CopyInObject<std::byte>(int3);
+  if (!now || *now == kInt3) return false;
+  regs.rip = int3;
   return true;
 }
 

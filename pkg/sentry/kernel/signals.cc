@@ -27,21 +27,33 @@ bool Task::WantsSignalLocked(int sig) const {
 void Task::RecomputeInterruptLocked() {
   SignalSet deliverable =
       (pending_.set() | group_->pending.set()) & ~(mask_.load(std::memory_order_relaxed) & ~kUnblockable);
-  bool attention =
-      deliverable != 0 || group_->exiting || group_->stopped || (group_->execing != nullptr && group_->execing != this);
+  bool attention = deliverable != 0 || group_->exiting || (group_->stopped && !stop_taken_) ||
+                   (group_->execing != nullptr && group_->execing != this) ||
+                   (IsTracedLocked() && trace_->trap_pending);
   interrupt_.store((attention ? kAttention : 0) | (MustFreezeLocked() ? kFreeze : 0), std::memory_order_seq_cst);
 }
 
 void Kernel::ContinueLocked(ThreadGroup& group) {
   if (!group.stopped) return;
-  bool was_complete = group.stopped_tasks == static_cast<int>(group.tasks.size());
   group.stopped = false;
   group.stop_reportable = false;
-  if (was_complete) {
+  if (group.stop_complete) {
+    group.stop_complete = false;
     group.continue_reportable = true;
     NotifyParentLocked(group, CLD_CONTINUED, SIGCONT);
   }
-  for (Task* task : group.tasks) task->InterruptLocked();
+  for (Task* task : group.tasks) {
+    if (task->stop_taken_) {
+      task->stop_taken_ = false;
+      group.stopped_tasks--;
+    }
+    if (task->IsTracedLocked() && task->trace_->seized) {
+      // ptrace(2), "Group-stop": the tracer hears of the end too.
+      task->trace_->trap_pending = true;
+      if (task->trace_->listening) task->trace_->stopped = false;
+    }
+    task->InterruptLocked();
+  }
 }
 
 Result<> Kernel::SendLocked(ThreadGroup& group, Task* target, const siginfo_t& sent) {
@@ -72,6 +84,11 @@ Result<> Kernel::SendLocked(ThreadGroup& group, Task* target, const siginfo_t& s
   bool ignored = action.is_ignored() || (action.is_default() && DefaultActionOf(sig) == DefaultAction::kIgnore) ||
                  (sig == SIGCONT && action.is_default()) ||
                  (group.unkillable && action.is_default() && (from_inside || (bit & kUnblockable) == 0));
+  // A tracer sees ignored ones too.
+  if (const Task* first = target != nullptr ? target : group.leader;
+      first != nullptr && first->IsTracedLocked() && sig != SIGKILL) {
+    ignored = false;
+  }
   // An ignored signal is kept only while somebody blocks it or waits for it.
   if (ignored) {
     bool kept = target != nullptr ? (target->signal_mask() & bit) != 0 || (target->sigwait_set_ & bit) != 0

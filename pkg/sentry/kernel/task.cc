@@ -57,6 +57,7 @@ std::string Task::GetName() const {
 char Task::GetState() const {
   sync::MutexLock lock(kernel_.mu);
   if (exited_) return 'Z';
+  if (IsTracedLocked() && trace_->stopped) return 't';
   if (stop_parked_) return 'T';
   return asleep_.load(std::memory_order_relaxed) ? 'S' : 'R';
 }

@@ -20,6 +20,7 @@
 #include "pkg/sentry/futex/futex.h"
 #include "pkg/sentry/kernel/fs_context.h"
 #include "pkg/sentry/kernel/thread_group.h"
+#include "pkg/sentry/kernel/trace.h"
 #include "pkg/sentry/mm/memory_manager.h"
 #include "pkg/sentry/seccomp/seccomp_filter.h"
 #include "pkg/sentry/signal/signal.h"
@@ -93,7 +94,7 @@ class Task final : public RefCounted, public wait::Sleeper, public futex::Target
   RefPtr<const auth::Credentials> GetCreds() const;
   RefPtr<vfs::MountNamespace> GetMountNamespace() const;
   std::string GetName() const;
-  char GetState() const;  // 'R', 'S', 'T', 'Z' as in /proc/PID/stat
+  char GetState() const;  // 'R', 'S', 'T', 't', 'Z' as in /proc/PID/stat
   Usage GetUsage() const;
 
   void SetCreds(RefPtr<auth::Credentials> creds);
@@ -163,8 +164,9 @@ class Task final : public RefCounted, public wait::Sleeper, public futex::Target
   int seccomp_mode() const { return seccomp_mode_.load(std::memory_order_acquire); }
   size_t SeccompFilterCountLocked() const { return seccomp_filters_ ? seccomp_filters_->count() : 0; }
   // In a mode but SECCOMP_MODE_DISABLED, before a call is made: what it returns without being made, or nothing if it is
-  // to be made. The task may be about to end or to take a signal.
-  std::optional<Result<uint64_t>> CheckSeccomp(uint64_t number, const SyscallArgs& args);
+  // to be made. The task may be about to end or to take a signal. A tracer may make another call of it
+  // (SECCOMP_RET_TRACE).
+  std::optional<Result<uint64_t>> CheckSeccomp(uint64_t* number, SyscallArgs* args, bool after_tracer = false);
   // EINVAL: it has filters.
   Result<> EnterSeccompStrict();
   // Puts the filter before those that are there; with `all_threads` for all threads of the process, together with
@@ -173,6 +175,34 @@ class Task final : public RefCounted, public wait::Sleeper, public futex::Target
   Result<int> AddSeccompFilter(RefPtr<SeccompFilter> filter, bool all_threads);
   // prctl(2), PR_SET_NO_NEW_PRIVS. Set by other threads too, as above.
   std::atomic<bool> no_new_privs{false};
+
+  // --- ptrace(2), as the tracer (ptrace.cc)
+  // PTRACE_TRACEME: the parent traces this. EPERM.
+  Result<> TraceMe();
+  // PTRACE_ATTACH, PTRACE_SEIZE. EPERM: it may not, or somebody traces it, or it is of its own process.
+  Result<> Attach(Task& target, bool seize, uint32_t options);
+  // Calls f(Trace&, platform::Registers&) with Kernel::mu held. ESRCH unless `target` is this task's tracee and
+  // stopped.
+  template <typename F>
+  std::invoke_result_t<F, Trace&, platform::Registers&> WithTracee(Task& target, F&& f);
+  // The tracee goes on, with what of kTrace... it is to meet; signal 0 is none. Both: ESRCH as above, EIO: no signal.
+  Result<> Resume(Task& tracee, uint8_t work, int signal);
+  Result<> Detach(Task& tracee, int signal);
+  // PTRACE_KILL, PTRACE_INTERRUPT: whether it is stopped or not. ESRCH; EIO: it was not seized.
+  Result<> KillTracee(Task& tracee);
+  Result<> InterruptTracee(Task& tracee);
+  // PTRACE_LISTEN. EIO: it is not in a stop with PTRACE_EVENT_STOP.
+  Result<> Listen(Task& tracee);
+  // Of the stopped tracee.
+  Result<SignalSet> GetTraceeMask(Task& tracee);
+  Result<> SetTraceeMask(Task& tracee, SignalSet mask);
+  Result<> SetTraceeRegisters(Task& tracee, const platform::Registers& regs);
+  // DR0 to DR7. EINVAL: no such place; ENOSPC: it asks for reads too, which are not seen.
+  Result<> SetTraceeDebugRegister(Task& tracee, int n, uint64_t value);
+  Result<std::vector<siginfo_t>> PeekSignals(Task& tracee, bool shared, uint64_t skip, size_t most);
+  // Its tracer's number in `ns`; 0.
+  int TracerNumberLocked(const PidNamespace& ns) const;
+  bool IsTracedLocked() const { return trace_ && trace_->tracer != nullptr; }
 
   // --- odds and ends that syscalls keep in the task
   Addr clear_child_tid = 0;
@@ -219,6 +249,7 @@ class Task final : public RefCounted, public wait::Sleeper, public futex::Target
   void Start();
   void Run();
   void HandleSyscall();
+  void MakeSyscall();
   void HandleFault(const platform::TrapInfo& trap);
   // Signals, stops and death, before the guest runs again.
   void ReturnToUser();
@@ -234,6 +265,44 @@ class Task final : public RefCounted, public wait::Sleeper, public futex::Target
   void StopLocked();
   void InterruptLocked();
 
+  // task_trace.cc, as the tracee; those with Kernel::mu held give it up while parked.
+  enum class TraceStop { kSignal, kEvent, kExit };
+  // A ptrace-stop, if the task is traced: parks until its tracer lets it go on or the task must end. `why` is CLD_*.
+  // Returns the signal that it is to get; 0.
+  int TraceStopLocked(TraceStop kind, int code, int why, const siginfo_t* info, uint64_t message);
+  // A stop for a PTRACE_EVENT_* but PTRACE_EVENT_STOP; nothing if the option is not set.
+  void TraceEvent(int event, uint64_t message);
+  bool TracesEvent(int event) const;
+  // execve(2) has made a new program of it.
+  void ReportExec(int old_tid);
+  bool MayGainPrivilegesTraced() const;
+  // A group stop, or PTRACE_EVENT_STOP.
+  void TrapStopLocked();
+  // What the tracer makes of a signal that was taken.
+  std::optional<siginfo_t> TraceSignalLocked(const siginfo_t& info);
+  // False: the call is not to be made, and rax is what it returns.
+  bool TraceSyscallEntry();
+  void TraceSyscallExit();
+  // The bit of eflags that is the tracer's; 0.
+  uint64_t TracersTrapFlag() const;
+  // The trap flag in the registers, where it is ours.
+  bool TakeTrapFlag();
+  void SetTrapFlag();
+  // After a trap of the trap flag: whether that was ours and there is nothing to tell of it.
+  bool TraceStepGoesOn();
+  // Whether a watchpoint has been hit, of which the status register then tells.
+  bool CheckWatchpoints(bool only_look);
+  void CountStopLocked();
+  // ptrace.cc; with Kernel::mu held.
+  void LinkTracerLocked(Task& tracer, bool seized, uint32_t options);
+  void UnlinkTracerLocked();
+  // At the tracer's end.
+  void LoseTraceesLocked();
+  // Hidden text and patches would be seen by who debugs.
+  static void StopRewriting(mm::MemoryManager& mm);
+  // Whether a new task is traced from its start, and with which event (0: CLONE_PTRACE asked for it).
+  std::optional<int> TraceOfChildLocked(const CloneArgs& args) const;
+
   // container.cc; all with Kernel::mu held.
   bool MustFreezeLocked() const;
   // Frozen from the guest's next instruction on, which what the task does or waits for in the Sentry need not know.
@@ -248,6 +317,7 @@ class Task final : public RefCounted, public wait::Sleeper, public futex::Target
   void UseSeccompFiltersLocked(RefPtr<const SeccompFilter> filters);
   void InheritSeccompLocked(const Task& parent);
   // Without it.
+  bool IsDying() const;
   Result<> SleepKillable();
 
   // task_exit.cc
@@ -292,6 +362,12 @@ class Task final : public RefCounted, public wait::Sleeper, public futex::Target
   bool exiting_ = false;
   bool exited_ = false;  // mu
   int exit_status_ = 0;
+
+  // ptrace(2).
+  std::unique_ptr<Trace> trace_;        // mu; null until it is traced
+  std::vector<Task*> tracees_;          // mu
+  std::atomic<uint8_t> trace_work_{0};  // kTrace...; written under mu
+  bool stop_taken_ = false;             // mu: of a tracee: counted in group_->stopped_tasks, though it may run
 
   std::atomic<uint8_t> seccomp_mode_{0};         // written under mu
   RefPtr<const SeccompFilter> seccomp_filters_;  // mu

@@ -1,5 +1,6 @@
 // clone(2), fork(2), vfork(2).
 #include <linux/sched.h>
+#include <sys/ptrace.h>
 
 #include "pkg/log/log.h"
 #include "pkg/sentry/kernel/kernel.h"
@@ -14,7 +15,7 @@ namespace {
 constexpr uint64_t kSupported = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_PIDFD | CLONE_VFORK |
                                 CLONE_PARENT | CLONE_THREAD | CLONE_NEWNS | CLONE_SYSVSEM | CLONE_SETTLS |
                                 CLONE_PARENT_SETTID | CLONE_CHILD_CLEARTID | CLONE_DETACHED | CLONE_UNTRACED |
-                                CLONE_CHILD_SETTID | CLONE_IO | CLONE_CLEAR_SIGHAND | CLONE_NEWPID;
+                                CLONE_CHILD_SETTID | CLONE_IO | CLONE_CLEAR_SIGHAND | CLONE_NEWPID | CLONE_PTRACE;
 
 Result<> CheckFlags(const CloneArgs& args, const auth::Credentials& creds) {
   uint64_t f = args.flags;
@@ -109,6 +110,7 @@ Result<int> Task::Clone(const CloneArgs& args) {
   child->regs_ = regs();
   child->regs_.rax = 0;
   child->regs_.orig_rax = ~uint64_t{0};
+  child->regs_.eflags &= ~TracersTrapFlag();
   if (args.stack != 0) child->regs_.rsp = args.stack;
   if ((flags & CLONE_SETTLS) != 0) {
     if (args.tls >= kernel_.platform().max_user_address()) return Err(EPERM);
@@ -135,6 +137,8 @@ Result<int> Task::Clone(const CloneArgs& args) {
   child->fds_->AddUser();
   child->mount_ns_->AddUser();
   Result<> failed;
+  std::optional<int> traced;
+  int number_to_tracer = 0;
   {
     sync::MutexLock lock(kernel_.mu);
     if (group_->exiting || (group_->execing != nullptr && group_->execing != this)) {
@@ -147,8 +151,20 @@ Result<int> Task::Clone(const CloneArgs& args) {
       if (!thread) {
         ThreadGroup* parent = (flags & CLONE_PARENT) != 0 ? group_->parent : group_.get();
         child->group_->SetParentLocked(parent);
+        child->group_->forked_by = (flags & CLONE_PARENT) != 0 ? group_->forked_by : tid();
         if (parent != nullptr) parent->children.push_back(child->group_.get());
         kernel_.JoinProcessGroupLocked(*child->group_, group_->process_group);
+      }
+      traced = TraceOfChildLocked(args);
+      if (traced) {
+        Task& tracer = *trace_->tracer;
+        child->LinkTracerLocked(tracer, trace_->seized, trace_->options);
+        number_to_tracer = child->pid_->In(tracer.pid_ns());
+        if (trace_->seized) {
+          child->trace_->trap_pending = true;
+        } else {
+          (void)child->pending_.Add(MakeSigInfo(SIGSTOP, SI_KERNEL));
+        }
       }
       // A stop or a shared signal that came meanwhile.
       child->RecomputeInterruptLocked();
@@ -160,7 +176,9 @@ Result<int> Task::Clone(const CloneArgs& args) {
     child->mount_ns_->DropUser();
     return Err(failed.error());
   }
+  if (traced) StopRewriting(*child->mm_);
   child->Start();
+  if (traced && *traced != 0) TraceEvent(*traced, static_cast<uint64_t>(number_to_tracer));
 
   if ((flags & CLONE_VFORK) != 0) {
     // Uninterruptible but for death: the child runs on the parent's stack (vfork(2)).
@@ -173,6 +191,7 @@ Result<int> Task::Clone(const CloneArgs& args) {
       fiber::Park();
       WakeUp();
     }
+    TraceEvent(PTRACE_EVENT_VFORK_DONE, static_cast<uint64_t>(number_to_tracer));
   }
   return number;
 }

@@ -3,6 +3,7 @@
 #include <linux/capability.h>
 #include <sys/mount.h>
 #include <sys/personality.h>
+#include <sys/ptrace.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 
@@ -72,7 +73,9 @@ Result<> Task::KillOtherThreads() {
       if (group_->tasks.size() == 1) {
         group_->execing = nullptr;
         if (group_->leader != this) {
-          // The caller becomes the thread-group leader and takes its ID (execve(2)).
+          // The caller becomes the thread-group leader and takes its ID (execve(2)). Of the old one's end no tracer
+          // hears (ptrace(2)).
+          if (group_->leader->IsTracedLocked()) group_->leader->UnlinkTracerLocked();
           kernel_.tasks_.erase(tid());
           pid_ = group_->pid;
           tid_.store(group_->id);
@@ -84,6 +87,34 @@ Result<> Task::KillOtherThreads() {
     }
     fiber::Park();
   }
+}
+
+// ptrace(2): set-ID bits count for nothing while somebody traces who could not do as much.
+bool Task::MayGainPrivilegesTraced() const {
+  sync::MutexLock lock(kernel_.mu);
+  return !IsTracedLocked() || (trace_->tracer->creds_ && trace_->tracer->creds_->HasCapability(CAP_SYS_PTRACE));
+}
+
+void Task::ReportExec(int old_tid) {
+  if (trace_work_.load(std::memory_order_relaxed) == 0) return;
+  // Somebody may have come while the program was loaded.
+  StopRewriting(*mm_);
+  uint64_t message = 0;
+  {
+    sync::MutexLock lock(kernel_.mu);
+    if (!IsTracedLocked()) return;
+    trace_->debug = {};
+    trace_work_.fetch_and(static_cast<uint8_t>(~kTraceWatch), std::memory_order_relaxed);
+    trace_->stepping = false;  // the registers are new
+    if ((trace_->options & PTRACE_O_TRACEEXEC) == 0) {
+      if (!trace_->seized) {
+        (void)kernel_.SendLocked(*group_, this, MakeKillInfo(SIGTRAP, SI_USER, pid_->number(), creds_->ruid));
+      }
+      return;
+    }
+    message = static_cast<uint64_t>(trace_->tracer->pid_ns().FromRoot(old_tid));
+  }
+  TraceEvent(PTRACE_EVENT_EXEC, message);
 }
 
 Result<> Task::Exec(vfs::Path start, std::string filename, std::vector<std::string> argv, std::vector<std::string> envv,
@@ -121,7 +152,8 @@ Result<> Task::Exec(vfs::Path start, std::string filename, std::vector<std::stri
     attributes.mode &= ~uint32_t{S_ISUID | S_ISGID};
   }
   bool secure = false;
-  RefPtr<auth::Credentials> creds = CredsAfterExec(*creds_, attributes, !is_script && !no_new_privs.load(), &secure);
+  RefPtr<auth::Credentials> creds =
+      CredsAfterExec(*creds_, attributes, !is_script && !no_new_privs.load() && MayGainPrivilegesTraced(), &secure);
   args.creds = creds.get();
   args.secure = secure;
 
@@ -131,6 +163,7 @@ Result<> Task::Exec(vfs::Path start, std::string filename, std::vector<std::stri
     for (const std::string& e : args.envv) {
       if (e == "REDOUBT_REWRITE=false") rewriter->Disable();
     }
+    if (trace_work_.load(std::memory_order_relaxed) != 0) rewriter->Disable();
   }
   mm->SetLimits({.address_space = GetLimit(RLIMIT_AS).soft,
                  .data = GetLimit(RLIMIT_DATA).soft,
@@ -140,6 +173,7 @@ Result<> Task::Exec(vfs::Path start, std::string filename, std::vector<std::stri
     mm->DropUser();
     return Err(image.error());
   }
+  const int old_tid = tid();
   // From here on there is no way back, except that the whole process is being killed.
   if (Result<> r = KillOtherThreads(); !r) {
     mm->DropUser();
@@ -176,7 +210,9 @@ Result<> Task::Exec(vfs::Path start, std::string filename, std::vector<std::stri
   regs().orig_rax = ~uint64_t{0};
   regs_replaced_ = true;
   mm_->GuestStarts();
-  return context_->PushFpState(platform::InitialFpState());
+  TRY(context_->PushFpState(platform::InitialFpState()));
+  ReportExec(old_tid);
+  return {};
 }
 
 }  // namespace redoubt::kernel

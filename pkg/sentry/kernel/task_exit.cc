@@ -38,7 +38,10 @@ void Kernel::KillGroupLocked(ThreadGroup& group, int status) {
     group.exit_status = status;
     group.stopped = false;
   }
-  for (Task* task : group.tasks) task->InterruptLocked();
+  for (Task* task : group.tasks) {
+    if (status == SIGKILL && task->IsTracedLocked()) task->trace_->killed = true;
+    task->InterruptLocked();
+  }
 }
 
 // get_robust_list(2): the words of mutexes this task held are marked, and one waiter of each is woken.
@@ -149,19 +152,35 @@ void Task::FinishExit() {
     group->usage.cpu += cpu;
     group->container->ended_cpu += cpu;
     group->usage.minor_faults += minor_faults_.load();
+    LoseTraceesLocked();
+    if (stop_taken_) {
+      stop_taken_ = false;
+      group->stopped_tasks--;
+    }
     std::erase(group->tasks, this);
     if (group->leader == this && !group->exiting) group->exit_status = exit_status_;
-    if (group->leader != this) kernel_.tasks_.erase(tid());
+    if (group->leader != this) {
+      // A traced thread stays for the tracer's wait(2).
+      if (IsTracedLocked() && !kernel_.TracerIgnoresEndLocked(*this)) {
+        trace_->dead = true;
+        const bool exited = (exit_status_ & 0x7f) == 0;
+        kernel_.NotifyTracerLocked(*this, exited ? CLD_EXITED : CLD_KILLED,
+                                   exited ? exit_status_ >> 8 : exit_status_ & 0x7f);
+      } else {
+        if (IsTracedLocked()) UnlinkTracerLocked();
+        kernel_.tasks_.erase(tid());
+      }
+    }
     if (group->execing != nullptr) group->execing->InterruptLocked();
     if (group->tasks.empty()) {
       if (group->process_group && group->process_group->session->id == group->id) {
         hung_up_tty = std::move(group->process_group->session->controlling_tty);
       }
       kernel_.GroupExitedLocked(*group);
-    } else if (group->stopped && group->stopped_tasks == static_cast<int>(group->tasks.size())) {
+    } else if (group->stopped && !group->stop_complete &&
+               group->stopped_tasks == static_cast<int>(group->tasks.size())) {
       // The last one that had not stopped has gone.
-      group->stop_reportable = true;
-      kernel_.NotifyParentLocked(*group, CLD_STOPPED, group->stop_signal);
+      kernel_.StopCompleteLocked(*group);
     }
   }
   if (hung_up_tty) HangUpControllingTty(*hung_up_tty);
@@ -254,8 +273,8 @@ void Kernel::GroupExitedLocked(ThreadGroup& group) {
     if (reaper != nullptr) {
       reaper->children.push_back(child);
       child->exit_signal = SIGCHLD;
-      if (child->zombie) NotifyParentLocked(*child, CLD_EXITED, child->exit_status);
-    } else if (child->zombie) {
+      if (child->zombie && !child->leader->IsTracedLocked()) NotifyParentLocked(*child, CLD_EXITED, child->exit_status);
+    } else if (child->zombie && !child->leader->IsTracedLocked()) {
       ReapLocked(*child);
     }
   }
@@ -272,6 +291,27 @@ void Kernel::GroupExitedLocked(ThreadGroup& group) {
       }
     }
   }
+  // Who traces it, and is not its parent, waits for it first.
+  if (Task* leader = group.leader;
+      leader != nullptr && leader->IsTracedLocked() && leader->trace_->tracer->group_.get() != group.parent) {
+    if (TracerIgnoresEndLocked(*leader)) {
+      leader->UnlinkTracerLocked();
+    } else {
+      const bool exited = (group.exit_status & 0x7f) == 0;
+      NotifyTracerLocked(*leader, exited ? CLD_EXITED : CLD_KILLED,
+                         exited ? group.exit_status >> 8 : group.exit_status & 0x7f);
+      return;
+    }
+  }
+  AnnounceZombieLocked(group);
+}
+
+bool Kernel::TracerIgnoresEndLocked(const Task& tracee) {
+  const SignalAction& action = (*tracee.trace_->tracer->group_->handlers)[SIGCHLD];
+  return action.is_ignored() || (action.flags & SA_NOCLDWAIT) != 0;
+}
+
+void Kernel::AnnounceZombieLocked(ThreadGroup& group) {
   if (group.parent == nullptr) {
     // Nobody will wait, except WaitForExit for the processes made from outside.
     if (!group.made_from_outside) ReapLocked(group);
@@ -293,6 +333,7 @@ void Kernel::GroupExitedLocked(ThreadGroup& group) {
 void Kernel::ReapLocked(ThreadGroup& group) {
   CHECK(group.zombie && !group.reaped, "reaped twice or alive");
   group.reaped = true;
+  if (group.leader != nullptr && group.leader->IsTracedLocked()) group.leader->UnlinkTracerLocked();
   if (group.parent != nullptr) {
     std::erase(group.parent->children, &group);
     Usage& total = group.parent->children_usage;

@@ -1,4 +1,5 @@
 // The loop of a task: guest, syscall or fault, signals, guest.
+#include <sys/ptrace.h>
 #include <sys/syscall.h>
 
 #include "pkg/log/rate_limit.h"
@@ -65,6 +66,7 @@ void Task::Run() {
         break;
     }
   }
+  TraceEvent(PTRACE_EVENT_EXIT, static_cast<uint64_t>(exit_status_));
   FinishExit();
 }
 
@@ -86,7 +88,20 @@ void Task::PullRegisters() {
 }
 
 void Task::HandleSyscall() {
-  syscall_number_ = regs_.orig_rax;
+  if (trace_work_.load(std::memory_order_relaxed) != 0) [[unlikely]] {
+    if (TraceSyscallEntry()) MakeSyscall();
+    TraceSyscallExit();
+    return;
+  }
+  MakeSyscall();
+  // It has let itself be traced, or somebody came meanwhile.
+  if (trace_work_.load(std::memory_order_relaxed) != 0) [[unlikely]]
+    TraceSyscallExit();
+}
+
+void Task::MakeSyscall() {
+  // 32 bits, as Linux has it.
+  syscall_number_ = static_cast<uint32_t>(regs_.orig_rax);
   SyscallArgs args{{regs_.rdi, regs_.rsi, regs_.rdx, regs_.r10, regs_.r8, regs_.r9}};
   regs_replaced_ = false;
   kernel_.CheckMemory(*this);
@@ -110,6 +125,7 @@ void Task::HandleFault(const platform::TrapInfo& trap) {
   // Page faults are the only traps that mm may cure; si_code tells a real one from a non-canonical address (SI_KERNEL).
   bool page_fault = (sig == SIGSEGV && (trap.signal.code == SEGV_MAPERR || trap.signal.code == SEGV_ACCERR)) ||
                     (sig == SIGBUS && trap.signal.code == BUS_ADRERR);
+  if (trap.trapno == platform::kTrapDebug && TraceStepGoesOn()) return;
   if (trap.trapno == platform::kTrapBreakpoint && LandOnPatch(*mm_, regs_)) return;
   siginfo_t info = MakeSigInfo(sig, trap.signal.code);
   info.si_addr = trap.signal.addr;

@@ -1,6 +1,7 @@
 // seccomp(2): what becomes of a system call that a filter is asked about, and who has which filters.
 #include <linux/audit.h>
 #include <linux/seccomp.h>
+#include <sys/ptrace.h>
 #include <sys/syscall.h>
 
 #include <algorithm>
@@ -24,7 +25,10 @@ bool StrictAllows(uint64_t number) {
 
 }  // namespace
 
-std::optional<Result<uint64_t>> Task::CheckSeccomp(uint64_t number, const SyscallArgs& args) {
+std::optional<Result<uint64_t>> Task::CheckSeccomp(uint64_t* number_in_out, SyscallArgs* args_in_out,
+                                                   bool after_tracer) {
+  const uint64_t number = *number_in_out;
+  const SyscallArgs& args = *args_in_out;
   // Of a task that is about to end, or that sees registers of before the call.
   constexpr auto kNoAnswer = Err(ENOSYS);
   if (seccomp_mode() == SECCOMP_MODE_STRICT) {
@@ -53,8 +57,20 @@ std::optional<Result<uint64_t>> Task::CheckSeccomp(uint64_t number, const Syscal
       if (error.value() == 0 || error.value() >= kErestartsys.value()) return Result<uint64_t>(error.AsReturnValue());
       return Err(error);
     }
-    case SECCOMP_RET_TRACE:  // there is no tracer
-      return Err(ENOSYS);
+    case SECCOMP_RET_TRACE: {
+      // Once more after the tracer has had it: what he makes of it is not above the filters.
+      if (after_tracer) return std::nullopt;
+      if (!TracesEvent(PTRACE_EVENT_SECCOMP)) return Err(ENOSYS);
+      (void)regs();
+      regs_.rax = Errno(ENOSYS).AsReturnValue();
+      TraceEvent(PTRACE_EVENT_SECCOMP, verdict.data);
+      if (IsDying()) return kNoAnswer;
+      // -1: not to be made, and the result is what the tracer left there.
+      if (static_cast<int32_t>(regs_.orig_rax) == -1) return Result<uint64_t>(regs_.rax);
+      *number_in_out = syscall_number_ = regs_.orig_rax;
+      *args_in_out = {{regs_.rdi, regs_.rsi, regs_.rdx, regs_.r10, regs_.r8, regs_.r9}};
+      return CheckSeccomp(number_in_out, args_in_out, true);
+    }
     case SECCOMP_RET_USER_NOTIF: {
       if (verdict.listener == nullptr) return Err(ENOSYS);
       data.instruction_pointer = regs().rip;
@@ -92,6 +108,11 @@ std::optional<Result<uint64_t>> Task::CheckSeccomp(uint64_t number, const Syscal
       return kNoAnswer;
     }
   }
+}
+
+bool Task::IsDying() const {
+  sync::MutexLock lock(kernel_.mu);
+  return group_->exiting || (group_->execing != nullptr && group_->execing != this);
 }
 
 // As wait::Block, but only what ends the task wakes it.

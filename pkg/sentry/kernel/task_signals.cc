@@ -2,6 +2,7 @@
 #include <sys/syscall.h>
 
 #include "pkg/log/log.h"
+#include "pkg/platform/registers_amd64.h"
 #include "pkg/sentry/arch/signal_frame.h"
 #include "pkg/sentry/kernel/kernel.h"
 #include "pkg/sentry/kernel/task.h"
@@ -111,12 +112,9 @@ void Task::ForceSignal(siginfo_t info) {
 // Parks the task for a group stop until SIGCONT or death. Kernel::mu is held on entry and exit, but not while parked.
 void Task::StopLocked() NO_THREAD_SAFETY_ANALYSIS {
   stop_parked_ = true;
-  group_->stopped_tasks++;
-  if (group_->stopped_tasks == static_cast<int>(group_->tasks.size())) {
-    group_->stop_reportable = true;
-    kernel_.NotifyParentLocked(*group_, CLD_STOPPED, group_->stop_signal);
-  }
-  while (group_->stopped && !group_->exiting) {
+  CountStopLocked();
+  // Who comes to trace it makes another stop of this one.
+  while (group_->stopped && !group_->exiting && !(IsTracedLocked() && trace_->trap_pending)) {
     kernel_.mu.Unlock();
     FallAsleep();
     fiber::Park();
@@ -143,13 +141,22 @@ void Task::ReturnToUser() {
         ParkFrozenLocked();
         continue;
       }
-      if (group_->stopped) {
+      const bool must_stop = group_->stopped && !stop_taken_;
+      if (IsTracedLocked() && (must_stop || trace_->trap_pending)) {
+        TrapStopLocked();
+        continue;
+      }
+      if (must_stop) {
         StopLocked();
         continue;
       }
       std::optional<siginfo_t> taken = TakePendingLocked(~(mask_.load() & ~kUnblockable));
       RecomputeInterruptLocked();
       if (!taken) continue;
+      if (IsTracedLocked() && taken->si_signo != SIGKILL) {
+        taken = TraceSignalLocked(*taken);
+        if (!taken) continue;
+      }
       info = *taken;
       const int sig = info.si_signo;
       SignalAction& slot = (*group_->handlers)[sig];
@@ -163,9 +170,17 @@ void Task::ReturnToUser() {
           // Terminal stops do nothing in an orphaned process group: nobody could continue it (setpgid(2)).
           if (sig != SIGSTOP && kernel_.IsOrphanedLocked(*group_->process_group)) continue;
           group_->stopped = true;
+          group_->stop_complete = false;
           group_->stop_signal = sig;
           group_->continue_reportable = false;
-          for (Task* t : group_->tasks) t->InterruptLocked();
+          for (Task* t : group_->tasks) {
+            // A tracee that was let go on in an earlier one stops again.
+            if (t->stop_taken_) {
+              t->stop_taken_ = false;
+              group_->stopped_tasks--;
+            }
+            t->InterruptLocked();
+          }
           continue;
         }
         LOG_DEBUG("task {}: killed by signal {} at rip {:#x}", tid(), sig, regs().rip);
@@ -205,6 +220,10 @@ void Task::DeliverHandler(const siginfo_t& info, const SignalAction& action) {
   }
   SignalSet frame_mask = saved_mask_.value_or(mask_.load());
   saved_mask_.reset();
+  const uint8_t work = trace_work_.load(std::memory_order_relaxed);
+  // The frame is of the program's own flags; the first instruction of the handler is where the step ends.
+  const bool stepping = (work & kTraceStep) != 0;
+  const bool flagged = (work & (kTraceStep | kTraceWatch)) != 0 && TakeTrapFlag();
   Result<> pushed = [&]() -> Result<> {
     platform::FpState fp = TRY(context_->PullFpState());
     arch::SignalFrameArgs args;
@@ -234,6 +253,14 @@ void Task::DeliverHandler(const siginfo_t& info, const SignalAction& action) {
   SignalSet mask = mask_.load() | action.mask;
   if ((action.flags & SA_NODEFER) == 0) mask |= SignalBit(info.si_signo);
   SetSignalMask(mask);
+  if (flagged) SetTrapFlag();
+  if (stepping) {
+    siginfo_t trap = MakeKillInfo(SIGTRAP, SIGTRAP, pid_->number(), creds_->ruid);
+    sync::MutexLock lock(kernel_.mu);
+    if (int sig = TraceStopLocked(TraceStop::kEvent, SIGTRAP, CLD_TRAPPED, &trap, 0); sig != 0) {
+      (void)kernel_.SendLocked(*group_, this, MakeKillInfo(sig, SI_USER, pid_->number(), creds_->ruid));
+    }
+  }
 }
 
 Result<> Task::SigReturn() {

@@ -80,6 +80,7 @@ class ThreadGroup final : public RefCounted {
     parent_id.store(p != nullptr ? p->pid->In(pid->ns()) : 0, std::memory_order_relaxed);
   }
   std::vector<ThreadGroup*> children;  // not yet reaped
+  int forked_by = 0;                   // TID of the thread of `parent` that made it
   RefPtr<ProcessGroup> process_group;
   bool child_subreaper = false;    // PR_SET_CHILD_SUBREAPER
   bool made_from_outside = false;  // by CreateProcess: reaped by WaitForExit
@@ -104,7 +105,8 @@ class ThreadGroup final : public RefCounted {
   bool stop_reportable = false;      // wait(WUNTRACED) has not seen it
   bool continue_reportable = false;  // wait(WCONTINUED) has not seen it
   int stop_signal = 0;
-  int stopped_tasks = 0;  // parked for it
+  int stopped_tasks = 0;       // parked for it
+  bool stop_complete = false;  // all have been
 
   // Death. exiting: all tasks are on their way out with exit_status. zombie: all have gone, waiting for wait(2).
   bool exiting = false;

@@ -14,13 +14,10 @@ Result<Kernel::WaitResult> Kernel::Wait(Task& caller, const WaitArgs& args) {
     void UnregisterWaiter(waiter::Entry& e) { queue.Unregister(e); }
   } children{self.child_events};
 
-  auto matches = [&](const ThreadGroup& child) {
-    // wait(2), __WCLONE, __WALL: children that announce themselves with another signal than SIGCHLD are apart.
-    if ((args.options & __WALL) == 0 && ((args.options & __WCLONE) != 0) != (child.exit_signal != SIGCHLD))
-      return false;
+  auto is_meant = [&](const ThreadGroup& child, const Pid& pid) {
     switch (args.id_type) {
       case P_PID:
-        return child.pid->In(ns) == args.id;
+        return pid.In(ns) == args.id;
       case P_PIDFD:
         return child.id == args.id;
       case P_PGID:
@@ -30,13 +27,32 @@ Result<Kernel::WaitResult> Kernel::Wait(Task& caller, const WaitArgs& args) {
         return true;
     }
   };
+  auto matches = [&](const ThreadGroup& child) {
+    // wait(2), __WCLONE, __WALL: children that announce themselves with another signal than SIGCHLD are apart.
+    if ((args.options & __WALL) == 0 && ((args.options & __WCLONE) != 0) != (child.exit_signal != SIGCHLD))
+      return false;
+    return is_meant(child, *child.pid);
+  };
 
   return wait::Retry(children, waiter::kIn, fiber::kForever, [&]() -> Result<WaitResult> {
     sync::MutexLock lock(mu);
     bool any = false;
+    // Who is traced is waited for by thread, and by whoever traces it before its parent (ptrace(2)).
+    for (Task* tracer : self.tasks) {
+      if ((args.options & __WNOTHREAD) != 0 && tracer != &caller) continue;
+      for (Task* tracee : tracer->tracees_) {
+        if (!is_meant(*tracee->group_, *tracee->pid_)) continue;
+        any = true;
+        if (std::optional<WaitResult> result = WaitForTraceeLocked(*tracee, ns, args.options)) return *result;
+      }
+    }
     for (ThreadGroup* child : self.children) {
       if (!matches(*child)) continue;
+      if ((args.options & __WNOTHREAD) != 0 && ParentThreadLocked(*child) != &caller) continue;
       any = true;
+      if (const Task* leader = child->leader; leader != nullptr && leader->IsTracedLocked()) {
+        if (leader->trace_->tracer->group_.get() == &self || child->zombie) continue;
+      }
       WaitResult result;
       result.pid = child->pid->In(ns);
       if (child->leader != nullptr && child->leader->creds_) result.uid = child->leader->creds_->ruid;
@@ -62,6 +78,48 @@ Result<Kernel::WaitResult> Kernel::Wait(Task& caller, const WaitArgs& args) {
     if ((args.options & WNOHANG) != 0) return WaitResult{};
     return Err(EAGAIN);
   });
+}
+
+Task* Kernel::ParentThreadLocked(const ThreadGroup& child) {
+  if (child.parent == nullptr || child.parent->tasks.empty()) return nullptr;
+  for (Task* t : child.parent->tasks) {
+    if (t->tid() == child.forked_by) return t;
+  }
+  return child.parent->tasks.front();
+}
+
+std::optional<Kernel::WaitResult> Kernel::WaitForTraceeLocked(Task& tracee, const PidNamespace& ns, int options) {
+  Trace& trace = *tracee.trace_;
+  ThreadGroup& group = *tracee.group_;
+  WaitResult result;
+  result.pid = tracee.pid_->In(ns);
+  if (tracee.creds_) result.uid = tracee.creds_->ruid;
+  if (trace.reportable) {
+    result.status = trace.code << 8 | 0x7f;
+    result.traced = true;
+    if ((options & WNOWAIT) == 0) trace.reportable = false;
+    return result;
+  }
+  if ((options & WEXITED) == 0) return std::nullopt;
+  RefPtr<Task> keep(&tracee);
+  if (trace.dead) {
+    result.status = tracee.exit_status_;
+    result.usage = tracee.GetUsage();
+    if ((options & WNOWAIT) == 0) ReleaseTraceeLocked(tracee);
+    return result;
+  }
+  if (group.leader != &tracee || !group.zombie) return std::nullopt;
+  result.status = group.exit_status;
+  result.usage = group.usage;
+  result.usage.cpu += group.children_usage.cpu;
+  if ((options & WNOWAIT) == 0) {
+    if (trace.tracer->group_.get() == group.parent) {
+      ReapLocked(group);
+    } else {
+      ReleaseTraceeLocked(tracee);
+    }
+  }
+  return result;
 }
 
 }  // namespace redoubt::kernel

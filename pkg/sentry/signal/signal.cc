@@ -1,5 +1,6 @@
 #include "pkg/sentry/signal/signal.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "pkg/sentry/limits/system.h"
@@ -82,6 +83,14 @@ std::optional<siginfo_t> PendingSignals::TakeTimer(int sig, int timer_id) {
     return info;
   }
   return std::nullopt;
+}
+
+std::vector<siginfo_t> PendingSignals::Peek(uint64_t skip, size_t most) const {
+  std::vector<siginfo_t> infos;
+  for (size_t i = std::min<uint64_t>(skip, queue_.size()); i < queue_.size() && infos.size() < most; i++) {
+    infos.push_back(queue_[i].info);
+  }
+  return infos;
 }
 
 void PendingSignals::Discard(SignalSet signals) {

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <deque>
 #include <optional>
+#include <vector>
 
 #include "pkg/hostarch/hostarch.h"
 
@@ -77,6 +78,8 @@ class PendingSignals final {
   bool Add(const siginfo_t& info, std::optional<uint32_t> owner);
   // The next in delivery order among `allowed` (synchronous first, then lowest number), removed.
   std::optional<siginfo_t> Take(SignalSet allowed);
+  // At most `most` of them, in the order they were sent, after the first `skip`.
+  std::vector<siginfo_t> Peek(uint64_t skip, size_t most) const;
   std::optional<siginfo_t> TakeTimer(int sig, int timer_id);
   void Discard(SignalSet signals);
 

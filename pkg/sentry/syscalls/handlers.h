@@ -118,6 +118,7 @@ HANDLER(Mlock2);
 HANDLER(Munlock);
 HANDLER(Mlockall);
 HANDLER(Munlockall);
+HANDLER(Ptrace);
 HANDLER(ProcessVmReadv);
 HANDLER(ProcessVmWritev);
 HANDLER(MemfdCreate);

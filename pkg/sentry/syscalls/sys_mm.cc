@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "pkg/sentry/fsimpl/tmpfs/tmpfs.h"
+#include "pkg/sentry/kernel/ptrace.h"
 #include "pkg/sentry/syscalls/common.h"
 #include "pkg/sentry/syscalls/handlers.h"
 
@@ -154,14 +155,9 @@ Result<uint64_t> ProcessVm(Task& task, const SyscallArgs& a, bool write) {
   std::vector<AddrRange> remote = TRY(CopyInIovecRanges(task, a.Pointer(3), a.Size(4)));
   RefPtr<Task> target = task.FindTask(a.I32(0));
   if (!target) return Err(ESRCH);
-  RefPtr<const auth::Credentials> creds = target->GetCreds();
   RefPtr<mm::MemoryManager> mm = target->GetMm();
-  if (!mm || !creds) return Err(ESRCH);
-  // ptrace(2), PTRACE_MODE_ATTACH_REALCREDS.
-  const auth::Credentials& c = task.creds();
-  bool same = c.ruid == creds->euid && c.ruid == creds->suid && c.ruid == creds->ruid && c.rgid == creds->egid &&
-              c.rgid == creds->sgid && c.rgid == creds->rgid;
-  if (&target->group() != &task.group() && !same && !c.HasCapability(CAP_SYS_PTRACE)) return Err(EPERM);
+  if (!mm) return Err(ESRCH);
+  TRY(kernel::CheckPtraceAccess(task, *target, kernel::AccessBy::kRealIds));
   IoSequence here(task.mm(), std::move(local));
   IoSequence there(*mm, std::move(remote));
   IoSequence& from = write ? here : there;

@@ -224,7 +224,7 @@ Result<uint64_t> Waitid(Task& task, const SyscallArgs& a) {
       info.si_code = CLD_CONTINUED;
       info.si_status = SIGCONT;
     } else if ((r.status & 0xff) == 0x7f) {
-      info.si_code = CLD_STOPPED;
+      info.si_code = r.traced ? CLD_TRAPPED : CLD_STOPPED;
       info.si_status = r.status >> 8;
     } else if ((r.status & 0x7f) == 0) {
       info.si_code = CLD_EXITED;

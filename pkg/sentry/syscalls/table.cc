@@ -122,7 +122,7 @@ constexpr Row kRows[] = {
     {98, {"getrusage", "dp", Getrusage}},
     {99, {"sysinfo", "p", Sysinfo}},
     {100, {"times", "p", Times}},
-    {101, {"ptrace", "ddxx", nullptr}},
+    {101, {"ptrace", "ddxx", Ptrace}},
     {102, {"getuid", "", Getuid}},
     {103, {"syslog", "dpd", Syslog}},
     {104, {"getgid", "", Getgid}},
@@ -433,16 +433,11 @@ const Entry& Lookup(uint64_t number) { return number < kTableSize ? kTable[numbe
 
 void SetTracer(Tracer t) { tracer.store(t); }
 
-Result<uint64_t> Dispatch(kernel::Task& task, uint64_t number, const kernel::SyscallArgs& args) {
+namespace {
+
+Result<uint64_t> Make(kernel::Task& task, uint64_t number, const kernel::SyscallArgs& args) {
   const Entry& entry = Lookup(number);
-  if (number < kTableSize) CountCall(number);
   Tracer trace = tracer.load(std::memory_order_relaxed);
-  if (task.seccomp_mode() != 0) [[unlikely]] {
-    if (std::optional<Result<uint64_t>> instead = task.CheckSeccomp(number, args)) {
-      if (trace != nullptr) trace(task, number, entry, args, &*instead);
-      return *instead;
-    }
-  }
   if (entry.handler == nullptr) [[unlikely]] {
     CountMissing(task, number, entry);
     Result<uint64_t> result = Err(ENOSYS);
@@ -456,6 +451,22 @@ Result<uint64_t> Dispatch(kernel::Task& task, uint64_t number, const kernel::Sys
     return result;
   }
   return entry.handler(task, args);
+}
+
+}  // namespace
+
+Result<uint64_t> Dispatch(kernel::Task& task, uint64_t number, const kernel::SyscallArgs& args) {
+  if (number < kTableSize) CountCall(number);
+  if (task.seccomp_mode() == 0) [[likely]]
+    return Make(task, number, args);
+  kernel::SyscallArgs checked = args;
+  if (std::optional<Result<uint64_t>> instead = task.CheckSeccomp(&number, &checked)) {
+    if (Tracer trace = tracer.load(std::memory_order_relaxed); trace != nullptr) {
+      trace(task, number, Lookup(number), checked, &*instead);
+    }
+    return *instead;
+  }
+  return Make(task, number, checked);
 }
 
 std::vector<MissingCall> MissingCalls() {
