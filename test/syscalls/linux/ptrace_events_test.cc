@@ -461,7 +461,7 @@ TEST(PtraceClone, AWatchpointIsNotInherited) {
   handled = 0;
   pid_t pid = SpawnTraced([] {
     signal(SIGUSR1, [](int) { handled = handled + 1; });
-    std::thread([] { other = 1; }).join();
+    std::thread([] { other = other + 1; }).join();
     raise(SIGUSR1);
     watched = 2;
     return handled == 1 ? 37 : 38;
