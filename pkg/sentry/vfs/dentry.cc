@@ -4,6 +4,8 @@
 
 #include <utility>
 
+#include "pkg/sentry/vfs/watch.h"
+
 namespace redoubt::vfs {
 
 namespace {
@@ -49,9 +51,30 @@ void Dentry::OnZeroRefs() {
     // parent stays what it is.
     Dentry* parent = dentry->parent_.Release();
     if (parent != nullptr) parent->Unhash(*dentry);
+    if (dentry->deleted() && dentry->inode_) {
+      if (WatchList* watches = dentry->inode_->watches_if_any()) watches->NameReleased();
+    }
     delete dentry;
     dentry = parent != nullptr && parent->DropRefIsLast() ? parent : nullptr;
   }
+}
+
+void Dentry::SetDeleted() {
+  deleted_.store(true);
+  TellIfNameGone();
+}
+
+void Dentry::TellIfNameGone() {
+  // Sequentially consistent, as what SetDeleted and WatchList::Add do before: one of both sees the other's.
+  if (!inode_ || !deleted_.load()) return;
+  WatchList* watches = inode_->watches_if_any();
+  if (watches == nullptr) return;
+  bool last_name = inode_->IsDirectory();
+  if (!last_name) {
+    Result<Attributes> attrs = inode_->GetAttributes();
+    last_name = !attrs || attrs->nlink == 0;
+  }
+  watches->NameGone(*this, last_name);
 }
 
 void Dentry::Unhash(Dentry& child) {
@@ -109,7 +132,7 @@ Result<RefPtr<Dentry>> Dentry::LookupLocked(std::string_view name, Believe belie
     }
     if (known) {
       // It went by itself (a process of procfs, a file of the host); whoever stands there stands on something deleted.
-      known->deleted_.store(true, std::memory_order_release);
+      known->SetDeleted();
       {
         sync::MutexLock tree(tree_lock);
         Unhash(*known);
@@ -143,7 +166,7 @@ RefPtr<Dentry> Dentry::Insert(std::string_view name, RefPtr<Inode> inode) {
   }
   if (replaced != nullptr) {
     RefPtr<Dentry> old = RefPtr<Dentry>::Adopt(replaced);
-    old->deleted_.store(true, std::memory_order_release);
+    old->SetDeleted();
     DentryCache::Get().Forget(*old);
   }
   if (remember) DentryCache::Get().Touch(*child);
@@ -151,7 +174,7 @@ RefPtr<Dentry> Dentry::Insert(std::string_view name, RefPtr<Inode> inode) {
 }
 
 void Dentry::Remove(Dentry& child) {
-  child.deleted_.store(true, std::memory_order_release);
+  child.SetDeleted();
   {
     sync::MutexLock tree(tree_lock);
     Unhash(child);
@@ -178,7 +201,7 @@ void Dentry::Move(Dentry& child, Dentry& new_parent, std::string_view new_name) 
     }
   }
   if (replaced) {
-    replaced->deleted_.store(true, std::memory_order_release);
+    replaced->SetDeleted();
     DentryCache::Get().Forget(*replaced);
   }
   if (old_parent->caches_children()) old_parent->Insert(old_name, nullptr);

@@ -41,6 +41,11 @@ FileDescription::~FileDescription() {
   if (FileLocks* locks = path_.inode().locks_if_any()) locks->ReleaseDescription(this);
 }
 
+void FileDescription::NoteClosed() {
+  if (hidden_ || (flags() & O_PATH) != 0) return;
+  NoteFile(*this, writable_ ? IN_CLOSE_WRITE : IN_CLOSE_NOWRITE);
+}
+
 int64_t FileDescription::Count() { return count.load(std::memory_order_relaxed); }
 
 bool FileDescription::nonblocking() const { return (flags() & O_NONBLOCK) != 0; }

@@ -15,6 +15,7 @@ Result<RefPtr<vfs::FileDescription>> LowerFileDescription::Real() {
     if (upper_) return upper_;
   }
   RefPtr<vfs::FileDescription> opened = TRY(up->Open(path(), flags()));
+  opened->SetHidden();
   sync::MutexLock lock(mu_);
   if (!upper_) upper_ = opened;
   return upper_;

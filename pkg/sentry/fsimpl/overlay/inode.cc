@@ -86,6 +86,7 @@ Result<RefPtr<vfs::FileDescription>> OverlayInode::Open(const vfs::Path& path, i
       }
       if (vfs::Inode* up = upper()) return up->Open(path, flags);
       RefPtr<vfs::FileDescription> file = TRY(lower_->Open(path, flags));
+      file->SetHidden();
       return RefPtr<vfs::FileDescription>(
           MakeRef<LowerFileDescription>(RefPtr<OverlayInode>(this), std::move(file), path, flags));
     }
