@@ -34,7 +34,7 @@ Inotify::Inotify(uint32_t owner, int flags)
 
 Inotify::~Inotify() {
   instance_->Close();
-  for (const RefPtr<Mark>& mark : instance_->Marks()) (void)vfs::WatchList::Remove(*mark);
+  for (const RefPtr<Mark>& mark : instance_->Marks()) (void)vfs::Watches::Remove(*mark);
   InstancesOfUsers().Uncharge(instance_->owner(), 1);
 }
 
@@ -46,7 +46,7 @@ Result<RefPtr<Inotify>> Inotify::Create(uint32_t owner, int flags) {
 
 Result<int> Inotify::AddWatch(const vfs::Path& path, uint32_t mask) {
   fiber::MutexLock lock(add_mu_);
-  if (RefPtr<vfs::Watch> watch = vfs::WatchList::Find(path.inode(), instance_.get())) {
+  if (RefPtr<vfs::Watch> watch = vfs::Watches::Find(path.inode(), instance_.get())) {
     if ((mask & IN_MASK_CREATE) != 0) return Err(EEXIST);
     auto& known = static_cast<Mark&>(*watch);
     known.set_mask(((mask & IN_MASK_ADD) != 0 ? known.mask() : 0) | (mask & kKept));
@@ -55,7 +55,7 @@ Result<int> Inotify::AddWatch(const vfs::Path& path, uint32_t mask) {
   RefPtr<Mark> mark = MakeRef<Mark>(path, instance_, mask & kKept);
   TRY(instance_->Register(mark));
   const int descriptor = mark->descriptor();
-  if (Result<> added = vfs::WatchList::Add(mark); !added) {
+  if (Result<> added = vfs::Watches::Add(mark); !added) {
     instance_->Unregister(*mark);
     return Err(added.error());
   }
@@ -64,7 +64,7 @@ Result<int> Inotify::AddWatch(const vfs::Path& path, uint32_t mask) {
 
 Result<> Inotify::RemoveWatch(int descriptor) {
   RefPtr<Mark> mark = instance_->Find(descriptor);
-  if (!mark || !vfs::WatchList::Remove(*mark)) return Err(EINVAL);
+  if (!mark || !vfs::Watches::Remove(*mark)) return Err(EINVAL);
   return {};
 }
 

@@ -51,30 +51,11 @@ void Dentry::OnZeroRefs() {
     // parent stays what it is.
     Dentry* parent = dentry->parent_.Release();
     if (parent != nullptr) parent->Unhash(*dentry);
-    if (dentry->deleted() && dentry->inode_) {
-      if (WatchList* watches = dentry->inode_->watches_if_any()) watches->NameReleased();
-    }
+    if (AnyWatches() && dentry->deleted() && !dentry->negative()) [[unlikely]]
+      Watches::NameReleased(dentry->inode());
     delete dentry;
     dentry = parent != nullptr && parent->DropRefIsLast() ? parent : nullptr;
   }
-}
-
-void Dentry::SetDeleted() {
-  deleted_.store(true);
-  TellIfNameGone();
-}
-
-void Dentry::TellIfNameGone() {
-  // Sequentially consistent, as what SetDeleted and WatchList::Add do before: one of both sees the other's.
-  if (!inode_ || !deleted_.load()) return;
-  WatchList* watches = inode_->watches_if_any();
-  if (watches == nullptr) return;
-  bool last_name = inode_->IsDirectory();
-  if (!last_name) {
-    Result<Attributes> attrs = inode_->GetAttributes();
-    last_name = !attrs || attrs->nlink == 0;
-  }
-  watches->NameGone(*this, last_name);
 }
 
 void Dentry::Unhash(Dentry& child) {
@@ -132,12 +113,13 @@ Result<RefPtr<Dentry>> Dentry::LookupLocked(std::string_view name, Believe belie
     }
     if (known) {
       // It went by itself (a process of procfs, a file of the host); whoever stands there stands on something deleted.
-      known->SetDeleted();
+      known->deleted_.store(true);
       {
         sync::MutexLock tree(tree_lock);
         Unhash(*known);
       }
       DentryCache::Get().Forget(*known);
+      Watches::NameGone(*known);
     }
     return Insert(name, nullptr);
   }
@@ -166,20 +148,22 @@ RefPtr<Dentry> Dentry::Insert(std::string_view name, RefPtr<Inode> inode) {
   }
   if (replaced != nullptr) {
     RefPtr<Dentry> old = RefPtr<Dentry>::Adopt(replaced);
-    old->SetDeleted();
+    old->deleted_.store(true);
     DentryCache::Get().Forget(*old);
+    Watches::NameGone(*old);
   }
   if (remember) DentryCache::Get().Touch(*child);
   return child;
 }
 
 void Dentry::Remove(Dentry& child) {
-  child.SetDeleted();
+  child.deleted_.store(true);
   {
     sync::MutexLock tree(tree_lock);
     Unhash(child);
   }
   DentryCache::Get().Forget(child);
+  Watches::NameGone(child);
   if (caches_children()) Insert(child.name(), nullptr);
 }
 
@@ -201,8 +185,9 @@ void Dentry::Move(Dentry& child, Dentry& new_parent, std::string_view new_name) 
     }
   }
   if (replaced) {
-    replaced->SetDeleted();
+    replaced->deleted_.store(true);
     DentryCache::Get().Forget(*replaced);
+    Watches::NameGone(*replaced);
   }
   if (old_parent->caches_children()) old_parent->Insert(old_name, nullptr);
 }

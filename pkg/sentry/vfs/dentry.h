@@ -69,9 +69,6 @@ class Dentry final : public RefCounted {
   static void Move(Dentry& child, Dentry& new_parent, std::string_view new_name);
   static void Exchange(Dentry& a, Dentry& b);
 
-  // If it is deleted, the watches of its inode (watch.h) let go of it.
-  void TellIfNameGone();
-
   // Whether `this` is `other` or above it within the file system.
   bool IsAncestorOf(const Dentry& other) const;
 
@@ -117,8 +114,6 @@ class Dentry final : public RefCounted {
     child.fresh_until_.store(fiber::Now() + inode_->lookup_lifetime(), std::memory_order_relaxed);
   }
   void Unhash(Dentry& child);
-  // Without locks of a rank above a fiber lock's.
-  void SetDeleted();
 
   const DentryKind kind_;
   std::atomic<bool> deleted_{false};

@@ -14,7 +14,6 @@
 #include "pkg/sentry/usermem/usermem.h"
 #include "pkg/sentry/vfs/inode.h"
 #include "pkg/sentry/vfs/path.h"
-#include "pkg/sentry/vfs/watch.h"
 #include "pkg/waiter/waiter.h"
 
 namespace redoubt::vfs {
@@ -107,10 +106,6 @@ class FileDescription : public memmap::MappingIdentity {
   // An epoll watches this: before it dies, `hook` (of the epoll library) makes them forget it.
   void MarkWatched(void (*hook)(FileDescription&)) { watched_hook_.store(hook, std::memory_order_release); }
 
-  // Another description stands before this one, and is what programs have open: its end is no event (watch.h). Before
-  // it is shared.
-  void SetHidden() { hidden_ = true; }
-
   // A descriptor that refers to this was closed (Linux's f_op->flush); the description may live on in others.
   virtual Result<> OnClose() { return {}; }
 
@@ -124,22 +119,17 @@ class FileDescription : public memmap::MappingIdentity {
   void OnZeroRefs() override {
     // Not in the destructor: unregistering needs the whole object.
     if (auto* hook = watched_hook_.load(std::memory_order_acquire); hook != nullptr) hook(*this);
-    if (AnyWatches()) [[unlikely]]
-      NoteClosed();
     RefCounted::OnZeroRefs();
   }
   void set_offset(uint64_t offset) { offset_.store(offset, std::memory_order_relaxed); }
   fiber::Mutex& offset_lock() { return offset_mu_; }
 
  private:
-  void NoteClosed();
-
   const Path path_;
   const bool readable_;
   const bool writable_;
   std::atomic<int> flags_;
   const bool counted_writer_;  // of the mount
-  bool hidden_ = false;
   std::atomic<void (*)(FileDescription&)> watched_hook_{nullptr};
   fiber::Mutex offset_mu_;  // f_pos_lock: one read, write or seek at a time moves the offset
   std::atomic<uint64_t> offset_{0};

@@ -5,32 +5,19 @@
 
 #include "pkg/sentry/vfs/dentry.h"
 #include "pkg/sentry/vfs/locks.h"
-#include "pkg/sentry/vfs/watch.h"
 
 namespace redoubt::vfs {
 
-namespace {
+Inode::~Inode() { delete locks_.load(std::memory_order_relaxed); }
 
-// What is made at the first use, by one of those who come at once.
-template <typename T>
-T& Get(std::atomic<T*>& slot) {
-  T* there = slot.load(std::memory_order_acquire);
-  if (there != nullptr) return *there;
-  auto* fresh = new T();
-  if (slot.compare_exchange_strong(there, fresh)) return *fresh;
+FileLocks& Inode::locks() {
+  FileLocks* locks = locks_.load(std::memory_order_acquire);
+  if (locks != nullptr) return *locks;
+  auto* fresh = new FileLocks();
+  if (locks_.compare_exchange_strong(locks, fresh, std::memory_order_acq_rel)) return *fresh;
   delete fresh;
-  return *there;
+  return *locks;
 }
-
-}  // namespace
-
-Inode::~Inode() {
-  delete locks_.load(std::memory_order_relaxed);
-  delete watches_.load(std::memory_order_relaxed);
-}
-
-FileLocks& Inode::locks() { return Get(locks_); }
-WatchList& Inode::watches() { return Get(watches_); }
 
 Result<> CheckModePermission(const Attributes& attrs, const auth::Credentials& creds, int may) {
   uint32_t bits;

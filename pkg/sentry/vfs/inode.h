@@ -28,7 +28,6 @@ class FileDescription;
 class FileLocks;
 class Filesystem;
 class Inode;
-class WatchList;
 
 // stat(2)'s fields.
 struct Attributes {
@@ -134,11 +133,6 @@ class Inode : public RefCounted {
   // Null if there never was a lock.
   FileLocks* locks_if_any() const { return locks_.load(std::memory_order_acquire); }
 
-  // Those who watch it (watch.h); made at the first use.
-  WatchList& watches();
-  // Null if nobody ever did. (Sequentially consistent for Dentry::SetDeleted.)
-  WatchList* watches_if_any() const { return watches_.load(); }
-
   // What a socket node (S_IFSOCK) is bound to: an object of the AF_UNIX implementation. File systems that can hold such
   // nodes keep it for the inode's lifetime; ECONNREFUSED where there is none.
   virtual Result<RefPtr<RefCounted>> bound_socket() { return Err(ECONNREFUSED); }
@@ -148,7 +142,6 @@ class Inode : public RefCounted {
 
  private:
   std::atomic<FileLocks*> locks_{nullptr};
-  std::atomic<WatchList*> watches_{nullptr};
   Filesystem& fs_;  // inodes hold their file system alive through their dentry's mount
 };
 

@@ -37,7 +37,7 @@ Mount::~Mount() {
     if (last) root = std::move(fs_->root_dentry_);
   }
   if (!last) return;
-  WatchList::Unmounted(*fs_);
+  Watches::Unmounted(*fs_);
   DentryCache::Get().Purge(*fs_);
   fs_->Unmounted();
 }

@@ -67,7 +67,7 @@ Result<> CreateName(const Walker& walker, const At& at, NewKind kind,
   TRY(CheckMayCreate(walker.creds, dir));
   RefPtr<Inode> inode = TRY(make(dir, walk.last()));
   dir.Insert(walk.last(), std::move(inode));
-  NoteEntry(dir, walk.last(), kind == NewKind::kDirectory ? IN_CREATE | IN_ISDIR : IN_CREATE);
+  NoteEntry(dir.inode(), walk.last(), kind == NewKind::kDirectory ? IN_CREATE | IN_ISDIR : IN_CREATE);
   return {};
 }
 
@@ -135,10 +135,8 @@ Result<> Link(const Walker& walker, const At& existing, const At& created) {
         if (old.inode().IsDirectory()) return Err(EPERM);
         if (&old.inode().filesystem() != &dir.inode().filesystem()) return Err(EXDEV);
         TRY(dir.inode().Link(name, old.inode()));
-        if (WatchList* watches = old.inode().watches_if_any()) {
-          watches->NameMade();
-          watches->Tell({.mask = IN_ATTRIB});
-        }
+        Watches::NameMade(old.inode());
+        NoteInode(old.inode(), IN_ATTRIB);
         return old.dentry->inode_ref();
       });
 }
@@ -181,7 +179,7 @@ Result<> Remove(const Walker& walker, const At& at, Removal removal) {
   if (AnyWatches()) [[unlikely]] {
     // The file's own end comes before its directory's event.
     child.reset();
-    NoteEntry(dir, walk.last(), removal == Removal::kRmdir ? IN_DELETE | IN_ISDIR : IN_DELETE);
+    NoteEntry(dir.inode(), walk.last(), removal == Removal::kRmdir ? IN_DELETE | IN_ISDIR : IN_DELETE);
   }
   return {};
 }

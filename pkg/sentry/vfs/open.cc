@@ -126,7 +126,7 @@ Result<RefPtr<FileDescription>> CreateOrOpenLast(const Walker& walker, PathWalk&
       Result<RefPtr<Inode>> inode = dir.inode().Create(walk.last(), n);
       if (inode) {
         last.dentry = dir.Insert(walk.last(), *std::move(inode));
-        NoteEntry(dir, walk.last(), IN_CREATE);
+        NoteEntry(dir.inode(), walk.last(), IN_CREATE);
         // A regular file's open does not wait for anyone else's; with the directory locked nobody can come between.
         return OpenFound(walker, last, flags, Created::kYes);
       }

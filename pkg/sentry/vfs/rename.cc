@@ -53,15 +53,15 @@ Result<> CheckTypes(const Dentry& from, const Dentry& to) {
 }
 
 // Of one name of the two that an exchange moves, or of the only one.
-void NoteMove(Dentry& child, const Dentry& old_dir, std::string_view old_name, const Dentry& new_dir,
-              std::string_view new_name, Inode* replaced) {
+void NoteMove(const Inode& child, const Inode& old_dir, std::string_view old_name, const Inode& new_dir,
+              std::string_view new_name, const Inode* replaced) {
   if (!AnyWatches()) return;
-  const uint32_t directory = child.inode().IsDirectory() ? IN_ISDIR : 0;
+  const uint32_t directory = child.IsDirectory() ? IN_ISDIR : 0;
   const uint32_t cookie = NewRenameCookie();
   NoteEntry(old_dir, old_name, IN_MOVED_FROM | directory, cookie);
   NoteEntry(new_dir, new_name, IN_MOVED_TO | directory, cookie);
   if (replaced != nullptr) NoteInode(*replaced, IN_ATTRIB);
-  NoteInode(child.inode(), IN_MOVE_SELF);
+  NoteInode(child, IN_MOVE_SELF);
 }
 
 }  // namespace
@@ -123,11 +123,11 @@ Result<> Rename(const Walker& walker, const At& from_at, const At& to_at, uint32
     PathWalk::RenameCount().fetch_add(1, std::memory_order_acq_rel);
     if (exchange) {
       Dentry::Exchange(*child, *target);
-      NoteMove(*child, old_dir, from.last(), new_dir, to.last(), nullptr);
-      NoteMove(*target, new_dir, to.last(), old_dir, from.last(), nullptr);
+      NoteMove(child->inode(), old_dir.inode(), from.last(), new_dir.inode(), to.last(), nullptr);
+      NoteMove(target->inode(), new_dir.inode(), to.last(), old_dir.inode(), from.last(), nullptr);
     } else {
       Dentry::Move(*child, new_dir, to.last());
-      NoteMove(*child, old_dir, from.last(), new_dir, to.last(), replaced);
+      NoteMove(child->inode(), old_dir.inode(), from.last(), new_dir.inode(), to.last(), replaced);
     }
     return {};
   };
