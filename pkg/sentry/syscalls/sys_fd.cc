@@ -16,6 +16,7 @@
 #include "pkg/sentry/syscalls/seccomp_notify.h"
 #include "pkg/sentry/syscalls/sigio.h"
 #include "pkg/sentry/vfs/locks.h"
+#include "pkg/sentry/vfs/watch.h"
 
 namespace redoubt::syscalls {
 namespace {
