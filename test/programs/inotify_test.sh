@@ -2,11 +2,12 @@
 # Programs that wait for changes of files: tail(1) of coreutils.
 . "$(dirname "$0")/lib.sh"
 cat >"$SCRATCH/follow.py" <<'P'
-import os, select, subprocess, sys, tempfile
-d = tempfile.mkdtemp()
+import os, select, shutil, subprocess, sys, tempfile
+# On an overlay tail does not rely on inotify(7).
+d = tempfile.mkdtemp(dir="/dev/shm")
 path = d + "/log"
 with open(path, "w") as f: f.write("first\n")
-# Where it has no inotify(7) tail looks every minute.
+# Without inotify(7) it would look once a minute.
 tail = subprocess.Popen(["tail", "-s", "60", "-n", "+1", "-F", path], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
 def expect(text):
     got = b""
@@ -26,6 +27,7 @@ with open(path, "a") as f: f.write("fourth\n")
 expect(b"fourth\n")
 tail.kill()
 tail.wait()
+shutil.rmtree(d)
 print("followed")
 P
 same "tail -F, natively" followed "$(timeout 100 python3 "$SCRATCH/follow.py" 2>&1)"
