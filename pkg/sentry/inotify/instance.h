@@ -70,7 +70,7 @@ class Instance final : public RefCounted {
 
   const uint32_t owner_;
   const size_t most_events_;
-  sync::Mutex mu_{static_cast<sync::Rank>(398)};
+  sync::Mutex mu_{sync::Rank::kInotify};
   std::deque<Event> events_ GUARDED_BY(mu_);
   size_t bytes_ GUARDED_BY(mu_) = 0;         // as read(2) gives them
   bool overflowed_ GUARDED_BY(mu_) = false;  // one of them says so

@@ -56,7 +56,7 @@ struct WatchBucket {
   }
 
   std::atomic<int64_t> count{0};  // of watches; changes with the lock held
-  sync::Mutex mu{static_cast<sync::Rank>(396)};
+  sync::Mutex mu{sync::Rank::kWatches};
   std::unordered_map<const Inode*, List> lists GUARDED_BY(mu);
 };
 
@@ -213,7 +213,7 @@ void TellAt(const Dentry& dentry, uint32_t mask, bool nameless) {
   // The directory first, as Linux has it.
   RefPtr<Dentry> parent;
   std::string name;
-  {
+  if (dentry.kind() == DentryKind::kNamed) {
     sync::MutexLock lock(Dentry::TreeLock());
     const RefPtr<Dentry>& above = dentry.ParentLocked();
     if (above && BucketInUse(above->inode()) != nullptr) {
