@@ -55,6 +55,9 @@ enum class Rank : int {
   kNetLink = 380,    // a link endpoint's queues
   kNetTimers = 390,  // the timer queue
   kNetPool = 395,    // free lists of packets and chunks
+  // who watches files (inotify(7)): told under nearly everything
+  kWatches = 396,  // watches of some inodes
+  kInotify = 398,  // an instance's queue
   // wake-ups: taken under nearly everything
   kFutex = 400,
   kHostPoller = 405,   // host descriptors watched; held while their queues are notified

@@ -2,6 +2,7 @@
 // changes is seen when the cache's time is over.
 
 #include <gtest/gtest.h>
+#include <sys/inotify.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 
@@ -13,6 +14,9 @@
 #include "pkg/p9/client.h"
 #include "pkg/sentry/fsimpl/gofer/gofer.h"
 #include "pkg/sentry/fsimpl/testing/world.h"
+#include "pkg/sentry/inotify/inotify.h"
+#include "pkg/sentry/vfs/dentry.h"
+#include "pkg/sentry/vfs/watch.h"
 
 namespace redoubt::goferfs {
 namespace {
@@ -173,6 +177,23 @@ TEST_P(GoferTest, NamesMadeAndRemovedOnTheHostAreSeen) {
     Put("dir/sub", "a file");
     Sleep(kLater);
     EXPECT_EQ(w.ReadFile("/dir/sub"), "a file");
+  });
+}
+
+TEST_P(GoferTest, WatchesOutliveTheCacheAndEndWithTheFile) {
+  Run([&](fstest::World& w) {
+    RefPtr<inotify::Inotify> inotify = *inotify::Inotify::Create(0, O_NONBLOCK);
+    ASSERT_TRUE(inotify->AddWatch(*w.Lookup("/dir/sub/file"), IN_OPEN | IN_DELETE_SELF));
+    vfs::DentryCache::Get().Clear();
+    Sleep(kLater);
+    EXPECT_TRUE(w.Open("/dir/sub/file", O_RDONLY));
+    EXPECT_EQ(w.Read(*inotify).size(), sizeof(inotify_event));
+    fs::remove(root_ / "dir/sub/file");
+    Sleep(kLater);
+    EXPECT_EQ(w.Open("/dir/sub/file", O_RDONLY).error(), Errno(ENOENT));
+    // IN_DELETE_SELF and IN_IGNORED.
+    EXPECT_EQ(w.Read(*inotify).size(), 2 * sizeof(inotify_event));
+    EXPECT_FALSE(vfs::AnyWatches());
   });
 }
 

@@ -106,6 +106,31 @@ expect("epoll watches", watches(), watches() == (10, "ENOSPC"))
 expect("epoll watches of another user", 0, child(watches, True) == (10, "ENOSPC"))
 sysctl("fs/epoll/max_user_watches", old)
 
+old = {name: sysctl("fs/inotify/" + name) for name in ("max_user_instances", "max_user_watches", "max_queued_events")}
+for name, value in zip(old, (5, 7, 3)): sysctl("fs/inotify/" + name, value)
+IN_OPEN, IN_CREATE, IN_DONT_FOLLOW = 0x20, 0x100, 0x02000000
+def instances():
+    held = []
+    r = until(lambda: held.append(check(libc.inotify_init1(os.O_NONBLOCK))))
+    for fd in held: os.close(fd)
+    return r
+def inotify_watches():
+    fd = check(libc.inotify_init1(os.O_NONBLOCK))
+    names = iter(os.listdir("/dev"))
+    r = until(lambda: check(libc.inotify_add_watch(fd, b"/dev/" + next(names).encode(), IN_OPEN | IN_DONT_FOLLOW)), 20)
+    os.close(fd)
+    return r
+expect("inotify instances", instances(), instances() == (5, "EMFILE"))
+expect("inotify instances of another user", 0, child(instances, True) == (5, "EMFILE"))
+expect("inotify watches", inotify_watches(), inotify_watches() == (7, "ENOSPC"))
+fd = check(libc.inotify_init1(os.O_NONBLOCK))
+check(libc.inotify_add_watch(fd, b"/tmp", IN_CREATE))
+for n in range(5): os.close(os.open("/tmp/inotify%d" % n, os.O_CREAT))
+# Three events with a name of 16 bytes, and IN_Q_OVERFLOW.
+expect("inotify events", 0, len(os.read(fd, 4096)) == 3 * 32 + 16)
+os.close(fd)
+for name, value in old.items(): sysctl("fs/inotify/" + name, value)
+
 held = []
 sysctl("fs/pipe-user-pages-hard", 100)
 n, why = child(lambda: until(lambda: held.append(os.pipe())), True)

@@ -12,6 +12,7 @@
 #include "pkg/sentry/kernel/process_timers.h"
 #include "pkg/sentry/kernel/task.h"
 #include "pkg/sentry/loader/loader.h"
+#include "pkg/sentry/vfs/watch.h"
 
 namespace redoubt::kernel {
 namespace {
@@ -24,7 +25,11 @@ Result<RefPtr<vfs::FileDescription>> OpenProgram(const vfs::Walker& walker, cons
   if ((attributes.mode & 0111) == 0) return Err(EACCES);
   TRY(vfs::Access(walker, {.start = path, .name = "", .empty_ok = true}, X_OK));
   // Read by the kernel, so a program need not be readable for its user.
-  return path.inode().Open(path, O_RDONLY | O_LARGEFILE);
+  RefPtr<vfs::FileDescription> file = TRY(path.inode().Open(path, O_RDONLY | O_LARGEFILE));
+  vfs::NoteFile(*file, IN_OPEN);
+  // Its headers will be.
+  vfs::NoteFile(*file, IN_ACCESS);
+  return file;
 }
 
 // capabilities(7), "Transformation of capabilities during execve()", without file capabilities.

@@ -13,12 +13,13 @@ System& System::Get() {
 
 void System::ScaleTo(uint64_t memory) {
   // Linux: an eighth of the memory in stacks of 16 KiB; a tenth of it in files of 1 KiB, but 8192 of them; 4 % of it in
-  // watches of about 180 bytes.
+  // watches of about 180 bytes; 1 % in watches of inotify(7), with an inode and a dentry 1280 bytes each.
   threads_max = std::clamp<int64_t>(static_cast<int64_t>(memory / 8 / (16 << 10)), 512, kMostThreads);
   // Linux: half of the threads.
   max_pid_namespaces = threads_max / 2;
   file_max = std::max<int64_t>(static_cast<int64_t>(memory / 10 / 1024), 8192);
   epoll_max_user_watches = std::max<int64_t>(static_cast<int64_t>(memory / 25 / 180), 1024);
+  inotify_max_watches = std::clamp<int64_t>(static_cast<int64_t>(memory / 100 / 1280), 8192, 1048576);
 }
 
 bool UserCount::Charge(uint32_t uid, uint64_t n, uint64_t limit) {

@@ -24,6 +24,9 @@ struct System final {
   std::atomic<int64_t> pipe_user_pages_soft{16384};     // fs.pipe-user-pages-soft, pages; 0: none
   std::atomic<int64_t> pipe_user_pages_hard{0};         // fs.pipe-user-pages-hard
   std::atomic<int64_t> epoll_max_user_watches{900000};  // fs.epoll.max_user_watches
+  std::atomic<int64_t> inotify_max_events{16384};       // fs.inotify.max_queued_events, of an instance
+  std::atomic<int64_t> inotify_max_instances{128};      // fs.inotify.max_user_instances
+  std::atomic<int64_t> inotify_max_watches{33554};      // fs.inotify.max_user_watches
   std::atomic<int64_t> max_pid_namespaces{8192};        // user.max_pid_namespaces, of a user
   std::atomic<int64_t> msgmax{8192};                    // kernel.msgmax, bytes of a message
   std::atomic<int64_t> msgmnb{16384};                   // kernel.msgmnb, bytes of a queue

@@ -64,6 +64,12 @@ HANDLER(Setgroups);
 HANDLER(Capget);
 HANDLER(Capset);
 
+// sys_inotify.cc
+HANDLER(InotifyInit);
+HANDLER(InotifyInit1);
+HANDLER(InotifyAddWatch);
+HANDLER(InotifyRmWatch);
+
 // sys_io.cc
 HANDLER(Read);
 HANDLER(Write);

@@ -16,6 +16,7 @@
 #include "pkg/sentry/syscalls/seccomp_notify.h"
 #include "pkg/sentry/syscalls/sigio.h"
 #include "pkg/sentry/vfs/locks.h"
+#include "pkg/sentry/vfs/watch.h"
 
 namespace redoubt::syscalls {
 namespace {
@@ -180,6 +181,7 @@ Result<uint64_t> DoGetdents(Task& task, const SyscallArgs& a) {
   if (!file->readable()) return Err(EBADF);
   Sink sink(std::min<size_t>(a.U32(2), 1 << 20));
   TRY(file->Getdents(sink));
+  vfs::NoteFile(*file, IN_ACCESS);
   if (sink.bytes().empty() && sink.full()) return Err(EINVAL);
   TRY(task.mm().CopyOutAll(a.Pointer(1), sink.bytes()));
   return sink.bytes().size();

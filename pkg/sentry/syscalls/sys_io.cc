@@ -11,6 +11,7 @@
 
 #include "pkg/sentry/syscalls/common.h"
 #include "pkg/sentry/syscalls/handlers.h"
+#include "pkg/sentry/vfs/watch.h"
 
 namespace redoubt::syscalls {
 namespace {
@@ -28,6 +29,12 @@ Result<FdTable::File> Writable(Task& task, int fd) {
   FdTable::File file = TRY(task.File(fd));
   if (!file->writable()) return Err(EBADF);
   return file;
+}
+
+// inotify(7): what moved any bytes is told to those who watch the file.
+Result<uint64_t> Noted(const vfs::FileDescription& file, uint32_t event, Result<uint64_t> n) {
+  if (n && *n > 0) vfs::NoteFile(file, event);
+  return n;
 }
 
 // RLIMIT_FSIZE (setrlimit(2)): a write is cut at the limit; one that starts there fails with SIGXFSZ and EFBIG.
@@ -48,25 +55,27 @@ Result<uint64_t> DoWrite(Task& task, vfs::FileDescription& file, IoSequence src,
     if ((file.flags() & O_APPEND) != 0) offset = TRY(file.GetAttributes()).size;
     TRY(ApplyFileSizeLimit(task, file, src, offset));
   }
-  return WriteFile(task, file, src, flags);
+  return Noted(file, IN_MODIFY, WriteFile(task, file, src, flags));
 }
 
 Result<uint64_t> DoPRead(Task& task, int fd, IoSequence dst, int64_t offset, vfs::IoFlags flags) {
   if (offset < 0) return Err(EINVAL);
   FdTable::File file = TRY(Readable(task, fd));
-  return RunBlocking(*file, waiter::kIn, fiber::kForever,
-                     [&]() -> Result<uint64_t> { return file->PRead(dst, offset, flags); });
+  return Noted(*file, IN_ACCESS, RunBlocking(*file, waiter::kIn, fiber::kForever, [&]() -> Result<uint64_t> {
+    return file->PRead(dst, offset, flags);
+  }));
 }
 
 Result<uint64_t> DoPWrite(Task& task, int fd, IoSequence src, int64_t offset, vfs::IoFlags flags) {
   if (offset < 0) return Err(EINVAL);
   FdTable::File file = TRY(Writable(task, fd));
   TRY(ApplyFileSizeLimit(task, *file, src, offset));
-  return RunBlocking(*file, waiter::kOut, fiber::kForever, [&]() -> Result<uint64_t> {
+  auto write = [&]() -> Result<uint64_t> {
     // pwrite(2), BUGS: on Linux O_APPEND wins over the offset.
     if ((file->flags() & O_APPEND) != 0 || (flags & RWF_APPEND) != 0) return TRY(file->Append(src, flags)).bytes;
     return file->PWrite(src, offset, flags);
-  });
+  };
+  return Noted(*file, IN_MODIFY, RunBlocking(*file, waiter::kOut, fiber::kForever, write));
 }
 
 // Moves bytes between descriptions through a buffer of the Sentry's. At most one buffer is in flight, and what was read
@@ -114,7 +123,8 @@ Result<uint64_t> CopyBetween(Task& task, vfs::FileDescription& in, int64_t* in_o
     // A stream that has given what it had ends the call rather than blocking for more.
     if (*got < want && in.SupportsEpoll()) break;
   }
-  return total;
+  (void)Noted(in, IN_ACCESS, total);
+  return Noted(out, IN_MODIFY, total);
 }
 
 // fsync(2): special files that have nothing to synchronize answer EINVAL.
@@ -129,7 +139,7 @@ Result<> CheckSyncable(const vfs::FileDescription& file) {
 Result<uint64_t> Read(Task& task, const SyscallArgs& a) {
   FdTable::File file = TRY(Readable(task, a.I32(0)));
   IoSequence dst = TRY(Buffer(task, a.Pointer(1), a.Size(2)));
-  return ReadFile(task, *file, dst, 0);
+  return Noted(*file, IN_ACCESS, ReadFile(task, *file, dst, 0));
 }
 
 Result<uint64_t> Write(Task& task, const SyscallArgs& a) {
@@ -148,7 +158,7 @@ Result<uint64_t> Pwrite64(Task& task, const SyscallArgs& a) {
 Result<uint64_t> Readv(Task& task, const SyscallArgs& a) {
   FdTable::File file = TRY(Readable(task, a.I32(0)));
   IoSequence dst = TRY(CopyInIovecs(task, a.Pointer(1), a.Size(2)));
-  return ReadFile(task, *file, dst, 0);
+  return Noted(*file, IN_ACCESS, ReadFile(task, *file, dst, 0));
 }
 
 Result<uint64_t> Writev(Task& task, const SyscallArgs& a) {
@@ -170,8 +180,8 @@ Result<uint64_t> Preadv2(Task& task, const SyscallArgs& a) {
   IoSequence dst = TRY(CopyInIovecs(task, a.Pointer(1), a.Size(2)));
   if (a.I64(3) != -1) return DoPRead(task, a.I32(0), std::move(dst), a.I64(3), flags);
   FdTable::File file = TRY(Readable(task, a.I32(0)));
-  if ((flags & RWF_NOWAIT) != 0) return file->Read(dst, flags);
-  return ReadFile(task, *file, dst, flags);
+  Result<uint64_t> n = (flags & RWF_NOWAIT) != 0 ? file->Read(dst, flags) : ReadFile(task, *file, dst, flags);
+  return Noted(*file, IN_ACCESS, n);
 }
 
 Result<uint64_t> Pwritev2(Task& task, const SyscallArgs& a) {
@@ -262,6 +272,7 @@ Result<uint64_t> Fallocate(Task& task, const SyscallArgs& a) {
   if (!file->inode().IsRegular()) return Err(ENODEV);
   if (static_cast<uint64_t>(end) > task.GetLimit(RLIMIT_FSIZE).soft) return Err(EFBIG);
   TRY(file->Allocate(a.I32(1), offset, length));
+  vfs::NoteFile(*file, IN_MODIFY);
   return 0;
 }
 

@@ -6,6 +6,7 @@
 
 #include "pkg/sentry/vfs/anon_inode.h"
 #include "pkg/sentry/vfs/namei.h"
+#include "pkg/sentry/vfs/watch.h"
 
 namespace redoubt::vfs {
 
@@ -72,6 +73,25 @@ Result<> Access(const Walker& walker, const At& at, int may) {
   return {};
 }
 
+namespace {
+
+// As which events Linux reports a change (inotify(7) tells half of it).
+uint32_t EventsOf(const AttributeChange& change) {
+  uint32_t events = 0;
+  if (change.mode || change.uid || change.gid || (change.atime && change.mtime)) events |= IN_ATTRIB;
+  if (change.size || (change.mtime && !change.atime)) events |= IN_MODIFY;
+  if (change.atime && !change.mtime) events |= IN_ACCESS;
+  return events;
+}
+
+Result<> SetAttributes(const Path& path, const AttributeChange& change) {
+  TRY(path.inode().SetAttributes(change));
+  NoteDentry(*path.dentry, EventsOf(change));
+  return {};
+}
+
+}  // namespace
+
 Result<> Chmod(const Walker& walker, const Path& path, uint32_t mode) {
   TRY(CheckWritableMount(path));
   if (path.inode().IsSymlink()) return Err(EOPNOTSUPP);
@@ -79,7 +99,7 @@ Result<> Chmod(const Walker& walker, const Path& path, uint32_t mode) {
   if (!IsOwnerOrCapable(walker.creds, attrs)) return Err(EPERM);
   mode &= 07777;
   if (!walker.creds.InGroup(attrs.gid) && !walker.creds.HasCapability(CAP_FSETID)) mode &= ~uint32_t{S_ISGID};
-  return path.inode().SetAttributes({.mode = mode});
+  return SetAttributes(path, {.mode = mode});
 }
 
 Result<> Chown(const Walker& walker, const Path& path, int64_t uid, int64_t gid) {
@@ -101,7 +121,7 @@ Result<> Chown(const Walker& walker, const Path& path, int64_t uid, int64_t gid)
     uint32_t mode = ModeAfterWrite(attrs.mode & 07777);
     if (mode != (attrs.mode & 07777)) change.mode = mode;
   }
-  return path.inode().SetAttributes(change);
+  return SetAttributes(path, change);
 }
 
 namespace {
@@ -125,13 +145,15 @@ Result<> Truncate(const Walker& walker, const Path& path, uint64_t size) {
   TRY(CheckWritableMount(path));
   TRY(inode.CheckPermission(walker.creds, W_OK));
   AttributeChange change = TRY(TruncateChange(walker.creds, inode, size));
-  return inode.SetAttributes(change);
+  return SetAttributes(path, change);
 }
 
 Result<> FTruncate(const auth::Credentials& creds, FileDescription& file, uint64_t size) {
   if (!file.path() || !file.inode().IsRegular()) return Err(EINVAL);
   AttributeChange change = TRY(TruncateChange(creds, file.inode(), size));
-  return file.SetAttributes(change);
+  TRY(file.SetAttributes(change));
+  NoteDentry(*file.path().dentry, EventsOf(change));
+  return {};
 }
 
 Result<> Utimes(const Walker& walker, const Path& path, TimeChange atime, TimeChange mtime) {
@@ -148,7 +170,7 @@ Result<> Utimes(const Walker& walker, const Path& path, TimeChange atime, TimeCh
   AttributeChange change;
   if (atime.kind != Kind::kOmit) change.atime = atime.kind == Kind::kNow ? now : atime.value;
   if (mtime.kind != Kind::kOmit) change.mtime = mtime.kind == Kind::kNow ? now : mtime.value;
-  return path.inode().SetAttributes(change);
+  return SetAttributes(path, change);
 }
 
 }  // namespace redoubt::vfs

@@ -4,6 +4,8 @@
 
 #include <utility>
 
+#include "pkg/sentry/vfs/watch.h"
+
 namespace redoubt::vfs {
 
 namespace {
@@ -49,6 +51,8 @@ void Dentry::OnZeroRefs() {
     // parent stays what it is.
     Dentry* parent = dentry->parent_.Release();
     if (parent != nullptr) parent->Unhash(*dentry);
+    if (AnyWatches() && dentry->deleted() && !dentry->negative()) [[unlikely]]
+      Watches::NameReleased(dentry->inode());
     delete dentry;
     dentry = parent != nullptr && parent->DropRefIsLast() ? parent : nullptr;
   }
@@ -109,12 +113,13 @@ Result<RefPtr<Dentry>> Dentry::LookupLocked(std::string_view name, Believe belie
     }
     if (known) {
       // It went by itself (a process of procfs, a file of the host); whoever stands there stands on something deleted.
-      known->deleted_.store(true, std::memory_order_release);
+      known->deleted_.store(true);
       {
         sync::MutexLock tree(tree_lock);
         Unhash(*known);
       }
       DentryCache::Get().Forget(*known);
+      Watches::NameGone(*known);
     }
     return Insert(name, nullptr);
   }
@@ -143,20 +148,22 @@ RefPtr<Dentry> Dentry::Insert(std::string_view name, RefPtr<Inode> inode) {
   }
   if (replaced != nullptr) {
     RefPtr<Dentry> old = RefPtr<Dentry>::Adopt(replaced);
-    old->deleted_.store(true, std::memory_order_release);
+    old->deleted_.store(true);
     DentryCache::Get().Forget(*old);
+    Watches::NameGone(*old);
   }
   if (remember) DentryCache::Get().Touch(*child);
   return child;
 }
 
 void Dentry::Remove(Dentry& child) {
-  child.deleted_.store(true, std::memory_order_release);
+  child.deleted_.store(true);
   {
     sync::MutexLock tree(tree_lock);
     Unhash(child);
   }
   DentryCache::Get().Forget(child);
+  Watches::NameGone(child);
   if (caches_children()) Insert(child.name(), nullptr);
 }
 
@@ -178,8 +185,9 @@ void Dentry::Move(Dentry& child, Dentry& new_parent, std::string_view new_name) 
     }
   }
   if (replaced) {
-    replaced->deleted_.store(true, std::memory_order_release);
+    replaced->deleted_.store(true);
     DentryCache::Get().Forget(*replaced);
+    Watches::NameGone(*replaced);
   }
   if (old_parent->caches_children()) old_parent->Insert(old_name, nullptr);
 }

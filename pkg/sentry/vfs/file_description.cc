@@ -10,6 +10,7 @@
 #include "pkg/sentry/vfs/locks.h"
 #include "pkg/sentry/vfs/mount.h"
 #include "pkg/sentry/vfs/vfs.h"
+#include "pkg/sentry/vfs/watch.h"
 
 namespace redoubt::vfs {
 
@@ -37,6 +38,7 @@ FileDescription::FileDescription(Path path, int flags)
 FileDescription::~FileDescription() {
   count.fetch_sub(1, std::memory_order_relaxed);
   if (!path_) return;
+  if ((flags() & (O_PATH | kOpenUntold)) == 0) NoteFile(*this, writable_ ? IN_CLOSE_WRITE : IN_CLOSE_NOWRITE);
   if (counted_writer_) path_.mount->DropWriter();
   if (FileLocks* locks = path_.inode().locks_if_any()) locks->ReleaseDescription(this);
 }

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "pkg/sentry/limits/system.h"
+#include "pkg/sentry/vfs/watch.h"
 
 namespace redoubt::vfs {
 
@@ -36,6 +37,7 @@ Mount::~Mount() {
     if (last) root = std::move(fs_->root_dentry_);
   }
   if (!last) return;
+  Watches::Unmounted(*fs_);
   DentryCache::Get().Purge(*fs_);
   fs_->Unmounted();
 }

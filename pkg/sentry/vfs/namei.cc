@@ -6,6 +6,8 @@
 
 #include <utility>
 
+#include "pkg/sentry/vfs/watch.h"
+
 namespace redoubt::vfs {
 
 bool IsOwnerOrCapable(const auth::Credentials& creds, const Attributes& attrs) {
@@ -65,6 +67,7 @@ Result<> CreateName(const Walker& walker, const At& at, NewKind kind,
   TRY(CheckMayCreate(walker.creds, dir));
   RefPtr<Inode> inode = TRY(make(dir, walk.last()));
   dir.Insert(walk.last(), std::move(inode));
+  NoteEntry(dir.inode(), walk.last(), kind == NewKind::kDirectory ? IN_CREATE | IN_ISDIR : IN_CREATE);
   return {};
 }
 
@@ -132,6 +135,8 @@ Result<> Link(const Walker& walker, const At& existing, const At& created) {
         if (old.inode().IsDirectory()) return Err(EPERM);
         if (&old.inode().filesystem() != &dir.inode().filesystem()) return Err(EXDEV);
         TRY(dir.inode().Link(name, old.inode()));
+        Watches::NameMade(old.inode());
+        NoteInode(old.inode(), IN_ATTRIB);
         return old.dentry->inode_ref();
       });
 }
@@ -168,7 +173,13 @@ Result<> Remove(const Walker& walker, const At& at, Removal removal) {
     dir.Remove(*child);
   } else {
     TRY(dir.inode().Unlink(walk.last(), child->inode()));
+    NoteInode(child->inode(), IN_ATTRIB);
     dir.Remove(*child);
+  }
+  if (AnyWatches()) [[unlikely]] {
+    // The file's own end comes before its directory's event.
+    child.reset();
+    NoteEntry(dir.inode(), walk.last(), removal == Removal::kRmdir ? IN_DELETE | IN_ISDIR : IN_DELETE);
   }
   return {};
 }

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "pkg/sentry/vfs/namei.h"
+#include "pkg/sentry/vfs/watch.h"
 
 namespace redoubt::vfs {
 
@@ -80,6 +81,7 @@ Result<RefPtr<FileDescription>> OpenFound(const Walker& walker, const Path& path
   int open_flags = flags & ~(O_CREAT | O_EXCL);
   if (type != S_IFREG || created == Created::kYes) open_flags &= ~O_TRUNC;
   RefPtr<FileDescription> file = TRY(inode.Open(path, open_flags));
+  NoteFile(*file, IN_OPEN);
   if ((flags & O_TRUNC) && type == S_IFREG && created == Created::kNo) {
     TRY(FTruncate(walker.creds, *file, 0));
   }
@@ -94,7 +96,9 @@ Result<RefPtr<FileDescription>> OpenTmpfile(const Walker& walker, const At& at, 
   NewInode n = TRY(PrepareNewInode(walker, dir.inode(), S_IFREG | (options.mode & 07777), 0));
   RefPtr<Inode> inode = TRY(dir.inode().Tmpfile(n));
   Path path(dir.mount, Dentry::MakeUnnamed(dir.dentry, std::move(inode)));
-  return path.inode().Open(path, flags & ~O_EXCL);
+  RefPtr<FileDescription> file = TRY(path.inode().Open(path, flags & ~O_EXCL));
+  NoteFile(*file, IN_OPEN);
+  return file;
 }
 
 // One try with O_CREAT: null if the walk must go on (a symbolic link was followed).
@@ -122,6 +126,7 @@ Result<RefPtr<FileDescription>> CreateOrOpenLast(const Walker& walker, PathWalk&
       Result<RefPtr<Inode>> inode = dir.inode().Create(walk.last(), n);
       if (inode) {
         last.dentry = dir.Insert(walk.last(), *std::move(inode));
+        NoteEntry(dir.inode(), walk.last(), IN_CREATE);
         // A regular file's open does not wait for anyone else's; with the directory locked nobody can come between.
         return OpenFound(walker, last, flags, Created::kYes);
       }

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "pkg/sentry/vfs/namei.h"
+#include "pkg/sentry/vfs/watch.h"
 
 namespace redoubt::vfs {
 
@@ -49,6 +50,18 @@ Result<> CheckTypes(const Dentry& from, const Dentry& to) {
   if (from_dir && !to_dir) return Err(ENOTDIR);
   if (!from_dir && to_dir) return Err(EISDIR);
   return {};
+}
+
+// Of one name of the two that an exchange moves, or of the only one.
+void NoteMove(const Inode& child, const Inode& old_dir, std::string_view old_name, const Inode& new_dir,
+              std::string_view new_name, const Inode* replaced) {
+  if (!AnyWatches()) return;
+  const uint32_t directory = child.IsDirectory() ? IN_ISDIR : 0;
+  const uint32_t cookie = NewRenameCookie();
+  NoteEntry(old_dir, old_name, IN_MOVED_FROM | directory, cookie);
+  NoteEntry(new_dir, new_name, IN_MOVED_TO | directory, cookie);
+  if (replaced != nullptr) NoteInode(*replaced, IN_ATTRIB);
+  NoteInode(child, IN_MOVE_SELF);
 }
 
 }  // namespace
@@ -110,8 +123,11 @@ Result<> Rename(const Walker& walker, const At& from_at, const At& to_at, uint32
     PathWalk::RenameCount().fetch_add(1, std::memory_order_acq_rel);
     if (exchange) {
       Dentry::Exchange(*child, *target);
+      NoteMove(child->inode(), old_dir.inode(), from.last(), new_dir.inode(), to.last(), nullptr);
+      NoteMove(target->inode(), new_dir.inode(), to.last(), old_dir.inode(), from.last(), nullptr);
     } else {
       Dentry::Move(*child, new_dir, to.last());
+      NoteMove(child->inode(), old_dir.inode(), from.last(), new_dir.inode(), to.last(), replaced);
     }
     return {};
   };

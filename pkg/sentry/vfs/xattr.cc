@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include "pkg/sentry/vfs/namei.h"
+#include "pkg/sentry/vfs/watch.h"
 
 namespace redoubt::vfs {
 
@@ -49,12 +50,16 @@ Result<> SetXattr(const Walker& walker, const Path& path, std::string_view name,
   if (flags & ~(XATTR_CREATE | XATTR_REPLACE)) return Err(EINVAL);
   if (value.size() > XATTR_SIZE_MAX) return Err(E2BIG);
   TRY(CheckXattr(walker, path, name, Use::kWrite));
-  return path.inode().SetXattr(name, value, flags);
+  TRY(path.inode().SetXattr(name, value, flags));
+  NoteDentry(*path.dentry, IN_ATTRIB);
+  return {};
 }
 
 Result<> RemoveXattr(const Walker& walker, const Path& path, std::string_view name) {
   TRY(CheckXattr(walker, path, name, Use::kWrite));
-  return path.inode().RemoveXattr(name);
+  TRY(path.inode().RemoveXattr(name));
+  NoteDentry(*path.dentry, IN_ATTRIB);
+  return {};
 }
 
 Result<std::vector<std::string>> ListXattr(const Walker& walker, const Path& path) {

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "pkg/sentry/vfs/dentry.h"
+#include "pkg/sentry/vfs/watch.h"
 
 namespace redoubt::overlay {
 
@@ -14,7 +15,7 @@ Result<RefPtr<vfs::FileDescription>> LowerFileDescription::Real() {
     sync::MutexLock lock(mu_);
     if (upper_) return upper_;
   }
-  RefPtr<vfs::FileDescription> opened = TRY(up->Open(path(), flags()));
+  RefPtr<vfs::FileDescription> opened = TRY(up->Open(path(), flags() | vfs::kOpenUntold));
   sync::MutexLock lock(mu_);
   if (!upper_) upper_ = opened;
   return upper_;

@@ -7,6 +7,7 @@
 
 #include "pkg/sentry/fsimpl/overlay/description.h"
 #include "pkg/sentry/vfs/special_nodes.h"
+#include "pkg/sentry/vfs/watch.h"
 
 namespace redoubt::overlay {
 
@@ -85,7 +86,7 @@ Result<RefPtr<vfs::FileDescription>> OverlayInode::Open(const vfs::Path& path, i
         return up->Open(path, flags);
       }
       if (vfs::Inode* up = upper()) return up->Open(path, flags);
-      RefPtr<vfs::FileDescription> file = TRY(lower_->Open(path, flags));
+      RefPtr<vfs::FileDescription> file = TRY(lower_->Open(path, flags | vfs::kOpenUntold));
       return RefPtr<vfs::FileDescription>(
           MakeRef<LowerFileDescription>(RefPtr<OverlayInode>(this), std::move(file), path, flags));
     }

@@ -167,9 +167,9 @@ void AddFs(Builder& b, Directory& sys) {
   b.Number(*fs, "lease-break-time", 45);
   b.Limit(*fs, "mount-max", system.mount_max, 1, INT32_MAX);
   RefPtr<Directory> inotify = b.Dir(fs.get(), "inotify");
-  b.Number(*inotify, "max_queued_events", 16384);
-  b.Number(*inotify, "max_user_instances", 128);
-  b.Number(*inotify, "max_user_watches", 65536);
+  b.Limit(*inotify, "max_queued_events", system.inotify_max_events, 0, INT32_MAX);
+  b.Limit(*inotify, "max_user_instances", system.inotify_max_instances, 0, INT32_MAX);
+  b.Limit(*inotify, "max_user_watches", system.inotify_max_watches, 0, INT32_MAX);
   RefPtr<Directory> epoll = b.Dir(fs.get(), "epoll");
   b.Limit(*epoll, "max_user_watches", system.epoll_max_user_watches, 0, INT64_MAX);
 }
