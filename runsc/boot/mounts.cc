@@ -27,6 +27,7 @@
 #include "pkg/sentry/socket/packet/packet.h"
 #include "pkg/sentry/socket/unix/unix.h"
 #include "pkg/sentry/syscalls/file_systems.h"
+#include "pkg/sentry/syscalls/ipc_namespace.h"
 #include "runsc/boot/mount_options.h"
 
 namespace redoubt::boot {
@@ -255,10 +256,9 @@ void RegisterFilesystems(kernel::Kernel& kernel, inetsock::Network& network) {
   RegisterFilesystem("tmpfs", [k](std::string_view, std::string_view options) -> Result<RefPtr<vfs::Filesystem>> {
     return tmpfs::Create(k->memory_file(), TRY(tmpfs::ParseOptions(options, k->memory_size())));
   });
-  // A message-queue file system has only what mq_open makes, and that call is not there.
-  RegisterFilesystem("mqueue", [k](std::string_view, std::string_view) -> Result<RefPtr<vfs::Filesystem>> {
-    return tmpfs::Create(k->memory_file(),
-                         {.type_name = "mqueue", .inode_limit = tmpfs::DefaultInodes(k->memory_size())});
+  RegisterFilesystem("mqueue", [k](std::string_view, std::string_view options) -> Result<RefPtr<vfs::Filesystem>> {
+    if (!options.empty()) return Err(EINVAL);
+    return syscalls::IpcNamespace(*k)->posix_queues.filesystem();
   });
   MakeProc() = [k, &network](RefPtr<kernel::PidNamespace> ns) {
     return proc::Create(std::make_shared<kernel::ProcView>(

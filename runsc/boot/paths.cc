@@ -61,7 +61,7 @@ bool HasNoEffect(const std::string& name) {
                                            "net.ipv4.ip_unprivileged_port_start",
                                            "net.ipv4.tcp_rmem",
                                            "net.ipv4.tcp_wmem"};
-  return name.starts_with("fs.mqueue.") || std::find(std::begin(kNames), std::end(kNames), name) != std::end(kNames);
+  return std::find(std::begin(kNames), std::end(kNames), name) != std::end(kNames);
 }
 
 Result<> Write(const vfs::Path& path, std::string text) {

@@ -60,4 +60,9 @@ UserCount& PidNamespacesOfUsers() {
   return *count;
 }
 
+UserCount& MessageQueuesOfUsers() {
+  static auto* const count = new UserCount();
+  return *count;
+}
+
 }  // namespace redoubt::limits

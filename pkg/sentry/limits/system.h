@@ -32,7 +32,13 @@ struct System final {
   std::atomic<int64_t> msgmnb{16384};                   // kernel.msgmnb, bytes of a queue
   std::atomic<int64_t> msgmni{32000};                   // kernel.msgmni, queues
   std::atomic<int64_t> semmns{1024000};                 // the second number of kernel.sem: of all sets; Linux: 32000^2
+  std::atomic<int64_t> mq_queues_max{256};              // fs.mqueue.queues_max
+  std::atomic<int64_t> mq_msg_max{10};                  // fs.mqueue.msg_max, messages of a queue
+  std::atomic<int64_t> mq_msgsize_max{8192};            // fs.mqueue.msgsize_max, bytes of a message
+  std::atomic<int64_t> mq_msg_default{10};              // fs.mqueue.msg_default
+  std::atomic<int64_t> mq_msgsize_default{8192};        // fs.mqueue.msgsize_default
 
+  static constexpr int64_t kMostQueues = 32768;       // POSIX message queues, of anybody; Linux: 2^31 - 1
   static constexpr int64_t kMostOfMessage = 1 << 20;  // bytes that msgmax can be set to; Linux: 2^31 - 1
 
   // As Linux does for a machine of so many bytes.
@@ -58,6 +64,8 @@ class UserCount final {
 UserCount& PendingSignalsOfUsers();
 // PID namespaces that processes of the user's have made: user.max_pid_namespaces (namespaces(7)).
 UserCount& PidNamespacesOfUsers();
+// Bytes of POSIX message queues that the user has made, as RLIMIT_MSGQUEUE counts them (getrlimit(2)).
+UserCount& MessageQueuesOfUsers();
 
 }  // namespace redoubt::limits
 

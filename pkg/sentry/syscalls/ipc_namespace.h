@@ -1,4 +1,4 @@
-// What the calls of System V IPC share.
+// The objects of System V IPC and POSIX message queues, and what the calls of the former share.
 #ifndef REDOUBT_PKG_SENTRY_SYSCALLS_IPC_NAMESPACE_H_
 #define REDOUBT_PKG_SENTRY_SYSCALLS_IPC_NAMESPACE_H_
 
@@ -10,11 +10,14 @@
 #include "pkg/errors/errors.h"
 #include "pkg/refs/refs.h"
 #include "pkg/sentry/ipc/ipc.h"
+#include "pkg/sentry/kernel/kernel.h"
 #include "pkg/sentry/kernel/task.h"
 
 namespace redoubt::syscalls {
 
-RefPtr<ipc::Namespace> IpcNamespace(kernel::Task& task);
+// Made at the first use.
+RefPtr<ipc::Namespace> IpcNamespace(kernel::Kernel& kernel);
+inline RefPtr<ipc::Namespace> IpcNamespace(kernel::Task& task) { return IpcNamespace(task.kernel()); }
 // Who is to have an object: of IPC_SET. EINVAL for an ID that there is not.
 Result<> CheckIpcOwner(kernel::Task& task, const ipc_perm& perm);
 

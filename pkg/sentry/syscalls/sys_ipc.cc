@@ -62,8 +62,7 @@ Result<uint64_t> DoSemop(Task& task, int id, Addr operations_addr, size_t count,
 
 }  // namespace
 
-RefPtr<ipc::Namespace> IpcNamespace(Task& task) {
-  kernel::Kernel& kernel = task.kernel();
+RefPtr<ipc::Namespace> IpcNamespace(kernel::Kernel& kernel) {
   sync::MutexLock lock(kernel.mu);
   if (!kernel.ipc_namespace) {
     kernel.ipc_namespace = MakeRef<ipc::Namespace>(kernel.memory_file());

@@ -70,7 +70,8 @@ TEST(ReadOnlyPaths, KeepTheFlagsOfTheirMount) {
 
 TEST(Sysctls, AreSet) {
   FakeCli cli;
-  specutils::Spec spec = cli.Shell("cd /proc/sys; cat net/core/somaxconn kernel/shmmax kernel/msgmax");
+  specutils::Spec spec =
+      cli.Shell("cd /proc/sys; cat net/core/somaxconn kernel/shmmax kernel/msgmax fs/mqueue/msg_max");
   spec.sysctls = {{"net.core.somaxconn", "77"},
                   {"kernel.shmmax", "123456"},
                   {"kernel.msgmax", "4321"},
@@ -79,7 +80,7 @@ TEST(Sysctls, AreSet) {
                   {"fs.mqueue.msg_max", "100"},
                   {"kernel.shm_rmid_forced", "1"}};
   spec.read_only_paths = {"/proc/sys"};
-  EXPECT_EQ(OutputOf(cli, spec), "77\n123456\n4321\nstatus 0\n");
+  EXPECT_EQ(OutputOf(cli, spec), "77\n123456\n4321\n100\nstatus 0\n");
 }
 
 TEST(Sysctls, AreNotKnownOrNotAllowed) {
@@ -106,6 +107,17 @@ TEST(Sysctls, NeedNoProc) {
   spec.process.args = {"/bin/busybox", "echo", "fine"};
   spec.sysctls = {{"net.core.somaxconn", "77"}};
   EXPECT_THAT(OutputOf(cli, spec), HasSubstr("fine"));
+}
+
+TEST(MessageQueues, AreFiles) {
+  FakeCli cli;
+  specutils::Spec spec = cli.Shell("cd /dev/mqueue; touch b; cat b; ls; grep mqueue /proc/mounts; rm b; mkdir c; ls");
+  spec.mounts.push_back({.destination = "/dev/mqueue", .type = "mqueue", .source = "mqueue", .options = {"nosuid"}});
+  std::string text = OutputOf(cli, spec);
+  EXPECT_THAT(text, HasSubstr("QSIZE:0          NOTIFY:0     SIGNO:0     NOTIFY_PID:0     \nb\n"
+                              "mqueue /dev/mqueue mqueue rw,nosuid"));
+  EXPECT_THAT(text, HasSubstr("Operation not permitted"));
+  EXPECT_THAT(text, HasSubstr("\nstatus 0\n"));
 }
 
 TEST(Names, AreTheSandboxes) {

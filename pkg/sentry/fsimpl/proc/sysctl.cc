@@ -170,6 +170,12 @@ void AddFs(Builder& b, Directory& sys) {
   b.Limit(*inotify, "max_queued_events", system.inotify_max_events, 0, INT32_MAX);
   b.Limit(*inotify, "max_user_instances", system.inotify_max_instances, 0, INT32_MAX);
   b.Limit(*inotify, "max_user_watches", system.inotify_max_watches, 0, INT32_MAX);
+  RefPtr<Directory> mqueue = b.Dir(fs.get(), "mqueue");
+  b.Limit(*mqueue, "queues_max", system.mq_queues_max, 0, limits::System::kMostQueues);
+  b.Limit(*mqueue, "msg_max", system.mq_msg_max, 1, 65536);
+  b.Limit(*mqueue, "msgsize_max", system.mq_msgsize_max, 128, 16 << 20);
+  b.Limit(*mqueue, "msg_default", system.mq_msg_default, 1, 65536);
+  b.Limit(*mqueue, "msgsize_default", system.mq_msgsize_default, 128, 16 << 20);
   RefPtr<Directory> epoll = b.Dir(fs.get(), "epoll");
   b.Limit(*epoll, "max_user_watches", system.epoll_max_user_watches, 0, INT64_MAX);
 }

@@ -161,6 +161,13 @@ Result<> SyntheticInode::SetAttributes(const vfs::AttributeChange& change) {
   return {};
 }
 
+void SyntheticInode::Touch(Touched how) {
+  const clock::Nanoseconds now = clock::Realtime();
+  sync::MutexLock lock(mu_);
+  atime_ = ctime_ = now;
+  if (how == Touched::kModified) mtime_ = now;
+}
+
 void Directory::Add(std::string name, RefPtr<SyntheticInode> child) {
   by_name_.emplace(name, children_.size());
   children_.push_back({std::move(name), std::move(child)});

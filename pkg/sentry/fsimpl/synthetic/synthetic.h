@@ -45,6 +45,7 @@ class SyntheticInode : public vfs::Inode {
   Result<vfs::Attributes> GetAttributes() override EXCLUDES(mu_);
   Result<> SetAttributes(const vfs::AttributeChange& change) override EXCLUDES(mu_);
   uint64_t ino() const { return ino_; }
+  enum class Touched { kAccessed, kModified };
 
  protected:
   // `mode` holds type and permissions.
@@ -54,6 +55,8 @@ class SyntheticInode : public vfs::Inode {
   virtual Owner CurrentOwner() EXCLUDES(mu_);
   virtual uint64_t Size() { return 0; }
   virtual uint32_t Links() { return type() == S_IFDIR ? 2 : 1; }
+  // Sets the times of access and change to now, and that of modification if it was.
+  void Touch(Touched how) EXCLUDES(mu_);
 
  private:
   const uint64_t ino_;
@@ -69,8 +72,9 @@ class SyntheticInode : public vfs::Inode {
 // A directory of fixed children, added before anyone can see it, and others that come and go.
 class Directory : public SyntheticInode {
  public:
-  Directory(SyntheticFilesystem& fs, uint32_t permissions = 0555, Owner owner = {})
-      : SyntheticInode(fs, S_IFDIR | permissions, owner), fs_(fs) {}
+  Directory(SyntheticFilesystem& fs, uint32_t permissions = 0555, Owner owner = {},
+            Changeable changeable = Changeable::kNo)
+      : SyntheticInode(fs, S_IFDIR | permissions, owner, changeable), fs_(fs) {}
 
   void Add(std::string name, RefPtr<SyntheticInode> child);
   SyntheticFilesystem& synthetic_filesystem() const { return fs_; }

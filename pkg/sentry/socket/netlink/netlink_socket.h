@@ -27,6 +27,8 @@ class NetlinkSocket final : public socket::Socket {
   Result<std::vector<std::byte>> GetOption(const socket::Caller& caller, int level, int name) override;
   Result<uint64_t> Ioctl(MemoryIo& io, uint32_t command, uint64_t arg) override;
 
+  const RefPtr<Port>& port() const { return port_; }
+
   Result<size_t> Read(IoSequence& dst, vfs::IoFlags flags) override;
   Result<size_t> Write(IoSequence& src, vfs::IoFlags flags) override;
   waiter::EventMask Readiness(waiter::EventMask mask) override;

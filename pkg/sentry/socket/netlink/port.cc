@@ -35,6 +35,26 @@ void Port::Deliver(std::vector<std::vector<std::byte>> datagrams, uint32_t group
   waiters_.Notify(events);
 }
 
+Result<> Port::Reserve(size_t bytes) {
+  sync::MutexLock lock(mu_);
+  if (bytes_ > limit_.load(std::memory_order_relaxed)) return Err(ENOMEM);
+  bytes_ += bytes;
+  return {};
+}
+
+void Port::DeliverReserved(std::vector<std::byte> datagram) {
+  {
+    sync::MutexLock lock(mu_);
+    queue_.push_back({std::move(datagram), 0});
+  }
+  waiters_.Notify(waiter::kIn | waiter::kRdNorm);
+}
+
+void Port::Unreserve(size_t bytes) {
+  sync::MutexLock lock(mu_);
+  bytes_ -= bytes;
+}
+
 void Port::SetFilter(std::shared_ptr<const bpf::Program> filter) {
   sync::MutexLock lock(mu_);
   filter_.swap(filter);

@@ -33,6 +33,11 @@ class Port final : public RefCounted {
   // answer that was asked for is queued whole, if there was room before it.
   void set_limit(size_t bytes) { limit_.store(bytes, std::memory_order_relaxed); }
   void Deliver(std::vector<std::vector<std::byte>> datagrams, uint32_t group) EXCLUDES(mu_);
+  // Room for a datagram that is certain to come, and will be delivered whatever the filter is: ENOMEM if there is none.
+  Result<> Reserve(size_t bytes) EXCLUDES(mu_);
+  // Of so many bytes; or gives the room back.
+  void DeliverReserved(std::vector<std::byte> datagram) EXCLUDES(mu_);
+  void Unreserve(size_t bytes) EXCLUDES(mu_);
   // Which datagrams are delivered, and how much of them; null: all.
   void SetFilter(std::shared_ptr<const bpf::Program> filter) EXCLUDES(mu_);
   // EAGAIN; ENOBUFS once after a loss. With `peek` it stays.
@@ -51,7 +56,7 @@ class Port final : public RefCounted {
   std::atomic<size_t> limit_{0};
   mutable sync::Mutex mu_{sync::Rank::kLeaf};
   std::deque<Datagram> queue_ GUARDED_BY(mu_);
-  size_t bytes_ GUARDED_BY(mu_) = 0;
+  size_t bytes_ GUARDED_BY(mu_) = 0;  // unread, and reserved
   bool overrun_ GUARDED_BY(mu_) = false;
   std::shared_ptr<const bpf::Program> filter_ GUARDED_BY(mu_);
   waiter::Queue waiters_;
