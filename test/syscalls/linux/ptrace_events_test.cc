@@ -21,30 +21,10 @@
 
 #include "test/syscalls/util/child.h"
 #include "test/syscalls/util/matchers.h"
-#include "test/syscalls/util/scoped_fd.h"
+#include "test/syscalls/util/tracee.h"
 
 namespace redoubt::testing {
 namespace {
-
-int Status(pid_t pid) {
-  int status = -1;
-  EXPECT_THAT(waitpid(pid, &status, __WALL), SyscallReturns(pid));
-  return status;
-}
-
-constexpr int Stop(int sig) { return sig << 8 | 0x7f; }
-constexpr int EventStop(int event, int sig = SIGTRAP) { return Stop(sig | event << 8); }
-void* Data(long value) { return reinterpret_cast<void*>(value); }
-
-pid_t SpawnTraced(const std::function<int()>& body) {
-  pid_t pid = Spawn([&] {
-    if (ptrace(PTRACE_TRACEME, 0, nullptr, nullptr) != 0) return 90;
-    raise(SIGSTOP);
-    return body();
-  });
-  EXPECT_EQ(Status(pid), Stop(SIGSTOP));
-  return pid;
-}
 
 void Continue(pid_t pid, int sig = 0) { EXPECT_OK(ptrace(PTRACE_CONT, pid, nullptr, Data(sig))); }
 

@@ -20,30 +20,10 @@
 
 #include "test/syscalls/util/child.h"
 #include "test/syscalls/util/matchers.h"
-#include "test/syscalls/util/scoped_fd.h"
+#include "test/syscalls/util/tracee.h"
 
 namespace redoubt::testing {
 namespace {
-
-int Status(pid_t pid, int options = 0) {
-  int status = -1;
-  EXPECT_THAT(waitpid(pid, &status, options | __WALL), SyscallReturns(pid));
-  return status;
-}
-
-// As wait(2) tells of a stop.
-constexpr int Stop(int sig) { return sig << 8 | 0x7f; }
-
-// A child that has asked to be traced and stopped itself, then does `body` and exits with what that returns.
-pid_t SpawnTraced(const std::function<int()>& body) {
-  pid_t pid = Spawn([&] {
-    if (ptrace(PTRACE_TRACEME, 0, nullptr, nullptr) != 0) return 90;
-    raise(SIGSTOP);
-    return body();
-  });
-  EXPECT_EQ(Status(pid), Stop(SIGSTOP));
-  return pid;
-}
 
 void ContinueToExit(pid_t pid, int code) {
   EXPECT_OK(ptrace(PTRACE_CONT, pid, nullptr, nullptr));
@@ -55,8 +35,6 @@ user_regs_struct Registers(pid_t pid) {
   EXPECT_OK(ptrace(PTRACE_GETREGS, pid, nullptr, &regs));
   return regs;
 }
-
-void* Data(long value) { return reinterpret_cast<void*>(value); }
 
 TEST(Ptrace, ASignalIsSeenTakenBackAndReplaced) {
   static int caught;
