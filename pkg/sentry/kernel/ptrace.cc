@@ -243,7 +243,8 @@ std::optional<int> Task::TraceOfChildLocked(const CloneArgs& args) const {
   return std::nullopt;
 }
 
-void Task::LoseTraceesLocked() {
+// Kernel::mu is held.
+void Task::LoseTraceesLocked() NO_THREAD_SAFETY_ANALYSIS {
   std::vector<RefPtr<Task>> tracees;
   for (Task* t : tracees_) tracees.emplace_back(t);
   for (const RefPtr<Task>& t : tracees) {

@@ -105,7 +105,8 @@ void Task::TraceEvent(int event, uint64_t message) {
   (void)TraceStopLocked(kind, code, CLD_TRAPPED, &info, message);
 }
 
-void Task::CountStopLocked() {
+// Kernel::mu is held.
+void Task::CountStopLocked() NO_THREAD_SAFETY_ANALYSIS {
   group_->stopped_tasks++;
   if (group_->stop_complete || group_->stopped_tasks != static_cast<int>(group_->tasks.size())) return;
   kernel_.StopCompleteLocked(*group_);
@@ -137,7 +138,8 @@ void Task::TrapStopLocked() {
   }
 }
 
-std::optional<siginfo_t> Task::TraceSignalLocked(const siginfo_t& taken) {
+// Kernel::mu is held on entry and exit, but not while parked.
+std::optional<siginfo_t> Task::TraceSignalLocked(const siginfo_t& taken) NO_THREAD_SAFETY_ANALYSIS {
   const int sig = TraceStopLocked(TraceStop::kSignal, taken.si_signo, CLD_TRAPPED, &taken, 0);
   if (sig == 0) return std::nullopt;
   siginfo_t info = trace_->has_info ? trace_->info : taken;
