@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "pkg/platform/fp_state_host.h"
 #include "pkg/platform/platform.h"
 
 namespace redoubt::platform {
@@ -22,9 +23,13 @@ constexpr uint64_t kFeatureSse = 2;
 // Protection keys' rights (SDM vol. 1, 13.5.7). Guests have no keys: what they write there with WRPKRU holds until the
 // next state that is given, and a state that took away the rights to memory would stop the stub that loads it.
 constexpr uint64_t kFeaturePkru = 1 << 9;
+// AMX's tiles. A process has them only once it has asked (arch_prctl(2), ARCH_REQ_XCOMP_PERM), which guests cannot: the
+// host would answer a state that names them with SIGILL.
+constexpr uint64_t kFeatureTiles = 3 << 17;
 
 struct Features {
-  size_t size = kLegacySize + kHeaderSize;
+  size_t size = kLegacySize + kHeaderSize;       // with the features of guests
+  size_t host_size = kLegacySize + kHeaderSize;  // with all that the host has enabled
   uint64_t xcr0 = kFeatureX87 | kFeatureSse;
   uint32_t mxcsr_mask = 0xffbf;
 };
@@ -36,9 +41,15 @@ Features Detect() {
     // SAFETY: OSXSAVE says that xgetbv is enabled; leaf 0xd exists wherever it is.
     uint32_t lo, hi;
     asm volatile("xgetbv" : "=a"(lo), "=d"(hi) : "c"(0));
-    f.xcr0 = ((uint64_t{hi} << 32) | lo) & ~kFeaturePkru;
+    f.xcr0 = ((uint64_t{hi} << 32) | lo) & ~(kFeaturePkru | kFeatureTiles);
     __cpuid_count(0xd, 0, a, b, c, d);
-    f.size = std::max<size_t>(f.size, b);
+    f.host_size = std::max<size_t>(f.host_size, b);
+    // Each component's size and place, from the third on (SDM vol. 1, 13.2).
+    for (uint32_t i = 2; i < 63; i++) {
+      if ((f.xcr0 & (uint64_t{1} << i)) == 0) continue;
+      __cpuid_count(0xd, i, a, b, c, d);
+      f.size = std::max<size_t>(f.size, size_t{a} + b);
+    }
   }
   // SAFETY: fxsave writes 512 bytes to an aligned buffer of that size and changes nothing else.
   alignas(16) std::byte area[kLegacySize] = {};
@@ -69,6 +80,7 @@ void Store(FpState& s, size_t offset, T v) {
 }  // namespace
 
 size_t FpStateSize() { return Host().size; }
+size_t FpStateHostSize() { return Host().host_size; }
 uint64_t FpStateFeatures() { return Host().xcr0; }
 uint32_t FpStateMxcsrMask() { return Host().mxcsr_mask; }
 

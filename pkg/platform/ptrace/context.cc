@@ -7,6 +7,7 @@
 #include <atomic>
 
 #include "pkg/fiber/fiber.h"
+#include "pkg/platform/fp_state_host.h"
 #include "pkg/platform/ptrace/address_space.h"
 #include "pkg/platform/ptrace/fault_amd64.h"
 #include "pkg/platform/ptrace/placement.h"
@@ -143,7 +144,10 @@ void PtraceContext::Interrupt() {
 Result<> PtraceContext::LoadFpState(const TracedThread& thread) {
   if (thread.fp_context == id_ && thread.fp_version == fp_version_) return {};
   if (fp_.bytes.empty()) fp_ = InitialFpState();
-  return SetFpState(thread.tid, fp_.bytes);
+  if (FpStateSize() == FpStateHostSize()) return SetFpState(thread.tid, fp_.bytes);
+  std::vector<std::byte> whole = fp_.bytes;
+  whole.resize(FpStateHostSize());
+  return SetFpState(thread.tid, whole);
 }
 
 Result<> PtraceContext::SaveFpState(TracedThread& thread) {

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "pkg/log/log.h"
+#include "pkg/platform/fp_state_host.h"
 #include "pkg/platform/systrap/address_space.h"
 #include "pkg/platform/systrap/context.h"
 #include "pkg/platform/systrap/control.h"
@@ -44,7 +45,7 @@ Result<std::unique_ptr<Platform>> Create(const Requirements& requirements) {
     LOG_ERROR("systrap: the host does not let user code set segment bases (FSGSBASE); try --platform=ptrace");
     return Err(EOPNOTSUPP);
   }
-  if (FpStateSize() > STUB_SLOT_FP_SIZE) {
+  if (FpStateHostSize() > STUB_SLOT_FP_SIZE) {
     LOG_ERROR("systrap: the processor's extended state is larger than a slot has room for; try --platform=ptrace");
     return Err(EOPNOTSUPP);
   }
