@@ -34,10 +34,10 @@ struct FpState {
   std::vector<std::byte> bytes;
 };
 // fp_state_amd64_unsafe.cc:
-// Bytes of the XSAVE area for the features enabled on this host.
-size_t FpStateSize();
-// The features that may appear in the area: XCR0's, but for protection keys.
+// The features that may appear in the area: XCR0's, but for protection keys and AMX's tiles.
 uint64_t FpStateFeatures();
+// Bytes of the XSAVE area with them (fp_state_host.h: with all that the host has).
+size_t FpStateSize();
 // MXCSR bits that may be set; any other makes xrstor fault.
 uint32_t FpStateMxcsrMask();
 // The state of a fresh process (fninit, MXCSR 0x1f80) as an XSAVE area of FpStateSize() bytes.
