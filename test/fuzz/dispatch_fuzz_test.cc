@@ -13,6 +13,7 @@
 #include <latch>
 #include <map>
 #include <memory>
+#include <optional>
 
 #include "pkg/fiber/fiber.h"
 #include "pkg/log/log.h"
@@ -50,23 +51,28 @@ class IdleAddressSpace final : public platform::AddressSpace {
   void Release() override {}
 };
 
-// What a thread of the guest does: some calls that set the stage, then hostile ones, then its end.
+// What a thread of the guest does: some calls that set the stage, then hostile ones, then its end. Another process,
+// which the first makes, is there to be traced: it sleeps.
 class Thread final {
  public:
-  Thread(uint64_t seed, int index)
-      : index_(index),
-        grammar_(seed * 64 + static_cast<uint64_t>(index), fuzz::Arena(kArena), 1, 1,
-                 [](uint64_t addr, const void* data, size_t size) {
-                   (void)Task::Current()->mm().CopyOut(addr, std::span(static_cast<const std::byte*>(data), size));
-                 }) {}
+  Thread(uint64_t seed, int index, bool victim) : seed_(seed), index_(index), is_victim_(victim) {}
 
-  // The next call, in the registers.
-  void Next(platform::Registers& regs) {
+  // The next call, in the registers. `victim`: its number.
+  void Next(platform::Registers& regs, int victim) {
     fuzz::Call call{SYS_exit, {}};
-    if (index_ == 0 && step_ < kSetUp) {
+    if (is_victim_) {
+      call = {SYS_poll, {0, 0, 1}};
+    } else if (index_ == 0 && step_ < kSetUp) {
       call = SetUp(step_);
     } else if (step_ < kSetUp + kCalls) {
-      call = grammar_.Next();
+      if (!grammar_) {
+        grammar_.emplace(
+            seed_ * 64 + static_cast<uint64_t>(index_), fuzz::Arena(kArena), Task::Current()->group().pid->number(),
+            victim, [](uint64_t addr, const void* data, size_t size) {
+              (void)Task::Current()->mm().CopyOut(addr, std::span(static_cast<const std::byte*>(data), size));
+            });
+      }
+      call = grammar_->Next();
     } else if (index_ == 0) {
       call = {SYS_exit_group, {}};
     }
@@ -86,7 +92,7 @@ class Thread final {
 
  private:
   static constexpr int kSignals = 64;
-  static constexpr int kSetUp = 8 + kSignals + kThreads - 1;
+  static constexpr int kSetUp = 9 + kSignals + kThreads - 1;
 
   static fuzz::Call SetUp(int step) {
     const fuzz::Arena a(kArena);
@@ -99,6 +105,8 @@ class Thread final {
       return {step - 7 == kTick ? SYS_getpid : SYS_rt_sigaction, {static_cast<uint64_t>(step - 7), a.base, 0, 8}};
     }
     switch (step) {
+      case 8 + kSignals:
+        return {SYS_fork, {}};
       case 0:
         return {SYS_mmap, {a.base, fuzz::Arena::kSize, kReadWrite, kPrivate, ~uint64_t{0}, 0}};
       case 1:
@@ -129,12 +137,14 @@ class Thread final {
     }
   }
 
+  const uint64_t seed_;
   const int index_;
-  fuzz::Grammar grammar_;
+  const bool is_victim_;
+  std::optional<fuzz::Grammar> grammar_;
   int step_ = 0;
 };
 
-// The threads of one process, in the order in which they first trap.
+// The threads of one process, in the order in which they first trap, and the victim.
 class Guest final {
  public:
   explicit Guest(uint64_t seed) : seed_(seed) {}
@@ -142,12 +152,16 @@ class Guest final {
     Thread* thread = nullptr;
     {
       sync::MutexLock lock(mu_);
+      const kernel::ThreadGroup& group = Task::Current()->group();
+      if (process_ == nullptr) process_ = &group;
+      const bool victim = &group != process_;
+      if (victim) victim_.store(group.pid->number());
       std::unique_ptr<Thread>& t = threads_[Task::Current()];
-      if (!t) t = std::make_unique<Thread>(seed_, next_++);
+      if (!t) t = std::make_unique<Thread>(seed_, victim ? -1 : next_++, victim);
       thread = t.get();
     }
     calls_.fetch_add(1, std::memory_order_relaxed);
-    thread->Next(regs);
+    thread->Next(regs, victim_.load());
   }
   uint64_t calls() const { return calls_.load(); }
 
@@ -156,6 +170,8 @@ class Guest final {
   std::atomic<uint64_t> calls_{0};
   sync::Mutex mu_{sync::Rank::kLeaf};
   int next_ GUARDED_BY(mu_) = 0;
+  const kernel::ThreadGroup* process_ GUARDED_BY(mu_) = nullptr;
+  std::atomic<int> victim_{0};
   std::map<Task*, std::unique_ptr<Thread>> threads_ GUARDED_BY(mu_);
 };
 
