@@ -257,9 +257,7 @@ void Task::DeliverHandler(const siginfo_t& info, const SignalAction& action) {
   if (stepping) {
     siginfo_t trap = MakeKillInfo(SIGTRAP, SIGTRAP, pid_->number(), creds_->ruid);
     sync::MutexLock lock(kernel_.mu);
-    if (int sig = TraceStopLocked(TraceStop::kEvent, SIGTRAP, CLD_TRAPPED, &trap, 0); sig != 0) {
-      (void)kernel_.SendLocked(*group_, this, MakeKillInfo(sig, SI_USER, pid_->number(), creds_->ruid));
-    }
+    (void)TraceStopLocked(TraceStop::kEvent, SIGTRAP, CLD_TRAPPED, &trap, 0);
   }
 }
 

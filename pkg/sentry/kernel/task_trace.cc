@@ -87,6 +87,10 @@ int Task::TraceStopLocked(TraceStop kind, int code, int why, const siginfo_t* in
     if (!context_->PushFpState(*fp)) LOG_WARNING("task {}: its tracer's floating-point state was not accepted", tid());
     kernel_.mu.Lock();
   }
+  // At the stops of system calls and of a step into a handler it is as if sent.
+  if (signal != 0 && kind == TraceStop::kEvent && why == CLD_TRAPPED && code >> 8 == 0) {
+    (void)kernel_.SendLocked(*group_, this, MakeSigInfo(signal, SI_KERNEL));
+  }
   return signal;
 }
 
@@ -245,8 +249,7 @@ bool Task::TraceSyscallEntry() {
     if (!IsTracedLocked()) return true;
     const int code = SIGTRAP | ((trace_->options & PTRACE_O_TRACESYSGOOD) != 0 ? 0x80 : 0);
     const siginfo_t info = MakeKillInfo(SIGTRAP, code, pid_->number(), creds_->ruid);
-    const int sig = TraceStopLocked(TraceStop::kEvent, code, CLD_TRAPPED, &info, kMessageSyscallEntry);
-    if (sig != 0) (void)kernel_.SendLocked(*group_, this, MakeKillInfo(sig, SI_USER, pid_->number(), creds_->ruid));
+    (void)TraceStopLocked(TraceStop::kEvent, code, CLD_TRAPPED, &info, kMessageSyscallEntry);
     // Killed there: it must not do another thing.
     if (group_->exiting || (group_->execing != nullptr && group_->execing != this)) return false;
   }
@@ -274,8 +277,7 @@ void Task::TraceSyscallExit() {
   if (!IsTracedLocked()) return;
   const int code = SIGTRAP | ((trace_->options & PTRACE_O_TRACESYSGOOD) != 0 ? 0x80 : 0);
   const siginfo_t info = MakeKillInfo(SIGTRAP, code, pid_->number(), creds_->ruid);
-  const int sig = TraceStopLocked(TraceStop::kEvent, code, CLD_TRAPPED, &info, kMessageSyscallExit);
-  if (sig != 0) (void)kernel_.SendLocked(*group_, this, MakeKillInfo(sig, SI_USER, pid_->number(), creds_->ruid));
+  (void)TraceStopLocked(TraceStop::kEvent, code, CLD_TRAPPED, &info, kMessageSyscallExit);
 }
 
 }  // namespace redoubt::kernel

@@ -311,6 +311,25 @@ TEST(Ptrace, ASystemCallIsChangedOrLeftOut) {
   ContinueToExit(pid, 14);
 }
 
+TEST(Ptrace, ASignalGivenAtACallsStopIsSent) {
+  static int code;
+  code = 0;
+  pid_t pid = SpawnTraced([] {
+    struct sigaction action = {};
+    action.sa_flags = SA_SIGINFO;
+    action.sa_sigaction = [](int, siginfo_t* info, void*) { code = info->si_code; };
+    sigaction(SIGUSR1, &action, nullptr);
+    syscall(SYS_getppid);
+    return code == SI_KERNEL ? 25 : 26;
+  });
+  RunToCall(pid, SYS_getppid);
+  EXPECT_OK(ptrace(PTRACE_CONT, pid, nullptr, Data(SIGUSR1)));
+  // And so there is a stop for it.
+  EXPECT_EQ(Status(pid), Stop(SIGUSR1));
+  EXPECT_OK(ptrace(PTRACE_CONT, pid, nullptr, Data(SIGUSR1)));
+  EXPECT_EQ(Status(pid), 25 << 8);
+}
+
 TEST(Ptrace, SysemuMakesNoCall) {
   pid_t pid = SpawnTraced([] { return syscall(SYS_getppid) == 4321 ? 15 : 16; });
   RunToCall(pid, SYS_getppid, PTRACE_SYSEMU);
